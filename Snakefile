@@ -1,0 +1,42 @@
+"""basemake: make for satellite basemaps. From a polygon and a quarter to a web map.
+
+config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*.smk is one stage.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# Snakemake would merge a --configfile into this one, and build the demo's region besides.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+
+
+wildcard_constraints:
+    region="|".join(REGIONS),
+    tile=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    band=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    epsg=r"\d{4,6}",
+    metatile=r"\d+_\d+_\d+",
+
+
+include: "rules/manifest.smk"
+include: "rules/bands.smk"
+include: "rules/tiles.smk"
+include: "rules/mosaic.smk"
+include: "rules/pyramid.smk"
+include: "rules/preview.smk"
+
+
+# Everything that lasts is asked for by name: Snakemake does not notice that a file is gone whose
+# descendants are there.
+rule all:
+    """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
+    default_target: True
+    input:
+        lambda wildcards: everything_that_lasts(),

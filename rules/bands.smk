@@ -1,0 +1,28 @@
+"""Bands: reads what the manifest says of them; makes results/bands/{tile}/{band}.tif."""
+
+
+# Network-bound: it holds no core, but one of the `connections` that the profile allows.
+rule fetch_band:
+    """Fetch one band of a tile, verified."""
+    output:
+        "results/bands/{tile}/{band}.tif" if config["keep_bands"]
+        else temp("results/bands/{tile}/{band}.tif"),
+    params:
+        href=lambda wildcards: band(wildcards)["href"],
+        size=lambda wildcards: band(wildcards)["size"],
+        checksum=lambda wildcards: band(wildcards)["checksum"],
+        updated=lambda wildcards: band(wildcards)["updated"],
+    log:
+        "logs/bands/{tile}/{band}.log",
+    benchmark:
+        "benchmarks/bands/{tile}/{band}.tsv"
+    threads: 0
+    resources:
+        connections=1,
+        mem_mb=200,
+        disk_mb=lambda wildcards: (band(wildcards)["size"] or 250_000_000) // 1_000_000 + 1,
+        runtime=60,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/fetch_band.py"

@@ -1,0 +1,52 @@
+"""Mosaic: reads enhanced tiles; makes results/mosaic/{region}.vrt and one VRT per UTM zone."""
+
+
+rule build_zone_vrt:
+    """Build the VRT of one UTM zone of a region, and its view in Web Mercator."""
+    input:
+        lambda wildcards: enhanced(plan().tiles_of(wildcards.region, wildcards.epsg).index),
+    output:
+        zone="results/mosaic/{region}_{epsg}.vrt",
+        mercator="results/mosaic/{region}_{epsg}_3857.vrt",
+    params:
+        grid=lambda wildcards: mercator_grid(
+            plan().tiles_of(wildcards.region, wildcards.epsg),
+            plan().zooms[wildcards.region].max,
+            PYRAMID["tile_size"],
+        ),
+        resampling=PYRAMID["resampling"],
+    log:
+        "logs/mosaic/{region}_{epsg}.log",
+    benchmark:
+        "benchmarks/mosaic/{region}_{epsg}.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=10,
+        runtime=20,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/build_zone_vrt.py"
+
+
+rule build_vrt:
+    """Build the VRT over all zones of a region."""
+    input:
+        lambda wildcards: [
+            f"results/mosaic/{wildcards.region}_{epsg}_3857.vrt"
+            for epsg in plan().zones(wildcards.region)
+        ],
+    output:
+        "results/mosaic/{region}.vrt",
+    log:
+        "logs/mosaic/{region}.log",
+    benchmark:
+        "benchmarks/mosaic/{region}.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=1,
+        runtime=10,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/build_vrt.py"

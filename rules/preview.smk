@@ -1,0 +1,25 @@
+"""Preview: reads an archive; makes results/preview/{region}.html, the map in a web page."""
+
+
+rule build_preview:
+    """Build the page that shows a region's map."""
+    input:
+        archive="results/pyramid/{region}.pmtiles",
+    output:
+        page="results/preview/{region}.html",
+    params:
+        footprints=lambda wildcards: footprints(wildcards.region),
+        outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
+        title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",
+    log:
+        "logs/preview/{region}.log",
+    benchmark:
+        "benchmarks/preview/{region}.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=10,
+        runtime=10,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/build_preview.py"

@@ -1,0 +1,121 @@
+"""Pyramid: reads enhanced tiles; makes results/pyramid/{region}.pmtiles from metatiles."""
+
+
+rule render_metatile:
+    """Render the web tiles of one metatile, from its top zoom down to its own."""
+    input:
+        tiles=lambda wildcards: enhanced(
+            plan().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
+        ),
+    output:
+        archive="results/metatiles/{region}/{metatile}.pmtiles",
+        root="results/metatiles/{region}/{metatile}.png",
+    params:
+        outline=lambda wildcards: plan().metatiles[wildcards.region].at[
+            wildcards.metatile, "outline"
+        ],
+        rendering=lambda wildcards: {
+            **RENDERING,
+            "min_zoom": max(plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile),
+            "max_zoom": plan().zooms[wildcards.region].max,
+            "resampling": PYRAMID["resampling"],
+        },
+    log:
+        "logs/metatiles/{region}/{metatile}.log",
+    benchmark:
+        "benchmarks/metatiles/{region}/{metatile}.tsv"
+    priority: 20
+    threads: config["threads"]["render"]
+    resources:
+        mem_mb=336 + config["gdal_cache_mb"],
+        disk_mb=100,
+        runtime=30,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/render_metatile.py"
+
+
+rule render_overview:
+    """Render the web tiles above the metatiles, from the metatiles' roots."""
+    input:
+        roots=lambda wildcards: [
+            f"results/metatiles/{wildcards.region}/{metatile}.png"
+            for metatile in plan().metatiles[wildcards.region].index
+        ],
+    output:
+        archive="results/metatiles/{region}/overview.pmtiles",
+    params:
+        rendering=lambda wildcards: {
+            **RENDERING,
+            "min_zoom": plan().zooms[wildcards.region].min,
+        },
+    log:
+        "logs/metatiles/{region}/overview.log",
+    benchmark:
+        "benchmarks/metatiles/{region}/overview.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=100,
+        runtime=30,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/render_overview.py"
+
+
+rule pack_pyramid:
+    """Pack all web tiles of a region into one archive."""
+    input:
+        lambda wildcards: [
+            f"results/metatiles/{wildcards.region}/{part}.pmtiles"
+            for part in ["overview", *plan().metatiles[wildcards.region].index]
+        ],
+    output:
+        "results/pyramid/{region}.pmtiles",
+    params:
+        packing=lambda wildcards: {
+            "extent": plan().extent(wildcards.region).wkt,
+            "image_format": PYRAMID["format"],
+            "metadata": {
+                "name": wildcards.region,
+                "description": f"{SOURCE['title']}, {config['quarter']},"
+                f" {Path(config['recipe']).stem}",
+                "attribution": ATTRIBUTION,
+                "type": "baselayer",
+                "format": PYRAMID["format"],
+                "tile_size": PYRAMID["tile_size"],
+            },
+        },
+    log:
+        "logs/pyramid/{region}.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.tsv"
+    resources:
+        mem_mb=400,
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        runtime=60,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/pack_pyramid.py"
+
+
+rule convert_pyramid:
+    """Write a pyramid as MBTiles, for clients that read no PMTiles."""
+    input:
+        "results/pyramid/{region}.pmtiles",
+    output:
+        "results/pyramid/{region}.mbtiles",
+    log:
+        "logs/pyramid/{region}.mbtiles.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.mbtiles.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        runtime=60,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/convert_pyramid.py"

@@ -1,0 +1,39 @@
+"""Tiles: reads the three bands of a tile; makes results/tiles/{tile}.tif, its enhanced tile."""
+
+
+rule enhance_tile:
+    """Make the true-colour GeoTIFF of one tile by the recipe."""
+    input:
+        red=f"results/bands/{{tile}}/{SOURCE['bands']['red']}.tif",
+        green=f"results/bands/{{tile}}/{SOURCE['bands']['green']}.tif",
+        blue=f"results/bands/{{tile}}/{SOURCE['bands']['blue']}.tif",
+    output:
+        "results/tiles/{tile}.tif",
+    params:
+        epsg=lambda wildcards: int(plan().tile(wildcards.tile)["epsg"]),
+        steps=STEPS,
+        dn=SOURCE["dn"],
+        codec=config["tile_codec"],
+        metadata=lambda wildcards: {
+            "ITEM": plan().tile(wildcards.tile)["item"],
+            "QUARTER": config["quarter"],
+            "RECIPE": Path(config["recipe"]).stem,
+            "RECIPE_DIGEST": digest(STEPS),
+            "ATTRIBUTION": ATTRIBUTION,
+            "TIFFTAG_COPYRIGHT": ATTRIBUTION,
+        },
+    log:
+        "logs/tiles/{tile}.log",
+    benchmark:
+        "benchmarks/tiles/{tile}.tsv"
+    # Before more downloads: bands on disk stay few.
+    priority: 10
+    threads: config["threads"]["enhance"]
+    resources:
+        mem_mb=336 + config["gdal_cache_mb"],
+        disk_mb=300,
+        runtime=20,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/enhance_tile.py"

@@ -1,0 +1,48 @@
+"""Hrefs come from outside: only the source's own hosts and folder are followed."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from basemake.errors import BandError
+
+
+def is_url(href: str) -> bool:
+    """Say whether an href is a web address, rather than the path of a file."""
+    return urlsplit(href).scheme in ("http", "https")
+
+
+def allowed_hosts(source: dict) -> set[str]:
+    """Return `host` and `host:port` values that a source's hrefs may use."""
+    own = {urlsplit(source["url"]).netloc} if "url" in source else set()
+    return {host.lower() for host in {*source["hosts"], *own}}
+
+
+def check_url(url: str, hosts: set[str]) -> str:
+    """Return `url` if it is http(s), without credentials, at one of `hosts`; else BandError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        raise BandError(f"{url} has the scheme {parts.scheme!r}; allowed: http, https.")
+    if "@" in parts.netloc:
+        raise BandError(f"{parts.hostname}: credentials in an address are not allowed.")
+    if not {parts.netloc.lower(), parts.hostname} & hosts:
+        raise BandError(
+            f"{url} is at the host {parts.netloc!r}; allowed by the source:"
+            f" {', '.join(sorted(hosts)) or 'none'}. If you trust it, add it to the source's hosts."
+        )
+    return url
+
+
+def local_path(href: str, folder: Path) -> Path:
+    """Return the file that an href (relative path, absolute path or file: URL) means.
+
+    It must lie in `folder`, where the catalog is, or below it; else BandError.
+    """
+    parts = urlsplit(href)
+    if parts.scheme not in ("", "file"):
+        raise BandError(f"{href} has the scheme {parts.scheme!r}; allowed: file, http, https.")
+    path = (folder / (unquote(parts.path) if parts.scheme else href)).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise BandError(f"{href} is outside {folder}; a catalog's files must lie beside it.")
+    if not path.is_file():
+        raise BandError(f"{path} does not exist; check the catalog and its files.")
+    return path

@@ -1,0 +1,104 @@
+"""The manifest: which items the regions need, and what each band job must know of them.
+
+A GeoJSON FeatureCollection, one feature a tile, sorted: the lock file of a build. Its member
+`request` says what was asked for, so that a build can tell that the answer is still the right one.
+"""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import shapely
+from shapely.geometry import shape
+
+from basemake.errors import ManifestError
+
+# What a source says of these does not change which items there are, nor where.
+NOT_SEARCHED = ("dn", "attribution", "title")
+
+
+def quarter_span(quarter: str) -> tuple[datetime, datetime]:
+    """Return the first instant of a quarter such as 2025Q3, and the first one after it (UTC)."""
+    year, number = int(quarter[:4]), int(quarter[5])
+    start = datetime(year, 3 * number - 2, 1, tzinfo=UTC)
+    end = datetime(year + number // 4, 3 * number % 12 + 1, 1, tzinfo=UTC)
+    return start, end
+
+
+def describe_request(source: dict, quarter: str, regions: dict[str, Any]) -> dict:
+    """Return what a manifest answers: quarter, and digests of the source and of each polygon."""
+    searched = {key: value for key, value in source.items() if key not in NOT_SEARCHED}
+    return {
+        "source": _digest(json.dumps(searched, sort_keys=True)),
+        "quarter": quarter,
+        "regions": {
+            name: _digest(shapely.normalize(region).wkb_hex)
+            for name, region in sorted(regions.items())
+        },
+    }
+
+
+def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
+    """Write the manifest, a line a feature, unless it is there and the same; say if it changed."""
+    lines = ",\n".join(json.dumps(feature) for feature in sorted(features, key=lambda f: f["id"]))
+    text = (
+        '{"type": "FeatureCollection",\n'
+        f'"request": {json.dumps(request)},\n'
+        f'"features": [\n{lines}\n]}}\n'
+    )
+    if path.exists() and path.read_text() == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+    return True
+
+
+def read_manifest(path: Path, request: dict) -> pd.DataFrame:
+    """Return the manifest as a table, a row a tile, indexed by tile in sorted order.
+
+    Columns: item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands
+    (asset key -> href, size, checksum) and geometry (shapely, degrees). Raises ManifestError with
+    the command that helps if the manifest is missing or answers another request than `request`.
+    """
+    if not path.exists():
+        raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
+    try:
+        document = json.loads(path.read_text())
+        answered, features = document["request"], document["features"]
+        rows = [
+            {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
+            for feature in features
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise ManifestError(
+            f"{path} is not a manifest; delete it and run `snakemake manifest`."
+        ) from None
+    if answered != request:
+        raise ManifestError(
+            f"{_difference(answered, request)} changed since {path} was written:"
+            " run `snakemake manifest` to search again."
+        )
+    return pd.DataFrame(rows).set_index("tile", drop=False).sort_index()
+
+
+def _difference(old: dict, new: dict) -> str:
+    """Name what differs between two requests, for people."""
+    if old["source"] != new["source"]:
+        return "the source has"
+    if old["quarter"] != new["quarter"]:
+        return f"the quarter has (from {old['quarter']} to {new['quarter']})"
+    names = [
+        name
+        for name in sorted({*old["regions"], *new["regions"]})
+        if old["regions"].get(name) != new["regions"].get(name)
+    ]
+    return f"the regions have ({', '.join(names)})"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,136 @@
+"""Seeded noise over the plane, with a period of 256 cells, from nothing but exact arithmetic.
+
+Only sums, products, quotients and roots are used, so that every machine computes the same bits.
+Coordinates are float32 arrays in cells; results are float32 arrays of their shape.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+PERIOD = 256
+
+Floats = NDArray[np.float32]
+
+
+@lru_cache(maxsize=8)
+def _gradients(seed: int) -> tuple[Floats, Floats]:
+    """The x and the y of a vector of length 1.5 for each of the 65536 lattice points."""
+    x, y = np.random.default_rng(seed).uniform(-1, 1, (2, PERIOD * PERIOD))
+    scale = 1.5 / np.sqrt(x * x + y * y)
+    return (x * scale).astype(np.float32), (y * scale).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _values(seed: int) -> Floats:
+    """(65536, 4): four numbers in 0..1 for each lattice point."""
+    return np.random.default_rng([seed, 1]).random((PERIOD * PERIOD, 4), np.float32)
+
+
+def values(i: NDArray[np.int32], j: NDArray[np.int32], seed: int) -> Floats:
+    """Four numbers in 0..1 for each lattice point, in a new last axis."""
+    return _values(seed)[(j & 255) * PERIOD + (i & 255)]
+
+
+def cells(x: Floats, salt: int) -> tuple[NDArray[np.int32], Floats]:
+    """The lattice column of each coordinate, shifted by `salt`, and the remainder in 0..1."""
+    whole = np.floor(x)
+    return whole.astype(np.int32) + np.int32(salt), x - whole
+
+
+def fade(t: Floats) -> Floats:
+    """The quintic step with zero slope and curvature at 0 and 1."""
+    return t * t * t * (t * (t * 6 - 15) + 10)
+
+
+def smoothstep(low: float, high: float, x: Floats) -> Floats:
+    """0 below `low`, 1 above `high` (or the other way round), and a smooth step between."""
+    t = np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def mix(a: Floats | float, b: Floats | float, t: Floats) -> Floats:
+    return a + (b - a) * t
+
+
+def gradient_noise(x: Floats, y: Floats, seed: int, salt: int) -> Floats:
+    """Perlin's gradient noise, about -1..1, zero at lattice points; `salt` picks a field."""
+    gradient_x, gradient_y = _gradients(seed)
+    i, u = cells(x, salt * 37)
+    j, v = cells(y, salt * 101)
+    su, sv = fade(u), fade(v)
+
+    def corner(di: int, dj: int) -> Floats:
+        point = ((j + dj) & 255) * PERIOD + ((i + di) & 255)
+        return gradient_x[point] * (u - di) + gradient_y[point] * (v - dj)
+
+    low = mix(corner(0, 0), corner(1, 0), su)
+    return mix(low, mix(corner(0, 1), corner(1, 1), su), sv)
+
+
+def fractal(
+    x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: float = 0.5
+) -> Floats:
+    """A sum of octaves of gradient noise, each twice as fine and `gain` times as high."""
+    total = gradient_noise(x, y, seed, salt)
+    for octave in range(1, octaves):
+        scale = np.float32(2**octave)
+        total += np.float32(gain**octave) * gradient_noise(x * scale, y * scale, seed, salt + octave)
+    return total
+
+
+def ridged(x: Floats, y: Floats, seed: int, salt: int, octaves: int) -> Floats:
+    """Sharp crests with branching spurs, about 0..1: each octave is strong where the last is."""
+    total = np.zeros_like(x)
+    weight = np.ones_like(x)
+    for octave in range(octaves):
+        scale = np.float32(2**octave)
+        crest = 1 - np.abs(gradient_noise(x * scale, y * scale, seed, salt + octave))
+        crest = np.maximum(crest, 0) ** 2 * weight
+        total += crest * np.float32(0.55**octave)
+        weight = np.clip(crest * 1.6, 0, 1)
+    return total * np.float32(0.56)
+
+
+def bricks(x: Floats, y: Floats, seed: int, joint: float) -> Floats:
+    """Numbers in 0..1, four in a last axis, of unit cells that are laid like bricks.
+
+    Each runs into the next over the last part `joint` of a cell.
+    """
+
+    def soften(remainder: Floats) -> Floats:
+        return smoothstep(1 - joint, 1, remainder)[..., None]
+
+    def course(j: NDArray[np.int32]) -> Floats:
+        i, u = cells(x + j.astype(np.float32) * np.float32(0.382), 0)
+        return mix(values(i, j, seed), values(i + 1, j, seed), soften(u))
+
+    j, v = cells(y, 0)
+    return mix(course(j), course(j + 1), soften(v))
+
+
+@lru_cache(maxsize=8)
+def _grain(seed: int) -> Floats:
+    """(262144,): one period of 512x512 texels of smooth grain, about -1..1, wider than high."""
+    rng = np.random.default_rng([seed, 2])
+    grain = np.zeros((512, 512), np.float32)
+    for size in (1, 2, 4, 8):
+        coarse = rng.uniform(-1, 1, (512 // size, 512 // size)).astype(np.float32)
+        octave = coarse.repeat(size, 0).repeat(size, 1)
+        for axis in (0, 1):
+            octave = sum(np.roll(octave, step, axis) for step in range(size)) / np.float32(size)
+        grain += octave * np.float32(0.4)
+    return grain.ravel()
+
+
+def texture(x: Floats, y: Floats, seed: int) -> Floats:
+    """Grain of 1 to 8 cells, about -1..1, bilinear between cells, with a period of 512 cells."""
+    table = _grain(seed)
+    i, u = cells(x, 0)
+    j, v = cells(y, 0)
+    left, right = i & 511, (i + 1) & 511
+    low, high = (j & 511) * 512, ((j + 1) & 511) * 512
+    return mix(
+        mix(table[low + left], table[low + right], u), mix(table[high + left], table[high + right], u), v
+    )

@@ -1,0 +1,128 @@
+"""The plan of a pyramid: its zooms, and which metatiles it has of which tiles."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import shapely
+from shapely.ops import unary_union
+
+from basemake.errors import ConfigError
+from basemake.webtiles import (
+    HALF_WORLD,
+    MAX_LATITUDE,
+    WebTile,
+    geometry_to_mercator,
+    nearest_zoom,
+    overlapping,
+    resolution,
+)
+
+METATILE_PIXELS = 4096  # a side: 67 MB of RGBA, which a job can hold a few times over
+# ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
+# latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
+FOOTPRINT_ERROR = 1000.0
+
+
+class Zooms(NamedTuple):
+    """The zooms of one pyramid."""
+
+    min: int
+    max: int
+    metatile: int
+
+
+def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
+    """Return the zooms of the pyramid of `region` (degrees), `auto` resolved.
+
+    `options` is config's `pyramid`; `tiles` are the manifest's rows of the region. Raises
+    ConfigError if the zooms contradict each other, or the pixel size is not known.
+    """
+    size = options["tile_size"]
+    top = options["max_zoom"]
+    if top == "auto":
+        if tiles["gsd"].isna().any():
+            raise ConfigError(
+                "pyramid.max_zoom is auto, but the items do not say how large pixels are;"
+                " give a zoom, such as 13 for pixels of 10 m."
+            )
+        latitude = region.representative_point().y
+        top = nearest_zoom(float(tiles["gsd"].min()), latitude, size)
+    metatile = options["metatile_zoom"]
+    if metatile == "auto":
+        metatile = max(0, top - (METATILE_PIXELS // size).bit_length() + 1)
+    if not options["min_zoom"] <= top:
+        raise ConfigError(
+            f"pyramid.min_zoom is {options['min_zoom']}; allowed: at most max_zoom, here {top}."
+        )
+    if not metatile <= top:
+        raise ConfigError(
+            f"pyramid.metatile_zoom is {metatile}; allowed: at most max_zoom, here {top}."
+        )
+    pixels = size << (top - metatile)
+    if pixels > 2 * METATILE_PIXELS:
+        raise ConfigError(
+            f"pyramid.metatile_zoom is {metatile}, which makes metatiles of {pixels} pixels a side;"
+            f" allowed: at most {2 * METATILE_PIXELS}, so at least zoom"
+            f" {top - (2 * METATILE_PIXELS // size).bit_length() + 1}."
+        )
+    return Zooms(options["min_zoom"], top, metatile)
+
+
+def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -> pd.DataFrame:
+    """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
+
+    Columns: metatile (WebTile), tiles (sorted list of the tiles that may show in it) and outline
+    (the region's part of it as WKT in Mercator metres, or None where the whole metatile is shown).
+    """
+    tiles = tiles.sort_index()
+    lat = np.radians(np.clip([g.centroid.y for g in tiles["geometry"]], -MAX_LATITUDE, MAX_LATITUDE))
+    footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
+    reach = FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
+    tree = shapely.STRtree(footprints)
+    shown = geometry_to_mercator(region) if clip else unary_union(footprints)
+    shapely.prepare(shown)
+
+    rows = []
+    for metatile in overlapping(shown, zooms.metatile):
+        box = shapely.box(*metatile.bounds)
+        inside = not clip or shown.covers(box)
+        part = box if inside else _polygons(shown.intersection(box))
+        near = tree.query(part, predicate="dwithin", distance=float(reach.max()))
+        near = [i for i in sorted(near) if shapely.dwithin(footprints[i], part, reach[i])]
+        if near:
+            rows.append(
+                {
+                    "metatile": metatile,
+                    "tiles": [tiles.index[i] for i in near],
+                    "outline": None if inside else shapely.to_wkt(part, rounding_precision=2),
+                }
+            )
+    names = ["{}_{}_{}".format(*row["metatile"]) for row in rows]
+    return pd.DataFrame(rows, index=pd.Index(names, dtype=object), columns=["metatile", "tiles", "outline"])
+
+
+def metatile_of(name: str) -> WebTile:
+    """Return the metatile of a name such as 9_277_180."""
+    return WebTile(*map(int, name.split("_")))
+
+
+def _polygons(geometry: Any) -> Any:
+    """Return the polygons of an intersection, without the lines and points where edges touch."""
+    parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
+    return unary_union(parts)
+
+
+def mercator_grid(tiles: pd.DataFrame, zoom: int, tile_size: int) -> tuple[list[float], float]:
+    """Return ([west, south, east, north], pixel size) in Mercator metres that hold `tiles`.
+
+    On the pixel grid of web tiles of `zoom`, so that a mosaic's pixels are the map's.
+    """
+    pixel = resolution(zoom, tile_size)
+    west, south, east, north = shapely.total_bounds(
+        [geometry_to_mercator(geometry) for geometry in tiles["geometry"]]
+    )
+    low = np.floor((np.array([west, south]) - FOOTPRINT_ERROR + HALF_WORLD) / pixel)
+    high = np.ceil((np.array([east, north]) + FOOTPRINT_ERROR + HALF_WORLD) / pixel)
+    bounds = np.concatenate([low, high]).clip(0, tile_size << zoom) * pixel - HALF_WORLD
+    return [float(value) for value in bounds], pixel

@@ -1,0 +1,69 @@
+"""Rasters: GDAL's settings in a job, GeoTIFFs opened safely, and halving.
+
+Colour arrays are uint8 RGBA, (height, width, 4), with RGB 0 where alpha is 0.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+
+RGBA = NDArray[np.uint8]
+STRIP = 512  # rows halved at a time: bounds the memory of the wide sums
+
+
+def use_gdal(cache_mb: int) -> None:
+    """Make GDAL raise errors and keep at most `cache_mb` MB of decoded blocks."""
+    gdal.UseExceptions()
+    osr.UseExceptions()
+    gdal.SetCacheMax(cache_mb << 20)
+
+
+@contextmanager
+def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
+    """Open a file with the GTiff driver only, without sidecar files; RuntimeError if it cannot.
+
+    Other drivers follow references out of a file to other files.
+    """
+    flags = gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR
+    dataset = gdal.OpenEx(
+        str(path), flags, allowed_drivers=["GTiff"], sibling_files=[Path(path).name]
+    )
+    try:
+        yield dataset
+    finally:
+        del dataset  # closes it; Dataset is a context manager only from GDAL 3.8 on
+
+
+def halve(rgba: RGBA) -> RGBA:
+    """Return an image at half the size: each pixel the mean of 2x2, colours weighted by alpha.
+
+    Odd sides round up; the last row or column then stands for itself. Rounds half up.
+    """
+    height, width = rgba.shape[:2]
+    out = np.empty(((height + 1) // 2, (width + 1) // 2, 4), np.uint8)
+    for top in range(0, height, STRIP):
+        strip = rgba[top : top + STRIP]
+        strip = np.pad(strip, ((0, len(strip) % 2), (0, width % 2), (0, 0)), "edge")
+        out[top // 2 : (top + STRIP) // 2] = _halve_even(strip)
+    return out
+
+
+def _halve_even(rgba: RGBA) -> RGBA:
+    alpha = rgba[..., 3]
+    if alpha.all() and (alpha == 255).all():
+        return ((_sum_2x2(rgba.astype(np.uint16)) + 2) >> 2).astype(np.uint8)
+    weights = _sum_2x2(alpha.astype(np.uint32))[..., np.newaxis]
+    colours = _sum_2x2(rgba[..., :3].astype(np.uint32) * alpha[..., np.newaxis])
+    out = np.empty((*weights.shape[:2], 4), np.uint8)
+    out[..., :3] = (2 * colours + weights) // np.maximum(2 * weights, 1)
+    out[..., 3:] = (weights + 2) >> 2
+    out[..., :3] *= out[..., 3:] > 0
+    return out
+
+
+def _sum_2x2(a: NDArray) -> NDArray:
+    return a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]

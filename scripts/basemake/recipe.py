@@ -1,0 +1,200 @@
+"""Recipes: ordered, named steps from reflectance to 8-bit colour, compiled to tables.
+
+Arrays are bands first, (3, ...) in the order red, green, blue. A step is either *per band*, and
+then a pure function of one value, or it *mixes* the bands of a pixel. A digital number (DN) is one
+of at most 65 536 values, so all per-band steps up to the first mixing step fold into one table
+over DN; those between two mixing steps, or after the last, into a table over 0..1 in 65 536 steps.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BANDS = ("red", "green", "blue")
+TABLE_SIZE = 65536
+Floats = NDArray[np.floating]
+
+
+def gain(x: Floats, factor: float) -> Floats:
+    """Multiply by `factor`."""
+    return x * factor
+
+
+def power(x: Floats, exponent: float) -> Floats:
+    """x^exponent of values clipped to 0..1."""
+    return _clip01(x) ** exponent
+
+
+def gamma(x: Floats, gamma: float) -> Floats:
+    """x^(1/gamma) of values clipped to 0..1 (rio-color's `gamma`)."""
+    return _clip01(x) ** (1 / gamma)
+
+
+def sigmoidal(x: Floats, contrast: float, bias: float) -> Floats:
+    """Sigmoidal contrast about `bias` of values clipped to 0..1 (rio-color, after ImageMagick)."""
+
+    def sigmoid(v: Any) -> Any:
+        return 1 / (1 + np.exp(contrast * (bias - v)))
+
+    return (sigmoid(_clip01(x)) - sigmoid(0)) / (sigmoid(1) - sigmoid(0))
+
+
+def highlight_compression(x: Floats, maximum: float, midpoint: float) -> Floats:
+    """Compress reflectance 0..maximum to 0..1, with 1/2 near `midpoint` (Sentinel Hub's `adj`)."""
+    a = _clip01(x / maximum)
+    middle = midpoint / maximum
+    return a * (a * middle - 1) / (a * (2 * middle - 1) - middle)
+
+
+def offset_gamma(x: Floats, gamma: float, offset: float) -> Floats:
+    """Power `gamma` of values moved by `offset`, scaled back to 0..1 (Sentinel Hub's `adjGamma`)."""
+    low = offset**gamma
+    return ((x + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
+
+
+def srgb(x: Floats) -> Floats:
+    """Encode linear values, clipped to 0..1, by the sRGB transfer curve (IEC 61966-2-1)."""
+    c = _clip01(x)
+    return np.where(c <= 0.0031308, 12.92 * c, 1.055 * c**0.41666666666 - 0.055)
+
+
+def saturation(rgb: Floats, factor: float) -> Floats:
+    """Scale the distance of each band from the bands' mean by `factor`; clipped to 0..1."""
+    grey = rgb.mean(axis=0) * (1 - factor)
+    return _clip01(grey + rgb * factor)
+
+
+def lch_saturation(rgb: Floats, factor: float) -> Floats:
+    """Scale chroma in CIE LCH(ab), D65, of sRGB values by `factor`; clipped to 0..1 (rio-color)."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    fx, fy, fz = _lab_curve(_mix(_XYZ_FROM_RGB, linear))
+    # Chroma is the length of (a, b) = (500 (fx - fy), 200 (fy - fz)): scaling it scales both.
+    scaled = np.stack([fy + (fx - fy) * factor, fy, fy + (fz - fy) * factor])
+    return srgb(_mix(_RGB_FROM_XYZ, _lab_curve_inverse(scaled))).astype(rgb.dtype)
+
+
+PER_BAND: dict[str, Callable[..., Floats]] = {
+    "gain": gain,
+    "power": power,
+    "gamma": gamma,
+    "sigmoidal": sigmoidal,
+    "highlight_compression": highlight_compression,
+    "offset_gamma": offset_gamma,
+    "srgb": srgb,
+}
+MIXING: dict[str, Callable[..., Floats]] = {
+    "saturation": saturation,
+    "lch_saturation": lch_saturation,
+}
+
+
+class CompiledRecipe:
+    """A recipe's steps for bands of one data type and DN reading, as tables.
+
+    Calling it turns DN of shape (3, height, width) and the given dtype into uint8 RGBA of shape
+    (height, width, 4): alpha is 255 where all three bands are valid, else 0 with RGB 0.
+    """
+
+    def __init__(self, steps: list[dict], dn: dict, dtype: np.dtype) -> None:
+        """Compile `steps` (a recipe's `steps`) for `dn` (scale, offset, nodata) and `dtype`.
+
+        `dtype` is an integer type of at most 16 bits.
+        """
+        self._index_type = np.dtype(f"u{dtype.itemsize}")
+        self._nodata = dn["nodata"]
+        # Ordered so that a DN's bits, read as unsigned, are its index.
+        every_dn = np.arange(2 ** (8 * dtype.itemsize)).astype(self._index_type).view(dtype)
+        reflectance = every_dn * float(dn["scale"]) + float(dn["offset"])
+        unit = np.linspace(0, 1, TABLE_SIZE)
+
+        groups, self._mixes = _split(steps)
+        last = len(groups) - 1
+        self._tables = [
+            _table(group, unit if number else reflectance, as_bytes=number == last)
+            for number, group in enumerate(groups)
+        ]
+
+    def __call__(self, dn: NDArray) -> NDArray[np.uint8]:
+        """Return uint8 RGBA (height, width, 4) of `dn` (3, height, width)."""
+        rgba = np.empty((*dn.shape[1:], 4), np.uint8)
+        colours = _look_up(self._tables[0], dn.view(self._index_type))
+        for mix, table in zip(self._mixes, self._tables[1:], strict=True):
+            scaled = mix(colours) * (TABLE_SIZE - 1) + 0.5
+            colours = _look_up(table, scaled.astype(np.uint16))
+        valid = self._valid(dn)
+        rgba[..., :3] = np.moveaxis(colours, 0, -1)
+        rgba[..., :3] *= valid[..., np.newaxis]
+        rgba[..., 3] = valid * np.uint8(255)
+        return rgba
+
+    def _valid(self, dn: NDArray) -> NDArray[np.bool_]:
+        if self._nodata is None:
+            return np.ones(dn.shape[1:], bool)
+        return (dn != self._nodata).all(axis=0)
+
+
+def digest(steps: list[dict]) -> str:
+    """Return a short name for what a recipe does: equal for equal steps, whatever their file."""
+    return hashlib.sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats], Floats]]]:
+    """Return groups of per-band steps, and the mixing steps that stand between them."""
+    groups: list[list[dict]] = [[]]
+    mixes = []
+    for step in steps:
+        if step["step"] in MIXING:
+            mixes.append(_bind(MIXING, step))
+            groups.append([])
+        else:
+            groups[-1].append(step)
+    return groups, mixes
+
+
+def _table(steps: list[dict], x: Floats, as_bytes: bool) -> NDArray:
+    """Return (3, len(x)): `steps` applied to `x` in each band, as 0..255 or as float32 in 0..1."""
+    rows = []
+    for band in BANDS:
+        row = x
+        for step in steps:
+            if band in step.get("bands", BANDS):
+                row = _bind(PER_BAND, step)(row)
+        rows.append(_clip01(row))
+    table = np.stack(rows)
+    return np.floor(255 * table + 0.5).astype(np.uint8) if as_bytes else table.astype(np.float32)
+
+
+def _bind(functions: dict[str, Callable[..., Floats]], step: dict) -> Callable[[Floats], Floats]:
+    numbers = {key: value for key, value in step.items() if key not in ("step", "bands")}
+    return lambda x: functions[step["step"]](x, **numbers)
+
+
+def _look_up(table: NDArray, index: NDArray) -> NDArray:
+    return np.stack([np.take(row, band) for row, band in zip(table, index, strict=True)])
+
+
+def _clip01(x: Floats) -> Floats:
+    return np.clip(x, 0, 1)
+
+
+# sRGB primaries and D65 white; XYZ is divided by the white point.
+_XYZ_FROM_RGB = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+) / np.array([[0.95047], [1.0], [1.08883]])
+_RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
+
+
+def _mix(matrix: NDArray, colours: Floats) -> Floats:
+    return np.tensordot(matrix.astype(colours.dtype), colours, axes=1)
+
+
+def _lab_curve(t: Floats) -> Floats:
+    return np.where(t > 216 / 24389, np.cbrt(t), (t * (24389 / 27) + 16) / 116)
+
+
+def _lab_curve_inverse(f: Floats) -> Floats:
+    return np.where(f > 6 / 29, f**3, (116 * f - 16) * (27 / 24389))

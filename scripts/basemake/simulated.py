@@ -1,0 +1,260 @@
+"""The simulated source: the tiles and STAC items of a region, cut from the simulated world.
+
+Files, names and records are those of the Sentinel-2 quarterly mosaics, with pixels of any size.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+from shapely.geometry.base import BaseGeometry
+
+from basemake.grid import TILE_SIDE, GridTile, footprint, tiles_covering, to_lonlat
+from basemake.world import WORLD, reflectance
+
+gdal.UseExceptions()
+
+NODATA = -32768
+BLOCK = 512
+COORDINATE_STEP = 1_000.0
+# ^ metres between points that PROJ transforms; bilinear between them is true to 0.2 m at 80 N
+
+BANDS = {
+    "B04": ("Red (band 4)", "red", 0.665, 0.342),
+    "B03": ("Green (band 3)", "green", 0.56, 0.291),
+    "B02": ("Blue (band 2)", "blue", 0.493, 0.267),
+}
+QUARTER = re.compile(r"(?P<year>\d{4})Q(?P<number>[1-4])")
+EXTENSIONS = [
+    "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/product/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/timestamps/v1.1.0/schema.json",
+]
+
+Item = dict[str, Any]
+
+
+def simulate(
+    region: BaseGeometry,
+    quarter: str,
+    directory: Path,
+    seed: int,
+    pixel_size: float,
+    workers: int = 2,
+) -> list[Item]:
+    """Writes the bands of every tile that `region` needs, and returns the tiles' STAC items.
+
+    `region` is in longitude and latitude, `quarter` like "2025Q3", `pixel_size` in metres.
+    The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
+    10 000 x reflectance, nodata -32768. Those already there from the same world, seed and pixel
+    size are left as they are. `workers` tiles are made at a time, which never alters a byte.
+    Items are sorted by id, and their hrefs relative to `directory`.
+
+    Raises ValueError for a quarter or a pixel size that the product could not have.
+    """
+    size = _tile_size(pixel_size)
+    _quarter_start(quarter)
+    one = partial(
+        _simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size
+    )
+    with ThreadPoolExecutor(workers) as pool:
+        items = list(pool.map(one, tiles_covering(region)))
+    return sorted(items, key=lambda item: item["id"])
+
+
+def _tile_size(pixel_size: float) -> int:
+    """Pixels along a tile's side."""
+    if not pixel_size > 0 or TILE_SIDE % pixel_size:
+        raise ValueError(
+            f"pixel_size {pixel_size} does not divide a tile's side of {TILE_SIDE:.0f} m: "
+            "use 10, 20, 30, 40, 60, 90, 120, 180 or 360"
+        )
+    return int(TILE_SIDE // pixel_size)
+
+
+def _quarter_start(quarter: str) -> datetime:
+    match = QUARTER.fullmatch(quarter)
+    if match is None:
+        raise ValueError(f"quarter {quarter!r} is not written like 2025Q3")
+    return datetime(int(match["year"]), int(match["number"]) * 3 - 2, 1)
+
+
+def _simulate_tile(
+    grid_tile: GridTile, quarter: str, directory: Path, seed: int, size: int
+) -> Item:
+    item_id = f"Sentinel-2_mosaic_{quarter[:4]}_{quarter[4:]}_{grid_tile.tile}"
+    folder = directory / item_id
+    origin = f"simulated world {WORLD}, seed {seed}"
+    if not all(_is_whole(folder / f"{band}.tif", origin, size) for band in BANDS):
+        _write_bands(grid_tile, folder, origin, seed, size)
+    return _item(item_id, grid_tile, quarter, directory, size)
+
+
+def _is_whole(path: Path, origin: str, size: int) -> bool:
+    """Whether a band is there and of this world; a name is only ever given to a whole file."""
+    if not path.exists():
+        return False
+    dataset = gdal.Open(str(path))
+    made_by = dataset.GetMetadataItem("TIFFTAG_IMAGEDESCRIPTION")
+    return bool(made_by == origin and dataset.RasterXSize == size)
+
+
+def _write_bands(
+    grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int
+) -> None:
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    plain = part / "bands.tif"
+    _write_plain(plain, grid_tile, origin, seed, size)
+    for number, band in enumerate(BANDS, start=1):
+        gdal.Translate(
+            str(part / f"{band}.tif"),
+            str(plain),
+            format="COG",
+            bandList=[number],
+            creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BLOCK}"],
+        )
+    for band in BANDS:
+        os.replace(part / f"{band}.tif", folder / f"{band}.tif")
+    shutil.rmtree(part)
+
+
+def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
+    """One plain GeoTIFF of the three bands, written a row of blocks at a time."""
+    options = ["TILED=YES", f"BLOCKXSIZE={BLOCK}", f"BLOCKYSIZE={BLOCK}"]
+    driver = gdal.GetDriverByName("GTiff")
+    dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
+    pixel = TILE_SIDE / size
+    dataset.SetGeoTransform((grid_tile.ulx, pixel, 0, grid_tile.uly, 0, -pixel))
+    crs = osr.SpatialReference()
+    crs.ImportFromEPSG(grid_tile.epsg)
+    dataset.SetSpatialRef(crs)
+    dataset.SetMetadataItem("TIFFTAG_IMAGEDESCRIPTION", origin)
+    for number in range(1, len(BANDS) + 1):
+        dataset.GetRasterBand(number).SetNoDataValue(NODATA)
+    for column, row, lon, lat in _windows(grid_tile, size):
+        dn = np.rint(reflectance(lon, lat, seed) * np.float32(10_000))
+        dn = np.where(np.isnan(dn), np.float32(NODATA), dn).astype(np.int16)
+        dataset.WriteArray(dn, column, row)
+    dataset.FlushCache()
+    # ^ raises where the disk is full, as closing would not
+
+
+def _windows(
+    grid_tile: GridTile, size: int
+) -> Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
+    """The column and row where each window starts, and the pixel centres in it, in degrees."""
+    pixel = TILE_SIDE / size
+    knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
+    x, y = np.meshgrid(grid_tile.ulx + knots, grid_tile.uly - knots)
+    grids = to_lonlat(grid_tile.epsg, x, y)
+    for row in range(0, size, BLOCK):
+        for column in range(0, size, BLOCK):
+            down, across = (
+                (np.arange(start, min(start + BLOCK, size)) + 0.5) * (pixel / COORDINATE_STEP)
+                for start in (row, column)
+            )
+            lon, lat = (_bilinear(grid, down, across) for grid in grids)
+            yield column, row, lon, lat
+
+
+def _bilinear(
+    grid: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A grid at the crossings of fractional rows and columns."""
+    i, j = rows.astype(int), columns.astype(int)
+    v, u = (rows - i)[:, None], columns - j
+    lines = grid[i] * (1 - v) + grid[i + 1] * v
+    return lines[:, j] * (1 - u) + lines[:, j + 1] * u
+
+
+def _item(item_id: str, grid_tile: GridTile, quarter: str, directory: Path, size: int) -> Item:
+    """The STAC record of a tile, in the form of the product's own."""
+    start = _quarter_start(quarter)
+    end = (start + timedelta(days=95)).replace(day=1) - timedelta(seconds=1)
+    published = _utc(end + timedelta(days=15, seconds=1))
+    geometry = footprint(grid_tile)
+    gsd = TILE_SIDE / size
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": EXTENSIONS,
+        "collection": "sentinel-2-global-mosaics",
+        "id": item_id,
+        "properties": {
+            "created": published,
+            "updated": published,
+            "published": published,
+            "datetime": _utc(start),
+            "start_datetime": _utc(start),
+            "end_datetime": _utc(end),
+            "constellation": "sentinel-2",
+            "instruments": ["msi"],
+            "processing:level": "L3",
+            "processing:facility": "simulated",
+            "product:type": "S2MSI_L3__MCQ",
+            "product:timeliness": "P3M",
+            "gsd": int(gsd) if gsd.is_integer() else gsd,
+            "grid:code": f"MGRS-{grid_tile.tile[:5]}",
+            "proj:code": f"EPSG:{grid_tile.epsg}",
+        },
+        "bbox": _bbox(geometry),
+        "geometry": shapely.geometry.mapping(geometry),
+        "links": [],
+        "assets": {band: _asset(band, item_id, directory, size) for band in sorted(BANDS)},
+    }
+
+
+def _asset(band: str, item_id: str, directory: Path, size: int) -> dict[str, Any]:
+    title, colour, wavelength, width = BANDS[band]
+    content = directory / item_id / f"{band}.tif"
+    gsd = TILE_SIDE / size
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "title": title,
+        "roles": ["data"],
+        "bands": [
+            {
+                "name": band,
+                "description": title,
+                "eo:center_wavelength": wavelength,
+                "eo:full_width_half_max": width,
+                "eo:common_name": colour,
+            }
+        ],
+        "data_type": "int16",
+        "nodata": NODATA,
+        "gsd": int(gsd) if gsd.is_integer() else gsd,
+        "proj:shape": [size, size],
+        "file:size": content.stat().st_size,
+        "file:checksum": f"1220{digest}",
+        "href": f"./{item_id}/{band}.tif",
+    }
+
+
+def _utc(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _bbox(geometry: BaseGeometry) -> list[float]:
+    """West, south, east, north; west is greater than east across the antimeridian."""
+    parts = sorted(shapely.get_parts(geometry), key=lambda part: part.bounds[0], reverse=True)
+    west, east = parts[0].bounds[0], parts[-1].bounds[2]
+    return [west, geometry.bounds[1], east, geometry.bounds[3]]

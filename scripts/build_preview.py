@@ -1,0 +1,186 @@
+"""Preview: one HTML page that shows a pyramid in any browser, with nothing fetched from elsewhere.
+
+MapLibre GL JS and its PMTiles protocol come from the Python package `maplibre`; the page reads
+the archive beside it in ranges, so it has to be served over HTTP (`make serve`).
+"""
+
+import html
+import os
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from jinja2 import Environment
+from pmtiles.reader import MmapSource, Reader
+
+GROUND = "#6b7278"
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<link rel="icon" href="data:,">
+<style>{{ css | safe }}</style>
+<style>
+html, body, #pymaplibregl { height: 100%; margin: 0; background: {{ ground }}; }
+body { font: 14px/1.4 system-ui, sans-serif; }
+#note { padding: 2em; margin: 0; }
+.maplibregl-ctrl.layer-switcher-ctrl-simple { border-radius: 4px; overflow: hidden; }
+.layer-switcher-ctrl-simple a { border: 0; font-size: 12px; color: #404040; text-align: left; }
+.layer-switcher-ctrl-simple a::before { content: "✓ "; }
+.layer-switcher-ctrl-simple a:not(.active)::before { visibility: hidden; }
+.maplibregl-popup { max-width: 90vw !important; pointer-events: none; }
+.maplibregl-popup-content { padding: 6px 10px; font-size: 12px; }
+</style>
+</head>
+<body>
+<p id="note" hidden>This map reads its archive over HTTP: run <code>make serve</code> and open the
+address that it prints.</p>
+<div id="pymaplibregl"></div>
+<script>{{ js | safe }}</script>
+<script>
+if (location.protocol === "file:") document.getElementById("note").hidden = false;
+else pymaplibregl({{ map | tojson }});
+// The layer switcher's links point at "#": following one would drop the view from the address.
+addEventListener("click", event => event.target.closest?.("a[href='#']") && event.preventDefault());
+</script>
+</body>
+</html>
+"""
+
+
+def build_preview(
+    archive: Path, footprints: dict, outline: dict, output: Path, *, title: str
+) -> None:
+    """Write a page that shows a raster PMTiles archive, its tiles and its region.
+
+    `footprints` is a FeatureCollection whose properties `id` and `item` name each tile, `outline`
+    a geometry, both in degrees. The archive's metadata must say `attribution`, shown as plain
+    text, and `tile_size`, 256 or 512 px (else KeyError). Equal arguments give equal bytes.
+    """
+    header, metadata = read_archive(archive)
+    tile_size = metadata["tile_size"]
+    url = quote(Path(os.path.relpath(archive, output.parent)).as_posix())
+    options = {
+        "style": map_style(footprints, outline),
+        "hash": True,
+        "attributionControl": False,  # for one that stays open
+        **opening_view(header, tile_size),
+    }
+    calls = map_calls(imagery_source(url, header, tile_size), metadata["attribution"])
+    page = Environment(autoescape=True).from_string(PAGE)
+    html_text = page.render(
+        title=title,
+        ground=GROUND,
+        css=bundled("pywidget.css"),
+        js=bundled("pywidget.js"),
+        map={"mapOptions": options, "calls": calls},
+    )
+    partial = output.with_name(f"{output.name}.part")
+    partial.write_text(html_text, encoding="utf-8")
+    partial.replace(output)
+
+
+def bundled(name: str) -> str:
+    """Return a script or style sheet that the `maplibre` package brings for web pages."""
+    path = distribution("maplibre").locate_file(f"maplibre/srcjs/{name}")
+    return Path(str(path)).read_text(encoding="utf-8")
+    # ^ found without an import, which would set up logging and warn of optional packages
+
+
+def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header (zooms, bounds in 1e-7 degrees) and metadata of a PMTiles archive."""
+    with archive.open("rb") as file:
+        reader = Reader(MmapSource(file))
+        return reader.header(), reader.metadata()
+
+
+def degrees(header: dict[str, Any], *keys: str) -> list[float]:
+    """Return header fields such as `min_lon`, which the header has in 1e-7 degrees, in degrees."""
+    return [header[f"{key}_e7"] / 1e7 for key in keys]
+
+
+def map_style(footprints: dict, outline: dict) -> dict[str, Any]:
+    """Return a MapLibre style: a plain ground, the region's outline, and the tiles', hidden."""
+    region = {"line-color": "#ffffff", "line-opacity": 0.7, "line-width": 1.5}
+    tiles = {"fill-color": "rgba(0, 0, 0, 0)", "fill-outline-color": "rgba(255, 255, 255, 0.6)"}
+    hidden = {"visibility": "none"}
+    return {
+        "version": 8,
+        "sources": {
+            "region": {"type": "geojson", "data": outline},
+            "tiles": {"type": "geojson", "data": footprints},
+        },
+        "layers": [
+            {"id": "ground", "type": "background", "paint": {"background-color": GROUND}},
+            {"id": "region", "type": "line", "source": "region", "paint": region},
+            {"id": "tiles", "type": "fill", "source": "tiles", "paint": tiles, "layout": hidden},
+        ],
+    }
+
+
+def imagery_source(url: str, header: dict[str, Any], tile_size: int) -> dict[str, Any]:
+    """Return the archive at `url` as a MapLibre source; a web tile is `tile_size` px wide."""
+    return {
+        "type": "raster",
+        "tiles": [f"pmtiles://{url}/{{z}}/{{x}}/{{y}}"],
+        "tileSize": tile_size,
+        "minzoom": header["min_zoom"],
+        "maxzoom": header["max_zoom"],
+        "bounds": degrees(header, "min_lon", "min_lat", "max_lon", "max_lat"),
+    }
+
+
+def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
+    """Return the map options that frame the archive and keep to zooms at which it shows.
+
+    Bounds of -180 to 180 (a region across the antimeridian) open on the header's centre instead.
+    """
+    shift = tile_size // 256 - 2  # MapLibre counts zooms in tiles of 512 px
+    zooms = {
+        "minZoom": max(0, header["min_zoom"] + shift),
+        "maxZoom": header["max_zoom"] + shift + 4,
+    }
+    west, south, east, north = degrees(header, "min_lon", "min_lat", "max_lon", "max_lat")
+    if west > -180 or east < 180:
+        padding = {"padding": 24}  # px
+        return {**zooms, "bounds": [west, south, east, north], "fitBoundsOptions": padding}
+    zoom = max(0, header["center_zoom"] + shift)
+    return {**zooms, "center": degrees(header, "center_lon", "center_lat"), "zoom": zoom}
+
+
+def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list[Any]]]:
+    """Return what is added to the map once its style has loaded, as (method, arguments).
+
+    The imagery is among it, not in the style, because the map never counts as loaded while web
+    tiles in view are missing from the archive, and then nothing would be added.
+    """
+    credit = {"compact": False, "customAttribution": html.escape(attribution)}  # shown as HTML
+    switcher = {"layerIds": ["tiles", "region"], "theme": "simple"}
+    return [
+        ("addSource", ["imagery", imagery]),
+        ("addLayer", [{"id": "imagery", "type": "raster", "source": "imagery"}, "region"]),
+        ("addControl", ["NavigationControl", {}, "top-right"]),
+        ("addControl", ["LayerSwitcherControl", switcher, "top-left"]),
+        ("addControl", ["AttributionControl", credit, "bottom-right"]),
+        ("addControl", ["ScaleControl", {}, "bottom-right"]),
+        ("addTooltip", ["tiles", None, "{{ id }}<br>{{ item }}"]),
+    ]
+
+
+if __name__ == "__main__":
+    from basemake.logs import job_log
+
+    if TYPE_CHECKING:  # Snakemake defines this name before the script's first line
+        from snakemake.script import snakemake
+
+    with job_log(snakemake.log[0]):
+        build_preview(
+            Path(snakemake.input.archive),
+            snakemake.params.footprints,
+            snakemake.params.outline,
+            Path(snakemake.output.page),
+            title=snakemake.params.title,
+        )

@@ -1,0 +1,166 @@
+"""Render one metatile: all web tiles of its zooms from the enhanced tiles that show in it."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from osgeo import gdal, gdal_array, ogr, osr
+from PIL import Image
+
+from basemake.archive import write_part
+from basemake.encoding import encoder
+from basemake.errors import TileError
+from basemake.raster import RGBA, halve, open_geotiff
+from basemake.webtiles import WebTile
+
+# Pixels that the warper's interpolated coordinates may be off; 0 would transform every pixel.
+TRANSFORM_ERROR = 0.05
+WARP_MEMORY_MB = 64
+RESAMPLING = {
+    "nearest": gdal.GRA_NearestNeighbour,
+    "bilinear": gdal.GRA_Bilinear,
+    "cubic": gdal.GRA_Cubic,
+    "lanczos": gdal.GRA_Lanczos,
+}
+
+
+def render_metatile(
+    metatile: WebTile,
+    tiles: list[Path],
+    archive: Path,
+    root: Path,
+    *,
+    outline: str | None,
+    min_zoom: int,
+    max_zoom: int,
+    tile_size: int,
+    image_format: str,
+    quality: int | str,
+    resampling: str,
+    threads: int,
+) -> None:
+    """Write the web tiles of `metatile` from `max_zoom` up to `min_zoom` to `archive`, and its root.
+
+    `tiles` are enhanced tiles; where they overlap the last one shows. `outline` is the part to
+    show as WKT in Mercator metres, None for all of it. Fully transparent web tiles are left out.
+    `root` becomes a lossless PNG of the metatile at its own zoom, tile_size pixels a side, from
+    which the overview grows. The bytes do not depend on `threads`. Raises TileError, naming it, if
+    a tile cannot be read.
+    """
+    canvas = _warp(metatile, tiles, tile_size << (max_zoom - metatile.z), resampling)
+    if outline is not None:
+        _clip(canvas, metatile, outline)
+    encode = encoder(image_format, quality)
+    encoded = []
+    with ThreadPoolExecutor(threads) as pool:
+        for zoom in range(max_zoom, metatile.z - 1, -1):
+            if zoom < max_zoom:
+                canvas = halve(canvas)
+            if zoom >= min_zoom:
+                names, images = _cut(canvas, metatile, zoom, tile_size)
+                encoded += zip(names, pool.map(encode, images), strict=True)
+    write_part(archive, encoded, image_format)
+    Image.fromarray(canvas).save(root, "PNG")
+    logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
+
+
+def _warp(metatile: WebTile, tiles: list[Path], pixels: int, resampling: str) -> RGBA:
+    """Return the tiles, warped to the metatile at `pixels` a side, the later over the earlier.
+
+    GDAL's threads would shift pixels at the seams (and the bytes would depend on them), so it has
+    one here; jobs run side by side instead.
+    """
+    canvas = np.zeros((pixels, pixels, 4), np.uint8)
+    target = gdal_array.OpenArray(canvas, interleave="pixel")
+    west, south, east, north = metatile.bounds
+    target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
+    target.SetSpatialRef(_web_mercator())
+    target.GetRasterBand(4).SetColorInterpretation(gdal.GCI_AlphaBand)
+    for path in tiles:
+        try:
+            with open_geotiff(path) as source:
+                gdal.Warp(
+                    target,
+                    source,
+                    resampleAlg=RESAMPLING[resampling],
+                    srcAlpha=True,
+                    errorThreshold=TRANSFORM_ERROR,
+                    warpMemoryLimit=WARP_MEMORY_MB,
+                    multithread=False,
+                )
+        except RuntimeError as error:
+            raise TileError(
+                f"the enhanced tile {path} cannot be read ({error});"
+                " delete it and run again to make it anew."
+            ) from error
+    target.FlushCache()
+    canvas[canvas[..., 3] == 0] = 0
+    return canvas
+
+
+def _clip(canvas: RGBA, metatile: WebTile, outline: str) -> None:
+    """Make pixels of a metatile transparent whose centres are outside the outline (WKT)."""
+    pixels = len(canvas)
+    west, south, east, north = metatile.bounds
+    mask = np.zeros((pixels, pixels), np.uint8)
+    target = gdal_array.OpenArray(mask)
+    target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
+    target.SetSpatialRef(_web_mercator())
+    shape = shapely.from_wkt(outline)
+    # GDAL 3.11 folded the vector driver Memory into MEM.
+    driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")
+    source = driver.CreateDataSource("")
+    layer = source.CreateLayer("outline", _web_mercator(), ogr.wkbUnknown)
+    feature = ogr.Feature(layer.GetLayerDefn())
+    feature.SetGeometry(ogr.CreateGeometryFromWkb(shape.wkb))
+    layer.CreateFeature(feature)
+    gdal.RasterizeLayer(target, [1], layer, burn_values=[1])
+    target.FlushCache()
+    canvas[mask == 0] = 0
+
+
+def _web_mercator() -> osr.SpatialReference:
+    srs = osr.SpatialReference()
+    srs.ImportFromEPSG(3857)
+    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return srs
+
+
+def _cut(
+    canvas: RGBA, metatile: WebTile, zoom: int, size: int
+) -> tuple[list[WebTile], Iterator[RGBA]]:
+    """Return the web tiles of `zoom` in the canvas that show anything, and their images."""
+    count = 1 << (zoom - metatile.z)
+    left, top = metatile.x * count, metatile.y * count
+    names, images = [], []
+    for row in range(count):
+        for column in range(count):
+            image = canvas[row * size : (row + 1) * size, column * size : (column + 1) * size]
+            if image[..., 3].any():
+                names.append(WebTile(zoom, left + column, top + row))
+                images.append(image)
+    return names, map(np.ascontiguousarray, images)
+
+
+if __name__ == "__main__":
+    snakemake: Any  # put here by Snakemake
+
+    from basemake.logs import job_log
+    from basemake.plan import metatile_of
+    from basemake.raster import use_gdal
+
+    with job_log(snakemake.log[0]):
+        use_gdal(snakemake.config["gdal_cache_mb"])
+        render_metatile(
+            metatile_of(snakemake.wildcards.metatile),
+            [Path(path) for path in snakemake.input.tiles],
+            Path(snakemake.output.archive),
+            Path(snakemake.output.root),
+            threads=snakemake.threads,
+            **snakemake.params.rendering,
+            outline=snakemake.params.outline,
+        )

@@ -1,0 +1,67 @@
+"""Serve a results folder to browsers on this machine, so that previews can read archives in ranges.
+
+Werkzeug answers ranges as RFC 9110 has them and marks each file with an ETag, so that a browser
+never mixes ranges of a rebuilt archive with those it has kept of the old one.
+"""
+
+import argparse
+import socket
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from werkzeug import Request, Response
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.utils import send_from_directory
+
+HOST = "127.0.0.1"
+
+
+class QuietHandler(WSGIRequestHandler):
+    """A request handler that reports errors only: a map asks for a hundred ranges a minute."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Say nothing of a request that was answered."""
+
+
+def serve(directory: Path, listener: socket.socket) -> None:
+    """Answer requests for files below `directory` at a bound socket, until Ctrl-C."""
+    host, port = listener.getsockname()
+
+    @Request.application
+    def application(request: Request) -> Response:
+        return send_from_directory(directory, request.path.lstrip("/"), request.environ)
+
+    make_server(
+        host,
+        port,
+        application,
+        threaded=True,
+        request_handler=QuietHandler,
+        fd=listener.fileno(),
+    ).serve_forever()
+
+
+def main() -> None:
+    """Print the address of each preview page in a folder and serve it; exit 1 if there is none."""
+    parser = argparse.ArgumentParser(description="Serve the maps of a results folder.")
+    parser.add_argument("directory", type=Path, help="folder that holds preview/ and pyramid/")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    arguments = parser.parse_args()
+    directory = arguments.directory.resolve()
+    pages = sorted(directory.glob("preview/*.html"))
+    if not pages:
+        sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")
+    try:
+        listener = socket.create_server((HOST, arguments.port))
+    except (OSError, OverflowError):
+        sys.exit(f"Port {arguments.port} is taken or not allowed: give another one with --port.")
+    with listener:
+        for page in pages:
+            print(f"http://{HOST}:{listener.getsockname()[1]}/preview/{quote(page.name)}")
+        print("Ctrl-C stops.", flush=True)
+        serve(directory, listener)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""`make serve`: ranges of files, and what it says when it cannot serve."""
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+SERVE = Path(__file__).parents[2] / "scripts" / "serve.py"
+CONTENT = bytes(range(256)) * 40
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, SERVE, *arguments]
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for name in ("preview/b c.html", "preview/a.html", "pyramid/a.pmtiles"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(CONTENT)
+    return tmp_path
+
+
+@pytest.fixture
+def address(results: Path) -> Iterator[str]:
+    with start(results, "--port", "0") as server:
+        assert server.stdout is not None
+        page = server.stdout.readline().strip()
+        yield page.removesuffix("/preview/a.html")
+        server.terminate()
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ("0-0", (0, 1)),
+        ("5-99", (5, 100)),
+        ("10000-", (10000, 10240)),
+        ("10230-99999", (10230, 10240)),
+        ("-7", (10233, 10240)),
+    ],
+)
+def test_a_range_is_what_was_asked(address: str, asked: str, got: tuple[int, int]) -> None:
+    archive = f"{address}/pyramid/a.pmtiles"
+    response = requests.get(archive, headers={"Range": f"bytes={asked}"}, timeout=5)
+    assert response.status_code == 206
+    assert response.content == CONTENT[slice(*got)]
+    assert response.headers["Content-Range"] == f"bytes {got[0]}-{got[1] - 1}/10240"
+
+
+def test_a_range_beyond_the_end_is_refused(address: str) -> None:
+    archive = f"{address}/pyramid/a.pmtiles"
+    response = requests.get(archive, headers={"Range": "bytes=10240-10250"}, timeout=5)
+    assert response.status_code == 416
+    assert response.headers["Content-Range"] == "bytes */10240"
+
+
+def test_a_rebuilt_file_has_another_tag_and_is_asked_for_again(results: Path, address: str) -> None:
+    page = f"{address}/preview/b%20c.html"
+    before = requests.get(page, timeout=5)
+    (results / "preview" / "b c.html").write_bytes(CONTENT[:-1])
+    after = requests.get(page, timeout=5)
+    assert (before.content, after.content) == (CONTENT, CONTENT[:-1])
+    assert before.headers["ETag"] != after.headers["ETag"]
+    assert after.headers["Cache-Control"] == "no-cache"
+
+
+def test_nothing_outside_the_folder_is_served(results: Path, address: str) -> None:
+    (results.parent / "secret").write_text("secret")
+    status = requests.get(f"{address}/%2e%2e/secret", timeout=5).status_code
+    assert status == 404
+
+
+def test_it_prints_each_address_and_ctrl_c_ends_it(results: Path) -> None:
+    with start(results, "--port", "0") as server:
+        assert server.stdout is not None
+        pages = [server.stdout.readline().strip() for _ in range(2)]
+        assert [page.split("/preview/")[1] for page in pages] == ["a.html", "b%20c.html"]
+        assert requests.get(pages[1], timeout=5).content == CONTENT
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=5)
+        assert (server.returncode, errors) == (0, "")
+
+
+def test_without_a_preview_it_says_what_to_run(tmp_path: Path) -> None:
+    with start(tmp_path) as server:
+        _, errors = server.communicate(timeout=5)
+    assert server.returncode == 1
+    assert errors.count("\n") == 1
+    assert "make demo" in errors
+
+
+def test_a_taken_port_is_named(results: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with start(results, "--port", port) as server:
+            _, errors = server.communicate(timeout=5)
+    assert server.returncode == 1
+    assert errors.count("\n") == 1
+    assert port in errors

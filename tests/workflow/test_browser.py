@@ -1,0 +1,250 @@
+"""The preview page in a real browser, served by `make serve`: what a person sees.
+
+Chromium is driven over its DevTools protocol, because only that tells what a page requested and
+reported, and a screenshot taken after a fixed time may come before a web tile.
+"""
+
+import base64
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from PIL import Image, ImageColor
+from pmtiles.tile import Compression, TileType, tileid_to_zxy
+from pmtiles.writer import write
+from websockets.sync.client import ClientConnection, connect
+
+from build_preview import GROUND, build_preview
+
+SERVE = Path(__file__).parents[2] / "scripts" / "serve.py"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-port=0"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    *("--disable-quic", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
+]
+SIZE = (640, 480)
+MAX_ZOOM = 4
+MISSING = (4, 6, 7)
+PATIENCE = 10  # s
+GROUND_RGB = ImageColor.getrgb(GROUND)
+
+HOSTILE = '</script><script>console.error(1)</script><img src="//example.org/x"> & <!-- {{ id }}'
+
+
+def square(reach: float, lon: float = 0, lat: float = 0) -> dict[str, Any]:
+    """A polygon that reaches so many degrees from a point."""
+    west, east, south, north = lon - reach, lon + reach, lat - reach, lat + reach
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    return {"type": "Polygon", "coordinates": [ring]}
+
+
+NAMES = {"id": "31NAA_0_0", "item": HOSTILE}
+TILE = {"type": "Feature", "properties": NAMES, "geometry": square(3, -6, 5)}
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium on this machine: apt-get install chromium"
+)
+
+
+class Tab:
+    """A browser tab, driven over the DevTools protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.numbers = itertools.count()
+        self.events: list[dict[str, Any]] = []
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        width, height = SIZE
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Return the result of a method; events that come before it are kept."""
+        number = next(self.numbers)
+        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            message = json.loads(self.socket.recv(timeout=PATIENCE))
+            if message.get("id") == number:
+                assert "error" not in message, message
+                return message["result"]
+            self.events.append(message)
+
+    def evaluate(self, expression: str) -> Any:
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return result["result"].get("value")
+
+    def colours(self, *points: tuple[int, int]) -> list[Any]:
+        """The colours (red, green, blue) on the screen at points given in px from its centre."""
+        png = base64.b64decode(self.call("Page.captureScreenshot")["data"])
+        image = Image.open(io.BytesIO(png)).convert("RGB")
+        assert image.size == SIZE
+        return [image.getpixel((SIZE[0] // 2 + x, SIZE[1] // 2 + y)) for x, y in points]
+
+    def point_at(self, x: int, y: int) -> None:
+        where = {"x": SIZE[0] // 2 + x, "y": SIZE[1] // 2 + y}
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", **where)
+
+    def happened(self, method: str) -> list[dict[str, Any]]:
+        return [event["params"] for event in self.events if event["method"] == method]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Errors and warnings of page and browser, but those of the software renderer's speed."""
+        entries = [params["entry"] for params in self.happened("Log.entryAdded")]
+        logged = [entry for entry in entries if entry["source"] != "rendering"]
+        said = self.happened("Runtime.consoleAPICalled")
+        said = [params for params in said if params["type"] in ("error", "warning", "assert")]
+        return logged + said + self.happened("Runtime.exceptionThrown")
+
+    def hosts(self) -> set[str]:
+        """The hosts that the page asked for anything over a network."""
+        sent = self.happened("Network.requestWillBeSent")
+        urls = [urlsplit(params["request"]["url"]) for params in sent]
+        return {url.hostname or "" for url in urls if url.scheme not in ("data", "blob", "file")}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a browser's DevTools."""
+    profile = tmp_path_factory.mktemp("profile")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        port = profile / "DevToolsActivePort"
+        eventually(lambda: port.exists() and port.read_text().count("\n") == 1, True)
+        yield f"http://127.0.0.1:{port.read_text().split()[0]}/json"
+        process.terminate()
+
+
+@pytest.fixture
+def tab(browser: str) -> Iterator[Tab]:
+    target = requests.put(f"{browser}/new", timeout=PATIENCE).json()
+    with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+        tab = Tab(socket)
+        yield tab
+        assert tab.complaints() == []
+        assert tab.hosts() <= {"127.0.0.1"}
+        tab.call("Page.close")
+
+
+def eventually(look: Callable[[], Any], expected: Any) -> None:
+    """Look until what is seen is as expected; then, or when patience ends, assert that it is."""
+    deadline = time.monotonic() + PATIENCE
+    while look() != expected and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert look() == expected
+
+
+def colour(z: int, x: int, y: int) -> tuple[int, int, int]:
+    """The colour of a web tile, one for each up to zoom 4."""
+    return 60 * z, 16 * x, 16 * y
+
+
+def write_archive(path: Path, tile_size: int, **extent: float) -> None:
+    """An archive of the world's web tiles but one, with bounds and centre in degrees."""
+    header: dict[str, Any] = {f"{name}_e7": round(1e7 * value) for name, value in extent.items()}
+    codecs = {"tile_type": TileType.WEBP, "tile_compression": Compression.NONE}
+    with write(path) as writer:
+        for number in range((4 ** (MAX_ZOOM + 1) - 1) // 3):
+            zxy = tileid_to_zxy(number)
+            tile = io.BytesIO()
+            Image.new("RGB", (tile_size, tile_size), colour(*zxy)).save(tile, "webp", lossless=True)
+            if zxy != MISSING:
+                writer.write_tile(number, tile.getvalue())
+        metadata = {"attribution": HOSTILE, "tile_size": tile_size}
+        writer.finalize(header | codecs | {"center_zoom": MAX_ZOOM}, metadata)
+
+
+def write_results(
+    folder: Path, tile_size: int = 256, reach: float = 90, centre: tuple[float, float] = (0, 0)
+) -> Path:
+    """A results folder with an archive and its page; `reach` is that of its bounds, in degrees."""
+    extent = {"min_lon": -reach, "min_lat": -60, "max_lon": reach, "max_lat": 60}
+    archive, page = folder / "pyramid" / "world.pmtiles", folder / "preview" / "world.html"
+    archive.parent.mkdir()
+    page.parent.mkdir()
+    write_archive(archive, tile_size, **extent, center_lon=centre[0], center_lat=centre[1])
+    tiles = {"type": "FeatureCollection", "features": [TILE]}
+    build_preview(archive, tiles, square(12), page, title=HOSTILE)
+    return page
+
+
+@contextmanager
+def served(page: Path) -> Iterator[str]:
+    """The address that `make serve` prints for a page."""
+    command = [sys.executable, str(SERVE), str(page.parents[1]), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().strip()
+        server.terminate()
+
+
+@pytest.mark.parametrize(
+    ("tile_size", "zoom"), [(256, 3), (512, 4), (256, 6)], ids=["256 px", "512 px", "overzoom"]
+)
+def test_web_tiles_are_where_they_belong(
+    tab: Tab, tmp_path: Path, tile_size: int, zoom: int
+) -> None:
+    """Four web tiles of the top zoom meet at 0 N 0 E."""
+    with served(write_results(tmp_path, tile_size)) as address:
+        tab.call("Page.navigate", url=f"{address}#{zoom}/0/0")
+        quadrants = [(-120, -100), (120, -100), (-120, 100), (120, 100)]
+        expected = [colour(4, x, y) for y in (7, 8) for x in (7, 8)]
+        eventually(lambda: tab.colours(*quadrants), expected)
+
+
+def test_the_page_opens_on_the_whole_archive(tab: Tab, tmp_path: Path) -> None:
+    with served(write_results(tmp_path)) as address:
+        tab.call("Page.navigate", url=address)
+        expected = [GROUND_RGB, colour(2, 1, 1), colour(2, 2, 2), GROUND_RGB]
+        eventually(lambda: tab.colours((-310, -60), (-60, -60), (60, 60), (310, 60)), expected)
+
+
+def test_an_archive_across_the_antimeridian_opens_whole(tab: Tab, tmp_path: Path) -> None:
+    with served(write_results(tmp_path, reach=180, centre=(178.5, -17.5))) as address:
+        tab.call("Page.navigate", url=address)
+        expected = [colour(4, 15, 8), colour(4, 0, 8)]
+        eventually(lambda: tab.colours((-60, 0), (60, 0)), expected)
+
+
+def test_tiles_are_outlined_and_named_when_asked_for(tab: Tab, tmp_path: Path) -> None:
+    """A web tile in view is missing: that must not keep the controls away."""
+    with served(write_results(tmp_path)) as address:
+        tab.call("Page.navigate", url=f"{address}#3/0/0")
+        across_its_west_side = [(x, -57) for x in range(-106, -98)]
+        imagery = {colour(4, 7, 7)}
+        eventually(lambda: set(tab.colours(*across_its_west_side)), imagery)
+        eventually(lambda: tab.evaluate("document.getElementById('tiles')?.className"), "")
+        tab.evaluate("document.getElementById('tiles').click()")
+        eventually(lambda: set(tab.colours(*across_its_west_side)) > imagery, True)
+        tab.point_at(-68, -57)
+        name = "document.querySelector('.maplibregl-popup-content')?.textContent"
+        eventually(lambda: tab.evaluate(name), "31NAA_0_0" + HOSTILE)
+        assert tab.evaluate("location.hash") == "#3/0/0"
+
+
+def test_attribution_and_title_are_shown_as_plain_text(tab: Tab, tmp_path: Path) -> None:
+    with served(write_results(tmp_path)) as address:
+        tab.call("Page.navigate", url=address)
+        credit = "document.querySelector('.maplibregl-ctrl-attrib-inner')"
+        eventually(lambda: tab.evaluate(f"{credit}?.innerText"), HOSTILE)
+        assert tab.evaluate(f"{credit}.checkVisibility()")
+        assert tab.evaluate("document.title") == HOSTILE
+
+
+def test_a_page_opened_as_a_file_says_what_to_run(tab: Tab, tmp_path: Path) -> None:
+    tab.call("Page.navigate", url=write_results(tmp_path).as_uri())
+    eventually(lambda: "run make serve" in (tab.evaluate("document.body.innerText") or ""), True)
