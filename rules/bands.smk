@@ -5,24 +5,25 @@
 rule fetch_band:
     """Fetch one band of a tile, verified."""
     output:
-        "results/bands/{tile}/{band}.tif" if config["keep_bands"]
+        "results/bands/{tile}/{band}.tif"
+        if config["keep_bands"]
         else temp("results/bands/{tile}/{band}.tif"),
-    params:
-        href=lambda wildcards: band(wildcards)["href"],
-        size=lambda wildcards: band(wildcards)["size"],
-        checksum=lambda wildcards: band(wildcards)["checksum"],
-        updated=lambda wildcards: band(wildcards)["updated"],
     log:
         "logs/bands/{tile}/{band}.log",
     benchmark:
         "benchmarks/bands/{tile}/{band}.tsv"
+    conda:
+        "../envs/conda.yaml"
     threads: 0
     resources:
         connections=1,
         mem_mb=200,
         disk_mb=lambda wildcards: (band(wildcards)["size"] or 250_000_000) // 1_000_000 + 1,
         runtime=60,
-    conda:
-        "../envs/conda.yaml"
+    params:
+        href=lambda wildcards: band(wildcards)["href"],
+        size=lambda wildcards: band(wildcards)["size"],
+        checksum=lambda wildcards: band(wildcards)["checksum"],
+        updated=lambda wildcards: band(wildcards)["updated"],
     script:
         "../scripts/fetch_band.py"

@@ -8,6 +8,16 @@ rule build_zone_vrt:
     output:
         zone="results/mosaic/{region}_{epsg}.vrt",
         mercator="results/mosaic/{region}_{epsg}_3857.vrt",
+    log:
+        "logs/mosaic/{region}_{epsg}.log",
+    benchmark:
+        "benchmarks/mosaic/{region}_{epsg}.tsv"
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=300,
+        disk_mb=10,
+        runtime=20,
     params:
         grid=lambda wildcards: mercator_grid(
             plan().tiles_of(wildcards.region, wildcards.epsg),
@@ -15,16 +25,6 @@ rule build_zone_vrt:
             PYRAMID["tile_size"],
         ),
         resampling=PYRAMID["resampling"],
-    log:
-        "logs/mosaic/{region}_{epsg}.log",
-    benchmark:
-        "benchmarks/mosaic/{region}_{epsg}.tsv"
-    resources:
-        mem_mb=300,
-        disk_mb=10,
-        runtime=20,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/build_zone_vrt.py"
 
@@ -42,11 +42,11 @@ rule build_vrt:
         "logs/mosaic/{region}.log",
     benchmark:
         "benchmarks/mosaic/{region}.tsv"
+    conda:
+        "../envs/conda.yaml"
     resources:
         mem_mb=300,
         disk_mb=1,
         runtime=10,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/build_vrt.py"

@@ -7,19 +7,19 @@ rule build_preview:
         archive="results/pyramid/{region}.pmtiles",
     output:
         page="results/preview/{region}.html",
-    params:
-        footprints=lambda wildcards: footprints(wildcards.region),
-        outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
-        title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",
     log:
         "logs/preview/{region}.log",
     benchmark:
         "benchmarks/preview/{region}.tsv"
+    conda:
+        "../envs/conda.yaml"
     resources:
         mem_mb=300,
         disk_mb=10,
         runtime=10,
-    conda:
-        "../envs/conda.yaml"
+    params:
+        footprints=lambda wildcards: footprints(wildcards.region),
+        outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
+        title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",
     script:
         "../scripts/build_preview.py"

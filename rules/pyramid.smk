@@ -10,28 +10,30 @@ rule render_metatile:
     output:
         archive="results/metatiles/{region}/{metatile}.pmtiles",
         root="results/metatiles/{region}/{metatile}.png",
-    params:
-        outline=lambda wildcards: plan().metatiles[wildcards.region].at[
-            wildcards.metatile, "outline"
-        ],
-        rendering=lambda wildcards: {
-            **RENDERING,
-            "min_zoom": max(plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile),
-            "max_zoom": plan().zooms[wildcards.region].max,
-            "resampling": PYRAMID["resampling"],
-        },
     log:
         "logs/metatiles/{region}/{metatile}.log",
     benchmark:
         "benchmarks/metatiles/{region}/{metatile}.tsv"
     priority: 20
+    conda:
+        "../envs/conda.yaml"
     threads: config["threads"]["render"]
     resources:
         mem_mb=336 + config["gdal_cache_mb"],
         disk_mb=100,
         runtime=30,
-    conda:
-        "../envs/conda.yaml"
+    params:
+        outline=lambda wildcards: plan()
+        .metatiles[wildcards.region]
+        .at[wildcards.metatile, "outline"],
+        rendering=lambda wildcards: {
+            **RENDERING,
+            "min_zoom": max(
+                plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile
+            ),
+            "max_zoom": plan().zooms[wildcards.region].max,
+            "resampling": PYRAMID["resampling"],
+        },
     script:
         "../scripts/render_metatile.py"
 
@@ -45,21 +47,21 @@ rule render_overview:
         ],
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
+    log:
+        "logs/metatiles/{region}/overview.log",
+    benchmark:
+        "benchmarks/metatiles/{region}/overview.tsv"
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=300,
+        disk_mb=100,
+        runtime=30,
     params:
         rendering=lambda wildcards: {
             **RENDERING,
             "min_zoom": plan().zooms[wildcards.region].min,
         },
-    log:
-        "logs/metatiles/{region}/overview.log",
-    benchmark:
-        "benchmarks/metatiles/{region}/overview.tsv"
-    resources:
-        mem_mb=300,
-        disk_mb=100,
-        runtime=30,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/render_overview.py"
 
@@ -73,6 +75,16 @@ rule pack_pyramid:
         ],
     output:
         "results/pyramid/{region}.pmtiles",
+    log:
+        "logs/pyramid/{region}.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.tsv"
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=400,
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        runtime=60,
     params:
         packing=lambda wildcards: {
             "extent": plan().extent(wildcards.region).wkt,
@@ -83,25 +95,15 @@ rule pack_pyramid:
                 f" {Path(config['recipe']).stem}",
                 "attribution": ATTRIBUTION,
                 "type": "baselayer",
-                "format": PYRAMID["format"],
+                "format": {"jpeg": "jpg"}.get(PYRAMID["format"], PYRAMID["format"]),
                 "tile_size": PYRAMID["tile_size"],
             },
         },
-    log:
-        "logs/pyramid/{region}.log",
-    benchmark:
-        "benchmarks/pyramid/{region}.tsv"
-    resources:
-        mem_mb=400,
-        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
-        runtime=60,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/pack_pyramid.py"
 
 
-rule convert_pyramid:
+rule export_mbtiles:
     """Write a pyramid as MBTiles, for clients that read no PMTiles."""
     input:
         "results/pyramid/{region}.pmtiles",
@@ -118,4 +120,53 @@ rule convert_pyramid:
     conda:
         "../envs/conda.yaml"
     script:
-        "../scripts/convert_pyramid.py"
+        "../scripts/export_mbtiles.py"
+
+
+rule export_folder:
+    """Write a pyramid as z/x/y files, for servers that know nothing else."""
+    input:
+        "results/pyramid/{region}.pmtiles",
+    output:
+        directory("results/pyramid/{region}"),
+    params:
+        image_format=PYRAMID["format"],
+    log:
+        "logs/pyramid/{region}.folder.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.folder.tsv"
+    resources:
+        mem_mb=300,
+        disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
+        runtime=60,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/export_folder.py"
+
+
+rule export_cog:
+    """Write a region's mosaic as a cloud-optimized GeoTIFF, for GIS programs."""
+    input:
+        mosaic="results/mosaic/{region}.vrt",
+        tiles=lambda wildcards: enhanced(plan().tiles_of(wildcards.region).index),
+    output:
+        "results/pyramid/{region}.tif",
+    params:
+        exporting=lambda wildcards: {
+            "outline": mapping(REGIONS[wildcards.region]) if PYRAMID["clip"] else None,
+            "image_format": PYRAMID["format"],
+            "quality": RENDERING["quality"],
+        },
+    log:
+        "logs/pyramid/{region}.cog.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.cog.tsv"
+    resources:
+        mem_mb=400 + config["gdal_cache_mb"],
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        runtime=240,
+    conda:
+        "../envs/conda.yaml"
+    script:
+        "../scripts/export_cog.py"

@@ -9,6 +9,19 @@ rule enhance_tile:
         blue=f"results/bands/{{tile}}/{SOURCE['bands']['blue']}.tif",
     output:
         "results/tiles/{tile}.tif",
+    log:
+        "logs/tiles/{tile}.log",
+    benchmark:
+        "benchmarks/tiles/{tile}.tsv"
+    # Before more downloads: bands on disk stay few.
+    priority: 10
+    conda:
+        "../envs/conda.yaml"
+    threads: config["threads"]["enhance"]
+    resources:
+        mem_mb=336 + config["gdal_cache_mb"],
+        disk_mb=300,
+        runtime=20,
     params:
         epsg=lambda wildcards: int(plan().tile(wildcards.tile)["epsg"]),
         steps=STEPS,
@@ -22,18 +35,5 @@ rule enhance_tile:
             "ATTRIBUTION": ATTRIBUTION,
             "TIFFTAG_COPYRIGHT": ATTRIBUTION,
         },
-    log:
-        "logs/tiles/{tile}.log",
-    benchmark:
-        "benchmarks/tiles/{tile}.tsv"
-    # Before more downloads: bands on disk stay few.
-    priority: 10
-    threads: config["threads"]["enhance"]
-    resources:
-        mem_mb=336 + config["gdal_cache_mb"],
-        disk_mb=300,
-        runtime=20,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/enhance_tile.py"

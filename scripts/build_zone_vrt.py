@@ -16,4 +16,5 @@ if __name__ == "__main__":
         resampling = snakemake.params.resampling
         zone = Path(snakemake.output.zone)
         build_mosaic([Path(path) for path in snakemake.input], zone, resampling)
-        build_warped(zone, Path(snakemake.output.mercator), *snakemake.params.grid, resampling)
+        bounds, pixel = snakemake.params.grid
+        build_warped(zone, Path(snakemake.output.mercator), bounds, pixel, resampling)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, IO
+from typing import IO, Any
 
 import numpy as np
 import tifffile
@@ -125,7 +125,13 @@ def _geo_tags(dataset: gdal.Dataset, metadata: dict[str, str]) -> list[tuple]:
         tags = [tag for tag in tif.pages[0].tags if tag.code in COPIED_TAGS]
         return [
             # Texts go as bytes: GDAL's are UTF-8, and tifffile would refuse all but ASCII.
-            (tag.code, tag.dtype, tag.count, tag.value.encode() if tag.dtype == 2 else tag.value, True)
+            (
+                tag.code,
+                tag.dtype,
+                tag.count,
+                tag.value.encode() if tag.dtype == 2 else tag.value,
+                True,
+            )
             for tag in tags
         ]
 

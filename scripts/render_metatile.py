@@ -39,11 +39,11 @@ def render_metatile(
     max_zoom: int,
     tile_size: int,
     image_format: str,
-    quality: int | str,
+    quality: int | str | None,
     resampling: str,
     threads: int,
 ) -> None:
-    """Write the web tiles of `metatile` from `max_zoom` up to `min_zoom` to `archive`, and its root.
+    """Write the web tiles of `metatile` from `max_zoom` to `min_zoom` to `archive`, and its root.
 
     `tiles` are enhanced tiles; where they overlap the last one shows. `outline` is the part to
     show as WKT in Mercator metres, None for all of it. Fully transparent web tiles are left out.
@@ -55,7 +55,7 @@ def render_metatile(
     if outline is not None:
         _clip(canvas, metatile, outline)
     encode = encoder(image_format, quality)
-    encoded = []
+    encoded: list[tuple[WebTile, bytes]] = []
     with ThreadPoolExecutor(threads) as pool:
         for zoom in range(max_zoom, metatile.z - 1, -1):
             if zoom < max_zoom:

@@ -21,7 +21,7 @@ def render_overview(
     min_zoom: int,
     tile_size: int,
     image_format: str,
-    quality: int | str,
+    quality: int | str | None,
 ) -> None:
     """Write the web tiles from `min_zoom` to just above the metatiles to `archive`.
 
@@ -64,7 +64,8 @@ def _grow(
     if tile not in ancestors:
         return None
     canvas = np.zeros((2 * size, 2 * size, 4), np.uint8)
-    for child, (top, left) in zip(tile.children, ((0, 0), (0, size), (size, 0), (size, size)), strict=True):
+    corners = ((0, 0), (0, size), (size, 0), (size, size))
+    for child, (top, left) in zip(tile.children, corners, strict=True):
         image = _grow(child, roots, ancestors, size, encode, encoded)
         if image is not None:
             canvas[top : top + size, left : left + size] = image

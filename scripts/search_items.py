@@ -75,7 +75,9 @@ def _catalog_items(path: Path) -> list[dict]:
     try:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
     except OSError as error:
-        raise ManifestError(f"the source's items {path} cannot be read: {error.strerror}.") from None
+        raise ManifestError(
+            f"the source's items {path} cannot be read: {error.strerror}."
+        ) from None
     except (ValueError, KeyError, TypeError):
         features = None
     if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
@@ -191,9 +193,7 @@ def _feature(
     }
 
 
-def _band(
-    key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str
-) -> dict:
+def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
     """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None."""
     asset = item.get("assets", {}).get(key)
     if asset is None:

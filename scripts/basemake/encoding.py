@@ -13,7 +13,7 @@ WEBP_METHOD = 4  # the effort; lossless takes effort from its level instead
 WHITE = 255
 
 
-def encoder(image_format: str, quality: int | str) -> Callable[[RGBA], bytes]:
+def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], bytes]:
     """Return a function that encodes one uint8 RGBA image (height, width, 4).
 
     `image_format` is webp, png or jpeg; `quality` is 1..100, or "lossless" (webp only; png always
@@ -22,10 +22,14 @@ def encoder(image_format: str, quality: int | str) -> Callable[[RGBA], bytes]:
     if image_format == "png":
         return _png
     if image_format == "jpeg":
-        return lambda rgba: _jpeg(rgba, int(quality))
+        return lambda rgba: _jpeg(rgba, int(quality or 0))
+    return lambda rgba: _webp(rgba, quality)
+
+
+def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
     if quality == "lossless":
-        return lambda rgba: imagecodecs.webp_encode(rgba, level=50, lossless=True, method=1)
-    return lambda rgba: imagecodecs.webp_encode(rgba, level=quality, method=WEBP_METHOD)
+        return bytes(imagecodecs.webp_encode(rgba, level=50, lossless=True, method=1))
+    return bytes(imagecodecs.webp_encode(rgba, level=int(quality or 0), method=WEBP_METHOD))
 
 
 def _png(rgba: RGBA) -> bytes:

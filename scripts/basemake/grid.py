@@ -159,7 +159,7 @@ def _outline(epsg: int, ulx: float, uly: float, side: float) -> BaseGeometry:
 
 def _split_at_antimeridian(polygon: BaseGeometry) -> BaseGeometry:
     west, _, east, _ = polygon.bounds
-    if -180 <= west and east <= 180:
+    if west >= -180 and east <= 180:
         return polygon
     inside = polygon.intersection(shapely.box(-180, -90, 180, 90))
     turn = -360 if east > 180 else 360

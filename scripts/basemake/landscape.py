@@ -57,7 +57,7 @@ class Terrain(NamedTuple):
 def colours(x: Floats, y: Floats, step: float, seed: int) -> Floats:
     """Reflectance (rows - 2, columns - 2, 3) on the inner nodes of a lattice of `step` metres."""
     terrain = _terrain(x, y, step, seed)
-    land = np.maximum(_land(terrain, seed) * terrain.light[..., None], np.float32(SHADE))
+    land = np.clip(_land(terrain, seed) * terrain.light[..., None], SHADE, 1)
     return _lay(_sea(terrain, seed), land, smoothstep(-0.004, 0.004, terrain.shore))
 
 

@@ -69,14 +69,14 @@ def gradient_noise(x: Floats, y: Floats, seed: int, salt: int) -> Floats:
     return mix(low, mix(corner(0, 1), corner(1, 1), su), sv)
 
 
-def fractal(
-    x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: float = 0.5
-) -> Floats:
+def fractal(x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: float = 0.5) -> Floats:
     """A sum of octaves of gradient noise, each twice as fine and `gain` times as high."""
     total = gradient_noise(x, y, seed, salt)
     for octave in range(1, octaves):
         scale = np.float32(2**octave)
-        total += np.float32(gain**octave) * gradient_noise(x * scale, y * scale, seed, salt + octave)
+        total += np.float32(gain**octave) * gradient_noise(
+            x * scale, y * scale, seed, salt + octave
+        )
     return total
 
 
@@ -132,5 +132,7 @@ def texture(x: Floats, y: Floats, seed: int) -> Floats:
     left, right = i & 511, (i + 1) & 511
     low, high = (j & 511) * 512, ((j + 1) & 511) * 512
     return mix(
-        mix(table[low + left], table[low + right], u), mix(table[high + left], table[high + right], u), v
+        mix(table[low + left], table[low + right], u),
+        mix(table[high + left], table[high + right], u),
+        v,
     )

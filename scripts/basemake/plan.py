@@ -10,7 +10,6 @@ from shapely.ops import unary_union
 from basemake.errors import ConfigError
 from basemake.webtiles import (
     HALF_WORLD,
-    MAX_LATITUDE,
     WebTile,
     geometry_to_mercator,
     nearest_zoom,
@@ -76,8 +75,8 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     (the region's part of it as WKT in Mercator metres, or None where the whole metatile is shown).
     """
     tiles = tiles.sort_index()
-    lat = np.radians(np.clip([g.centroid.y for g in tiles["geometry"]], -MAX_LATITUDE, MAX_LATITUDE))
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
+    lat = np.radians([geometry.centroid.y for geometry in tiles["geometry"]])
     reach = FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
@@ -98,8 +97,15 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
                     "outline": None if inside else shapely.to_wkt(part, rounding_precision=2),
                 }
             )
-    names = ["{}_{}_{}".format(*row["metatile"]) for row in rows]
-    return pd.DataFrame(rows, index=pd.Index(names, dtype=object), columns=["metatile", "tiles", "outline"])
+    table = pd.DataFrame(rows, columns=["metatile", "tiles", "outline"])
+    return table.set_index(
+        pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
+    )
+
+
+def metatile_name(metatile: WebTile) -> str:
+    """Return the name of a metatile's files, such as 9_277_180."""
+    return f"{metatile.z}_{metatile.x}_{metatile.y}"
 
 
 def metatile_of(name: str) -> WebTile:

@@ -51,7 +51,7 @@ def highlight_compression(x: Floats, maximum: float, midpoint: float) -> Floats:
 
 
 def offset_gamma(x: Floats, gamma: float, offset: float) -> Floats:
-    """Power `gamma` of values moved by `offset`, scaled back to 0..1 (Sentinel Hub's `adjGamma`)."""
+    """Power `gamma` of values moved by `offset`, scaled back to 0..1 (Sentinel Hub)."""
     low = offset**gamma
     return ((x + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
 
@@ -183,7 +183,11 @@ def _clip01(x: Floats) -> Floats:
 
 # sRGB primaries and D65 white; XYZ is divided by the white point.
 _XYZ_FROM_RGB = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
 ) / np.array([[0.95047], [1.0], [1.08883]])
 _RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
 

@@ -71,7 +71,14 @@ def _polygons(document: Any, where: str) -> Iterator[Polygon]:
                 f"{where} is not GeoJSON: its type is {kind!r}; allowed: Polygon, MultiPolygon,"
                 " Feature, FeatureCollection."
             )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        shapely.errors.ShapelyError,
+    ):
         raise RegionError(
             f"{where} is not valid GeoJSON: its {kind} cannot be read; export it anew."
         ) from None

@@ -3,48 +3,29 @@
 Files, names and records are those of the Sentinel-2 quarterly mosaics, with pixels of any size.
 """
 
-import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 from shapely.geometry.base import BaseGeometry
 
-from basemake.grid import TILE_SIDE, GridTile, footprint, tiles_covering, to_lonlat
+from basemake.grid import TILE_SIDE, GridTile, tiles_covering, to_lonlat
+from basemake.raster import open_geotiff
+from basemake.simulated_items import BANDS, NODATA, Item, check_quarter, item_record
 from basemake.world import WORLD, reflectance
 
 gdal.UseExceptions()
 
-NODATA = -32768
 BLOCK = 512
+BLOCK_CACHE = 64 * 2**20
 COORDINATE_STEP = 1_000.0
 # ^ metres between points that PROJ transforms; bilinear between them is true to 0.2 m at 80 N
-
-BANDS = {
-    "B04": ("Red (band 4)", "red", 0.665, 0.342),
-    "B03": ("Green (band 3)", "green", 0.56, 0.291),
-    "B02": ("Blue (band 2)", "blue", 0.493, 0.267),
-}
-QUARTER = re.compile(r"(?P<year>\d{4})Q(?P<number>[1-4])")
-EXTENSIONS = [
-    "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
-    "https://stac-extensions.github.io/product/v1.0.0/schema.json",
-    "https://stac-extensions.github.io/timestamps/v1.1.0/schema.json",
-]
-
-Item = dict[str, Any]
 
 
 def simulate(
@@ -67,12 +48,14 @@ def simulate(
     """
     size = _tile_size(pixel_size)
     _quarter_start(quarter)
-    one = partial(
-        _simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size
-    )
-    with ThreadPoolExecutor(workers) as pool:
-        items = list(pool.map(one, tiles_covering(region)))
-    return sorted(items, key=lambda item: item["id"])
+    one = partial(_simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size)
+    cache = gdal.GetCacheMax()
+    gdal.SetCacheMax(BLOCK_CACHE)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(one, tiles_covering(region)))
+    finally:
+        gdal.SetCacheMax(cache)
 
 
 def _tile_size(pixel_size: float) -> int:
@@ -85,13 +68,6 @@ def _tile_size(pixel_size: float) -> int:
     return int(TILE_SIDE // pixel_size)
 
 
-def _quarter_start(quarter: str) -> datetime:
-    match = QUARTER.fullmatch(quarter)
-    if match is None:
-        raise ValueError(f"quarter {quarter!r} is not written like 2025Q3")
-    return datetime(int(match["year"]), int(match["number"]) * 3 - 2, 1)
-
-
 def _simulate_tile(
     grid_tile: GridTile, quarter: str, directory: Path, seed: int, size: int
 ) -> Item:
@@ -100,21 +76,19 @@ def _simulate_tile(
     origin = f"simulated world {WORLD}, seed {seed}"
     if not all(_is_whole(folder / f"{band}.tif", origin, size) for band in BANDS):
         _write_bands(grid_tile, folder, origin, seed, size)
-    return _item(item_id, grid_tile, quarter, directory, size)
+    return item_record(item_id, grid_tile, quarter, directory, size)
 
 
 def _is_whole(path: Path, origin: str, size: int) -> bool:
     """Whether a band is there and of this world; a name is only ever given to a whole file."""
     if not path.exists():
         return False
-    dataset = gdal.Open(str(path))
-    made_by = dataset.GetMetadataItem("TIFFTAG_IMAGEDESCRIPTION")
-    return bool(made_by == origin and dataset.RasterXSize == size)
+    with open_geotiff(path) as dataset:
+        made_by = dataset.GetMetadataItem("TIFFTAG_IMAGEDESCRIPTION")
+        return bool(made_by == origin and dataset.RasterXSize == size)
 
 
-def _write_bands(
-    grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int
-) -> None:
+def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -181,80 +155,3 @@ def _bilinear(
     v, u = (rows - i)[:, None], columns - j
     lines = grid[i] * (1 - v) + grid[i + 1] * v
     return lines[:, j] * (1 - u) + lines[:, j + 1] * u
-
-
-def _item(item_id: str, grid_tile: GridTile, quarter: str, directory: Path, size: int) -> Item:
-    """The STAC record of a tile, in the form of the product's own."""
-    start = _quarter_start(quarter)
-    end = (start + timedelta(days=95)).replace(day=1) - timedelta(seconds=1)
-    published = _utc(end + timedelta(days=15, seconds=1))
-    geometry = footprint(grid_tile)
-    gsd = TILE_SIDE / size
-    return {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": EXTENSIONS,
-        "collection": "sentinel-2-global-mosaics",
-        "id": item_id,
-        "properties": {
-            "created": published,
-            "updated": published,
-            "published": published,
-            "datetime": _utc(start),
-            "start_datetime": _utc(start),
-            "end_datetime": _utc(end),
-            "constellation": "sentinel-2",
-            "instruments": ["msi"],
-            "processing:level": "L3",
-            "processing:facility": "simulated",
-            "product:type": "S2MSI_L3__MCQ",
-            "product:timeliness": "P3M",
-            "gsd": int(gsd) if gsd.is_integer() else gsd,
-            "grid:code": f"MGRS-{grid_tile.tile[:5]}",
-            "proj:code": f"EPSG:{grid_tile.epsg}",
-        },
-        "bbox": _bbox(geometry),
-        "geometry": shapely.geometry.mapping(geometry),
-        "links": [],
-        "assets": {band: _asset(band, item_id, directory, size) for band in sorted(BANDS)},
-    }
-
-
-def _asset(band: str, item_id: str, directory: Path, size: int) -> dict[str, Any]:
-    title, colour, wavelength, width = BANDS[band]
-    content = directory / item_id / f"{band}.tif"
-    gsd = TILE_SIDE / size
-    with content.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-        "title": title,
-        "roles": ["data"],
-        "bands": [
-            {
-                "name": band,
-                "description": title,
-                "eo:center_wavelength": wavelength,
-                "eo:full_width_half_max": width,
-                "eo:common_name": colour,
-            }
-        ],
-        "data_type": "int16",
-        "nodata": NODATA,
-        "gsd": int(gsd) if gsd.is_integer() else gsd,
-        "proj:shape": [size, size],
-        "file:size": content.stat().st_size,
-        "file:checksum": f"1220{digest}",
-        "href": f"./{item_id}/{band}.tif",
-    }
-
-
-def _utc(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _bbox(geometry: BaseGeometry) -> list[float]:
-    """West, south, east, north; west is greater than east across the antimeridian."""
-    parts = sorted(shapely.get_parts(geometry), key=lambda part: part.bounds[0], reverse=True)
-    west, east = parts[0].bounds[0], parts[-1].bounds[2]
-    return [west, geometry.bounds[1], east, geometry.bounds[3]]

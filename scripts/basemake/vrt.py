@@ -34,7 +34,7 @@ def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest")
 def build_warped(
     source: Path,
     output: Path,
-    bounds: tuple[float, float, float, float],
+    bounds: list[float],
     pixel: float,
     resampling: str,
 ) -> None:
@@ -60,7 +60,7 @@ def build_warped(
 
 def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
     """Let GDAL read the mosaic at small scales from its sources' reduced-resolution images."""
-    factors = []
+    factors: list[int] = []
     while pixels >> len(factors) > OVERVIEW_PIXELS:
         factors.append(2 << len(factors))
     if factors:

@@ -38,7 +38,12 @@ class WebTile(NamedTuple):
     def children(self) -> "tuple[WebTile, WebTile, WebTile, WebTile]":
         """The four web tiles one zoom down: north-west, north-east, south-west, south-east."""
         z, x, y = self.z + 1, self.x * 2, self.y * 2
-        return WebTile(z, x, y), WebTile(z, x + 1, y), WebTile(z, x, y + 1), WebTile(z, x + 1, y + 1)
+        return (
+            WebTile(z, x, y),
+            WebTile(z, x + 1, y),
+            WebTile(z, x, y + 1),
+            WebTile(z, x + 1, y + 1),
+        )
 
 
 def to_mercator(lonlat: NDArray) -> NDArray:

@@ -36,7 +36,7 @@ def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int) -> Floats:
     """Surface reflectance of red, green and blue at points of the world number `seed`.
 
     `lon` and `lat` are degrees, of shapes that broadcast to one shape S. Returns float32 of shape
-    (3, *S), 0.002 to 1.05, or NaN where the ground was never observed; away from the borders of
+    (3, *S), 0.003 to 1.02, or NaN where the ground was never observed; away from the borders of
     such gaps it is continuous. Work grows with the area spanned as well as with the points in it,
     so evaluate a raster by windows.
     """

@@ -1,0 +1,52 @@
+# One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
+# make demo ARGS="--cores 2".
+.PHONY: help env demo test lint serve clean-env
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PORT ?= 8000
+ARGS ?=
+BIN := .venv/bin
+PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
+TESTERS := $(if $(shell nproc 2>/dev/null),-n $(shell nproc),)
+
+help:
+	@echo "make demo   make the demo's map, offline"
+	@echo "make serve  look at finished maps in a browser (PORT=8000)"
+	@echo "make test   run all tests"
+	@echo "make lint   check style, types and rules"
+	@echo "make env    only set up: system packages (GDAL) and .venv"
+
+env: .venv/.done
+
+# GDAL's bindings must match the system's GDAL, and are built with numpy so that they pass arrays.
+.venv/.done: $(PINS)
+	@PYTHON=$(PYTHON) envs/system.sh
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check setuptools==80.9.0 wheel==0.48.0 \
+		-r envs/requirements.txt -r envs/requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-cache-dir \
+		"GDAL[numpy]==$$(gdal-config --version)"
+	$(BIN)/python -c "from osgeo import gdal_array"
+	@touch $@
+
+demo: env
+	$(BIN)/snakemake manifest $(ARGS)
+	$(BIN)/snakemake $(ARGS)
+	@echo "The demo's map is made. To look at it:  make serve"
+
+test: env
+	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy scripts
+	$(BIN)/snakemake --lint
+
+serve: env
+	@$(BIN)/python scripts/serve.py results --port $(PORT)
+
+clean-env:
+	rm -rf .venv

@@ -1,0 +1,52 @@
+"""What tests share: the real data where it lies beside the checkout, and rasters built on demand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from osgeo import gdal, osr
+
+from basemake.raster import use_gdal
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+use_gdal(64)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real Sentinel-2 and Landsat pixels; skips where it is missing."""
+    folder = CHECKOUT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("real data not beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_geotiff():
+    """A function that writes an array, (height, width) or bands first, as a GeoTIFF."""
+
+    def write(
+        path: Path,
+        array: np.ndarray,
+        origin: tuple[float, float] = (500_000.0, 5_000_000.0),
+        pixel: float = 10.0,
+        epsg: int = 32633,
+        options: tuple[str, ...] = (),
+    ) -> Path:
+        bands = array if array.ndim == 3 else array[np.newaxis]
+        types = {"uint8": gdal.GDT_Byte, "int16": gdal.GDT_Int16, "uint16": gdal.GDT_UInt16}
+        kind = types.get(array.dtype.name, gdal.GDT_Float32)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = bands.shape[1:]
+        driver = gdal.GetDriverByName("GTiff")
+        dataset = driver.Create(str(path), width, height, len(bands), kind, list(options))
+        srs = osr.SpatialReference()
+        srs.ImportFromEPSG(epsg)
+        dataset.SetSpatialRef(srs)
+        dataset.SetGeoTransform((origin[0], pixel, 0, origin[1], 0, -pixel))
+        for number, band in enumerate(bands, 1):
+            dataset.GetRasterBand(number).WriteArray(band)
+        del dataset
+        return path
+
+    return write
