@@ -113,12 +113,12 @@ rule export_mbtiles:
         "logs/pyramid/{region}.mbtiles.log",
     benchmark:
         "benchmarks/pyramid/{region}.mbtiles.tsv"
+    conda:
+        "../envs/conda.yaml"
     resources:
         mem_mb=300,
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=60,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/export_mbtiles.py"
 
@@ -129,18 +129,18 @@ rule export_folder:
         "results/pyramid/{region}.pmtiles",
     output:
         directory("results/pyramid/{region}"),
-    params:
-        image_format=PYRAMID["format"],
     log:
         "logs/pyramid/{region}.folder.log",
     benchmark:
         "benchmarks/pyramid/{region}.folder.tsv"
+    conda:
+        "../envs/conda.yaml"
     resources:
         mem_mb=300,
         disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
         runtime=60,
-    conda:
-        "../envs/conda.yaml"
+    params:
+        image_format=PYRAMID["format"],
     script:
         "../scripts/export_folder.py"
 
@@ -152,21 +152,21 @@ rule export_cog:
         tiles=lambda wildcards: enhanced(plan().tiles_of(wildcards.region).index),
     output:
         "results/pyramid/{region}.tif",
+    log:
+        "logs/pyramid/{region}.cog.log",
+    benchmark:
+        "benchmarks/pyramid/{region}.cog.tsv"
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=400 + config["gdal_cache_mb"],
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        runtime=240,
     params:
         exporting=lambda wildcards: {
             "outline": mapping(REGIONS[wildcards.region]) if PYRAMID["clip"] else None,
             "image_format": PYRAMID["format"],
             "quality": RENDERING["quality"],
         },
-    log:
-        "logs/pyramid/{region}.cog.log",
-    benchmark:
-        "benchmarks/pyramid/{region}.cog.tsv"
-    resources:
-        mem_mb=400 + config["gdal_cache_mb"],
-        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
-        runtime=240,
-    conda:
-        "../envs/conda.yaml"
     script:
         "../scripts/export_cog.py"

@@ -15,6 +15,8 @@ from osgeo import osr
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
+osr.UseExceptions()
+
 TILE_SIDE = 100_080.0
 SQUARE_SIDE = 100_000.0
 EDGE_STEP = 5_000.0
@@ -102,14 +104,10 @@ def tiles_covering(region: BaseGeometry) -> list[GridTile]:
     As in the product, a 100 km square has one tile in each UTM zone that it reaches into, named
     after the latitude band of its centre; the tile runs over the zone's border.
     """
-    names = {name for bounds in _part_bounds(region) for name in _squares(*bounds)}
+    names = {name for part in shapely.get_parts(region) for name in _squares(*part.bounds)}
     shapely.prepare(region)
     tiles = (grid_tile(f"{name}_0_0") for name in sorted(names))
     return [tile for tile in tiles if _share_area(region, footprint(tile))]
-
-
-def _part_bounds(region: BaseGeometry) -> list[tuple[float, float, float, float]]:
-    return [part.bounds for part in shapely.get_parts(region)]
 
 
 def _squares(west: float, south: float, east: float, north: float) -> Iterator[str]:

@@ -11,22 +11,27 @@ from numpy.typing import ArrayLike
 
 from basemake.noise import Floats, bricks, fractal, gradient_noise, mix, ridged, smoothstep
 
-DEEP_SEA = (0.010, 0.018, 0.034)
-SHELF = (0.018, 0.052, 0.070)
-LAGOON = (0.070, 0.150, 0.155)
-BEACH = (0.34, 0.29, 0.21)
-RIVER = (0.030, 0.048, 0.045)
-FOREST = (0.019, 0.036, 0.018)
-GROVE = (0.034, 0.055, 0.024)
-MEADOW = (0.062, 0.086, 0.036)
-SCRUB = (0.125, 0.120, 0.075)
-HEATH = (0.085, 0.088, 0.050)
-ROCK = (0.190, 0.172, 0.148)
-SNOW = (0.70, 0.72, 0.75)
-ROOFS = (0.250, 0.225, 0.205)
-GREEN_CROP = (0.038, 0.078, 0.026)
-STRAW = (0.225, 0.185, 0.110)
-TILLED = (0.105, 0.082, 0.062)
+
+def _reflectance(red: float, green: float, blue: float) -> Floats:
+    return np.array([red, green, blue], np.float32)
+
+
+DEEP_SEA = _reflectance(0.010, 0.018, 0.034)
+SHELF = _reflectance(0.018, 0.052, 0.070)
+LAGOON = _reflectance(0.070, 0.150, 0.155)
+BEACH = _reflectance(0.34, 0.29, 0.21)
+RIVER = _reflectance(0.030, 0.048, 0.045)
+FOREST = _reflectance(0.019, 0.036, 0.018)
+GROVE = _reflectance(0.034, 0.055, 0.024)
+MEADOW = _reflectance(0.062, 0.086, 0.036)
+SCRUB = _reflectance(0.125, 0.120, 0.075)
+HEATH = _reflectance(0.085, 0.088, 0.050)
+ROCK = _reflectance(0.190, 0.172, 0.148)
+SNOW = _reflectance(0.70, 0.72, 0.75)
+ROOFS = _reflectance(0.250, 0.225, 0.205)
+GREEN_CROP = _reflectance(0.038, 0.078, 0.026)
+STRAW = _reflectance(0.225, 0.185, 0.110)
+TILLED = _reflectance(0.105, 0.082, 0.062)
 
 SHADE = 0.004
 # ^ the darkest valid ground: a mountain's shadow is no gap
@@ -63,22 +68,22 @@ def colours(x: Floats, y: Floats, step: float, seed: int) -> Floats:
 
 def gaps(x: Floats, y: Floats, seed: int) -> Floats:
     """-1 to 1: below 0 where clouds never parted and in the strips between swaths."""
-    clouds = np.float32(0.84) - fractal(x * 5, y * 5, seed, 120, 5, 0.42)
-    rag = np.float32(0.012) * gradient_noise(x * 30, y * 60, seed, 130)
-    across = x - np.float32(SWATH_LEAN) * y - np.float32(SWATH_START) + rag
-    across -= np.float32(SWATH_SPACING) * np.rint(across / np.float32(SWATH_SPACING))
-    strips = np.abs(across) - np.float32(SWATH_HALF_WIDTH)
+    clouds = 0.84 - fractal(x * 5, y * 5, seed, 120, 5, 0.42)
+    rag = 0.012 * gradient_noise(x * 30, y * 60, seed, 130)
+    across = x - SWATH_LEAN * y - SWATH_START + rag
+    across -= SWATH_SPACING * np.rint(across / SWATH_SPACING)
+    strips = np.abs(across) - SWATH_HALF_WIDTH
     return np.clip(np.minimum(clouds * 4, strips * 50), -1, 1)
 
 
 def _terrain(x: Floats, y: Floats, step: float, seed: int) -> Terrain:
-    east = x + np.float32(0.09) * fractal(x * 2, y * 2, seed, 10, 2, 0.35)
-    north = y + np.float32(0.09) * fractal(x * 2, y * 2, seed, 20, 2, 0.35)
+    east = x + 0.09 * fractal(x * 2, y * 2, seed, 10, 2, 0.35)
+    north = y + 0.09 * fractal(x * 2, y * 2, seed, 20, 2, 0.35)
     broad = fractal(east, north, seed, 30, 3)
-    shore = broad + np.float32(0.11) * fractal(x * 8, y * 8, seed, 33, 5, 0.55)
+    shore = broad + 0.11 * fractal(x * 8, y * 8, seed, 33, 5, 0.55)
     inland = smoothstep(0.08, 0.50, broad)
     course = fractal(east * 2, north * 2, seed, 50, 2, 0.35)
-    course += np.float32(0.06) * fractal(x * 10, y * 10, seed, 52, 3, 0.45)
+    course += 0.06 * fractal(x * 10, y * 10, seed, 52, 3, 0.45)
     # ^ rivers run where this is 0, in valleys that it opens
     open_ground = smoothstep(0, 0.30, np.abs(course))
     crest = ridged(east * 4, north * 4, seed, 60, 6)
@@ -99,7 +104,7 @@ def _terrain(x: Floats, y: Floats, step: float, seed: int) -> Terrain:
         elevation=elevation[inner],
         slope=slope,
         light=_light(up_east, up_north),
-        river=np.abs(course[inner]) / (np.sqrt(run_east**2 + run_north**2) + np.float32(1e-6)),
+        river=np.abs(course[inner]) / (np.sqrt(run_east**2 + run_north**2) + 1e-6),
         patch=fractal(x * 20, y * 20, seed, 90, 5, 0.6),
         dry=gradient_noise(x * 4, y * 4, seed, 95),
     )
@@ -107,7 +112,7 @@ def _terrain(x: Floats, y: Floats, step: float, seed: int) -> Terrain:
 
 def _gradient(field: Floats, step: float) -> tuple[Floats, Floats]:
     """Change per metre to the east and to the north, on inner nodes."""
-    per_metre = np.float32(0.5 / step)
+    per_metre = 0.5 / step
     east = field[1:-1, 2:] - field[1:-1, :-2]
     north = field[2:, 1:-1] - field[:-2, 1:-1]
     return east * per_metre, north * per_metre
@@ -115,7 +120,7 @@ def _gradient(field: Floats, step: float) -> tuple[Floats, Floats]:
 
 def _light(up_east: Floats, up_north: Floats) -> Floats:
     """Lambert's light from the northwest, as map readers expect it, on relief twice as high."""
-    facing = 1 + np.float32(1.7) * (up_east - up_north)
+    facing = 1 + 1.7 * (up_east - up_north)
     return np.clip(facing / np.sqrt(1 + 4 * (up_east**2 + up_north**2)), 0.05, 1.6)
 
 
@@ -126,25 +131,25 @@ def _lay(ground: Floats, cover: ArrayLike, share: Floats) -> Floats:
 
 def _sea(terrain: Terrain, seed: int) -> Floats:
     depth = -terrain.shore
-    depth += np.float32(0.03) * fractal(terrain.x * 12, terrain.y * 12, seed, 80, 2)
-    shallow = _lay(np.float32(LAGOON), SHELF, smoothstep(0.0, 0.08, depth))
+    depth += 0.03 * fractal(terrain.x * 12, terrain.y * 12, seed, 80, 2)
+    shallow = _lay(LAGOON, SHELF, smoothstep(0.0, 0.08, depth))
     return _lay(shallow, DEEP_SEA, smoothstep(0.05, 0.40, depth))
 
 
 def _land(terrain: Terrain, seed: int) -> Floats:
     """What covers the ground, in the light that flat ground has."""
     ground = _uplands(_lowlands(terrain, seed), terrain)
-    built = bricks(terrain.x * 200 + terrain.y * 60, terrain.y * 220 - terrain.x * 60, seed, 0.5)
-    roofs = np.float32(ROOFS) * (np.float32(0.5) + np.float32(0.8) * built[..., :1])
+    built = bricks(terrain.x * 200 + terrain.y * 60, terrain.y * 220 - terrain.x * 56, seed, 0.5)
+    roofs = ROOFS * (0.5 + 0.8 * built[..., :1])
     ground = _lay(ground, roofs, _town(terrain, seed))
-    sand = smoothstep(0.012, 0.0, terrain.shore + np.float32(0.01) * terrain.patch)
-    ground = _lay(ground, BEACH, sand * np.float32(0.8))
+    sand = smoothstep(0.012, 0.0, terrain.shore + 0.01 * terrain.patch)
+    ground = _lay(ground, BEACH, sand * 0.8)
     return _lay(ground, RIVER, _river(terrain))
 
 
 def _lowlands(terrain: Terrain, seed: int) -> Floats:
     patch, dry = terrain.patch, terrain.dry
-    meadow = _lay(np.float32(MEADOW), GROVE, smoothstep(-0.5, 0.4, patch))
+    meadow = _lay(MEADOW, GROVE, smoothstep(-0.5, 0.4, patch))
     coastal = smoothstep(0.35, 0.05, terrain.shore)
     meadow = _lay(meadow, SCRUB, coastal * smoothstep(-0.1, 0.4, dry - patch * 0.5) * 0.7)
     low = smoothstep(380, 240, terrain.elevation + 220 * patch)
@@ -156,12 +161,12 @@ def _lowlands(terrain: Terrain, seed: int) -> Floats:
 def _crops(terrain: Terrain, seed: int) -> Floats:
     """Fields of about 1 km, in rows that bend with the country."""
     x, y = terrain.x, terrain.y
-    y = y + np.float32(0.05) * gradient_noise(x * 6, y * 6, seed, 97)
-    chance = bricks(x * 80 + y * 35, y * 115 - x * 50, seed, 0.3)
+    y = y + 0.05 * gradient_noise(x * 6, y * 6, seed, 97)
+    chance = bricks(x * 80 + y * 35, y * 115 - x * 48, seed, 0.3)
     ripe, tilled, bright = chance[..., :1], chance[..., 1], chance[..., 2:3]
-    crop = mix(np.float32(GREEN_CROP), np.float32(STRAW), ripe * ripe)
+    crop = mix(GREEN_CROP, STRAW, ripe * ripe)
     crop = _lay(crop, TILLED, smoothstep(0.7, 0.9, tilled))
-    return crop * (np.float32(0.8) + np.float32(0.4) * bright)
+    return crop * (0.8 + 0.4 * bright)
 
 
 def _uplands(ground: Floats, terrain: Terrain) -> Floats:
@@ -181,7 +186,7 @@ def _uplands(ground: Floats, terrain: Terrain) -> Floats:
 def _town(terrain: Terrain, seed: int) -> Floats:
     """The built-up share of each node: a few towns, on low and level land."""
     peak = gradient_noise(terrain.x * 6, terrain.y * 6, seed, 110)
-    dense = smoothstep(0.50, 0.68, peak + np.float32(0.25) * terrain.patch)
+    dense = smoothstep(0.50, 0.68, peak + 0.25 * terrain.patch)
     level = smoothstep(0.12, 0.05, terrain.slope) * smoothstep(420, 250, terrain.elevation)
     return dense * level * smoothstep(0.0, 0.02, terrain.shore)
 

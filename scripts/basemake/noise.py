@@ -36,7 +36,7 @@ def values(i: NDArray[np.int32], j: NDArray[np.int32], seed: int) -> Floats:
 def cells(x: Floats, salt: int) -> tuple[NDArray[np.int32], Floats]:
     """The lattice column of each coordinate, shifted by `salt`, and the remainder in 0..1."""
     whole = np.floor(x)
-    return whole.astype(np.int32) + np.int32(salt), x - whole
+    return whole.astype(np.int32) + salt, x - whole
 
 
 def fade(t: Floats) -> Floats:
@@ -46,11 +46,12 @@ def fade(t: Floats) -> Floats:
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
     """0 below `low`, 1 above `high` (or the other way round), and a smooth step between."""
-    t = np.clip((x - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
+    t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def mix(a: Floats | float, b: Floats | float, t: Floats) -> Floats:
+    """`a` where `t` is 0, `b` where it is 1, in proportion between."""
     return a + (b - a) * t
 
 
@@ -73,10 +74,8 @@ def fractal(x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: floa
     """A sum of octaves of gradient noise, each twice as fine and `gain` times as high."""
     total = gradient_noise(x, y, seed, salt)
     for octave in range(1, octaves):
-        scale = np.float32(2**octave)
-        total += np.float32(gain**octave) * gradient_noise(
-            x * scale, y * scale, seed, salt + octave
-        )
+        scale = 2**octave
+        total += gain**octave * gradient_noise(x * scale, y * scale, seed, salt + octave)
     return total
 
 
@@ -85,25 +84,26 @@ def ridged(x: Floats, y: Floats, seed: int, salt: int, octaves: int) -> Floats:
     total = np.zeros_like(x)
     weight = np.ones_like(x)
     for octave in range(octaves):
-        scale = np.float32(2**octave)
+        scale = 2**octave
         crest = 1 - np.abs(gradient_noise(x * scale, y * scale, seed, salt + octave))
         crest = np.maximum(crest, 0) ** 2 * weight
-        total += crest * np.float32(0.55**octave)
+        total += crest * 0.55**octave
         weight = np.clip(crest * 1.6, 0, 1)
-    return total * np.float32(0.56)
+    return total * 0.56
 
 
 def bricks(x: Floats, y: Floats, seed: int, joint: float) -> Floats:
     """Numbers in 0..1, four in a last axis, of unit cells that are laid like bricks.
 
-    Each runs into the next over the last part `joint` of a cell.
+    Each runs into the next over the last part `joint` of a cell. Where x gains a multiple of 256
+    and y a multiple of 2048, the pattern repeats.
     """
 
     def soften(remainder: Floats) -> Floats:
         return smoothstep(1 - joint, 1, remainder)[..., None]
 
     def course(j: NDArray[np.int32]) -> Floats:
-        i, u = cells(x + j.astype(np.float32) * np.float32(0.382), 0)
+        i, u = cells(x + j.astype(np.float32) * 0.375, 0)
         return mix(values(i, j, seed), values(i + 1, j, seed), soften(u))
 
     j, v = cells(y, 0)
@@ -112,15 +112,15 @@ def bricks(x: Floats, y: Floats, seed: int, joint: float) -> Floats:
 
 @lru_cache(maxsize=8)
 def _grain(seed: int) -> Floats:
-    """(262144,): one period of 512x512 texels of smooth grain, about -1..1, wider than high."""
+    """(262144,): one period of 512x512 texels of smooth grain, about -1..1."""
     rng = np.random.default_rng([seed, 2])
     grain = np.zeros((512, 512), np.float32)
     for size in (1, 2, 4, 8):
         coarse = rng.uniform(-1, 1, (512 // size, 512 // size)).astype(np.float32)
         octave = coarse.repeat(size, 0).repeat(size, 1)
         for axis in (0, 1):
-            octave = sum(np.roll(octave, step, axis) for step in range(size)) / np.float32(size)
-        grain += octave * np.float32(0.4)
+            octave = np.mean([np.roll(octave, step, axis) for step in range(size)], axis=0)
+        grain += octave * 0.4
     return grain.ravel()
 
 

@@ -3,7 +3,6 @@
 Files, names and records are those of the Sentinel-2 quarterly mosaics, with pixels of any size.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,8 @@ from basemake.simulated_items import BANDS, NODATA, Item, check_quarter, item_re
 from basemake.world import WORLD, reflectance
 
 gdal.UseExceptions()
+
+Floats = NDArray[np.floating]
 
 BLOCK = 512
 BLOCK_CACHE = 64 * 2**20
@@ -47,7 +48,7 @@ def simulate(
     Raises ValueError for a quarter or a pixel size that the product could not have.
     """
     size = _tile_size(pixel_size)
-    _quarter_start(quarter)
+    check_quarter(quarter)
     one = partial(_simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size)
     cache = gdal.GetCacheMax()
     gdal.SetCacheMax(BLOCK_CACHE)
@@ -89,6 +90,7 @@ def _is_whole(path: Path, origin: str, size: int) -> bool:
 
 
 def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
+    """Writes three bands under other names, and gives them theirs when all are whole."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -104,7 +106,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
             creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BLOCK}"],
         )
     for band in BANDS:
-        os.replace(part / f"{band}.tif", folder / f"{band}.tif")
+        (part / f"{band}.tif").replace(folder / f"{band}.tif")
     shutil.rmtree(part)
 
 
@@ -129,9 +131,7 @@ def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: 
     # ^ raises where the disk is full, as closing would not
 
 
-def _windows(
-    grid_tile: GridTile, size: int
-) -> Iterator[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]]:
+def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats, Floats]]:
     """The column and row where each window starts, and the pixel centres in it, in degrees."""
     pixel = TILE_SIDE / size
     knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
@@ -147,9 +147,7 @@ def _windows(
             yield column, row, lon, lat
 
 
-def _bilinear(
-    grid: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _bilinear(grid: Floats, rows: Floats, columns: Floats) -> Floats:
     """A grid at the crossings of fractional rows and columns."""
     i, j = rows.astype(int), columns.astype(int)
     v, u = (rows - i)[:, None], columns - j

@@ -22,8 +22,8 @@ CELL = round(360 / PERIOD / LON_STEP)
 
 GRAIN_STEPS = 8
 GRAIN_PERIOD = 512 // GRAIN_STEPS
-GRAIN_CONTRAST = np.float32(0.012)
-GAP_RAGGEDNESS = np.float32(0.05)
+GRAIN_CONTRAST = 0.012
+GAP_RAGGEDNESS = 0.05
 
 MAX_NODES = 1_000_000
 CHUNK = 16_384
@@ -82,7 +82,7 @@ def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:
     rows, columns, _ = nodes.shape
     flat = nodes.reshape(rows * columns, -1)
     i, j = np.rint(row).astype(np.int32), np.rint(column).astype(np.int32)
-    nearest = i * np.int32(columns) + j
+    nearest = i * columns + j
     values = np.zeros((row.size, flat.shape[1]), np.float32)
     for di, wi in zip((-1, 0, 1), _spline((row - i).astype(np.float32)), strict=True):
         for dj, wj in zip((-1, 0, 1), _spline((column - j).astype(np.float32)), strict=True):
@@ -92,8 +92,7 @@ def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:
 
 def _spline(t: Floats) -> tuple[Floats, Floats, Floats]:
     """Weights of three nodes at a distance `t`, -0.5 to 0.5 steps, from the middle one."""
-    half = np.float32(0.5)
-    return half * (half - t) ** 2, np.float32(0.75) - t * t, half * (half + t) ** 2
+    return 0.5 * (0.5 - t) ** 2, 0.75 - t * t, 0.5 * (0.5 + t) ** 2
 
 
 def _grain(row: Doubles, column: Doubles, seed: int) -> Floats:
