@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
@@ -12,7 +13,7 @@ TESTERS := $(if $(shell nproc 2>/dev/null),-n $(shell nproc),)
 
 help:
 	@echo "make demo   make the demo's map, offline"
-	@echo "make serve  look at finished maps in a browser (PORT=8000)"
+	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
 	@echo "make env    only set up: system packages (GDAL) and .venv"
@@ -46,7 +47,7 @@ lint: env
 	$(BIN)/snakemake --lint
 
 serve: env
-	@$(BIN)/python scripts/serve.py results --port $(PORT)
+	@$(BIN)/python scripts/serve.py $(RESULTS) --port $(PORT)
 
 clean-env:
 	rm -rf .venv

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from basemake.raster import open_geotiff
 
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
+RETRY_AFTER_MAX = 60  # seconds: one Copernicus service tells milliseconds
 REDIRECTS = 5
+TRANSFERS = 4  # tries for a body that breaks off; urllib3 retries all that comes before a body
 DIGESTS = {"11": "sha1", "12": "sha256", "13": "sha512", "d5": "md5"}
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
@@ -43,35 +46,60 @@ def fetch_band(
         _verify_bytes(part, size, checksum)
         _verify_raster(part, dtype)
     except (requests.RequestException, OSError) as error:
-        raise BandError(f"{href} cannot be had: {error}; run again to try once more.") from error
+        message = f"{href} cannot be had: {error}; run again to try once more."
+        raise BandError(_without_secrets(message)) from error
     except BandError as error:
         part.unlink(missing_ok=True)
-        raise BandError(f"{href}: {error}") from None
+        raise BandError(_without_secrets(f"{href}: {error}")) from None
     part.replace(output)
-    logging.info("%s: %d bytes", href, output.stat().st_size)
+    logging.info("%s: %d bytes", _without_secrets(href), output.stat().st_size)
+
+
+def _without_secrets(text: str) -> str:
+    """Return `text` without the credentials and the signed queries of the addresses in it."""
+    return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
 
 
 def _download(url: str, part: Path, hosts: set[str]) -> None:
-    """Stream a web address to `part`."""
+    """Stream a web address to `part`, again from the start if it breaks off."""
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
     with requests.Session() as session:
         session.headers["User-Agent"] = f"basemake/{__version__}"
-        retry = Retry(total=5, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+        retry = Retry(
+            total=5,
+            backoff_factor=1,
+            status_forcelist=(429, 500, 502, 503, 504),
+            retry_after_max=RETRY_AFTER_MAX,
+        )
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=retry))
-        for _ in range(REDIRECTS + 1):
-            check_url(url, hosts)
-            # Redirects are followed here, so that each goes to an allowed host only.
-            with session.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False) as answer:
-                if answer.is_redirect:
-                    url = urljoin(url, answer.headers["Location"])
-                    continue
-                if answer.status_code != requests.codes.ok:
-                    raise BandError(f"{answer.status_code} {answer.reason}")
-                with part.open("wb") as file:
+        for left in reversed(range(TRANSFERS)):
+            with _get(session, url, hosts) as answer, part.open("wb") as file:
+                try:
                     for chunk in answer.iter_content(CHUNK):
                         file.write(chunk)
-                return
-    raise BandError(f"more than {REDIRECTS} redirects")
+                    return
+                except requests.RequestException:
+                    if left == 0:
+                        raise
+                    logging.warning("broke off after %d bytes; %d more tries", file.tell(), left)
+
+
+def _get(session: requests.Session, url: str, hosts: set[str]) -> requests.Response:
+    """Return the answer whose body is wanted; its redirects went to `hosts` only."""
+    for _ in range(REDIRECTS + 1):
+        check_url(url, hosts)
+        answer = session.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False)
+        if answer.status_code == requests.codes.ok:
+            return answer
+        answer.close()
+        if not answer.is_redirect:
+            raise BandError(
+                f"the server answers {answer.status_code} {answer.reason}; if that lasts,"
+                " search again by `snakemake manifest`."
+            )
+        url = urljoin(url, answer.headers["Location"])
+    raise BandError(f"it redirects more than {REDIRECTS} times; open it to see where it leads.")
 
 
 def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> None:
@@ -97,7 +125,7 @@ def _verify_raster(part: Path, dtype: str | None) -> None:
             found = DTYPES.get(dataset.GetRasterBand(1).DataType)
             bands, placed = dataset.RasterCount, dataset.GetSpatialRef() is not None
     except RuntimeError as error:
-        raise BandError(f"it is not a GeoTIFF ({error})") from None
+        raise BandError(f"it is not a GeoTIFF ({error}); open it to see what it is.") from None
     if bands != 1 or not placed or found is None or dtype not in (None, found):
         raise BandError(
             f"it has {bands} band(s) of {found or 'another type'}, "

@@ -4,13 +4,13 @@ The schemas beside the files (config/*.schema.yaml) are the one place where defa
 """
 
 import difflib
+import math
 import re
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from basemake.errors import ConfigError
@@ -27,6 +27,23 @@ TYPE_NAMES = {
 }
 
 
+def _is_number(_: Any, value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# JSON Schema's 13.0 is an integer, and YAML's .nan a number: here they are not.
+Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
+
+
 def check(document: Any, schema_name: str, where: str) -> dict:
     """Return `document` with the defaults of config/{schema_name}.schema.yaml filled in.
 
@@ -35,7 +52,7 @@ def check(document: Any, schema_name: str, where: str) -> dict:
     """
     schema = yaml.safe_load((CONFIG_FOLDER / f"{schema_name}.schema.yaml").read_text())
     filled = _with_defaults(document, schema)
-    error = best_match(Draft202012Validator(schema).iter_errors(filled), key=_first_in_file)
+    error = best_match(Validator(schema).iter_errors(filled), key=_first_in_file)
     if error is not None:
         raise ConfigError(f"{where}: {_sentence(error)}")
     return filled
@@ -66,18 +83,27 @@ def read_source(name: str) -> dict:
         problem = "it has no group (?P<tile>...) that names the tile"
     if "tile" not in groups:
         raise ConfigError(f"source {name}: id_pattern is {source['id_pattern']!r}; {problem}.")
-    placeholders = {field for _, field, _, _ in Formatter().parse(source.get("href", "")) if field}
-    if placeholders - {"item", "tile", "asset", "year", "q"}:
+    try:
+        source.get("href", "").format(item="", tile="", asset="", year="", q="")
+    except (LookupError, ValueError, AttributeError):
         raise ConfigError(
             f"source {name}: href is {source['href']!r}; allowed placeholders: {{item}}, {{tile}},"
             " {asset}, {year}, {q}."
-        )
+        ) from None
     return source
 
 
 def read_recipe(name: str) -> dict:
     """Return a recipe by the name of a file in config/recipes/, or by the path of one."""
-    return check(*_named("recipe", name))
+    recipe = check(*_named("recipe", name))
+    for number, step in enumerate(recipe["steps"]):
+        # The curve has its pole there; a schema cannot compare two values.
+        if step["step"] == "highlight_compression" and step["midpoint"] >= step["maximum"]:
+            raise ConfigError(
+                f"recipe {name}: steps.{number}.midpoint is {step['midpoint']}; allowed: less than"
+                f" the step's maximum, {step['maximum']}."
+            )
+    return recipe
 
 
 def _named(kind: str, name: str) -> tuple[Any, str, str]:
@@ -119,6 +145,8 @@ def _sentence(error: ValidationError) -> str:
     key = ".".join(str(part) for part in error.absolute_path)
     subject = f"{key} is {error.instance!r}" if key else "the file"
     schema = error.schema
+    if "propertyNames" in error.absolute_schema_path:
+        subject = f"{key} has the name {error.instance!r}"
     if error.validator == "additionalProperties":
         return _unknown_key(error, key)
     if error.validator == "required":
@@ -136,7 +164,7 @@ def _sentence(error: ValidationError) -> str:
         "uniqueItems": lambda: "each entry may stand once",
     }.get(error.validator, lambda: f"allowed: {schema.get('description', error.message)}")()
     if error.validator == "type" and not key:
-        subject = "the file's content"
+        subject = f"the file's content is {error.instance!r}"
     return f"{subject}; {allowed}."
 
 

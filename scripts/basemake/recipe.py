@@ -51,9 +51,9 @@ def highlight_compression(x: Floats, maximum: float, midpoint: float) -> Floats:
 
 
 def offset_gamma(x: Floats, gamma: float, offset: float) -> Floats:
-    """Power `gamma` of values moved by `offset`, scaled back to 0..1 (Sentinel Hub)."""
+    """Power `gamma` of values, clipped to 0..1 and moved by `offset`, scaled back to 0..1."""
     low = offset**gamma
-    return ((x + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
+    return ((_clip01(x) + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
 
 
 def srgb(x: Floats) -> Floats:

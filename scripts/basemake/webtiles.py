@@ -26,8 +26,10 @@ class WebTile(NamedTuple):
     def bounds(self) -> tuple[float, float, float, float]:
         """West, south, east and north in Mercator metres."""
         size = 2 * HALF_WORLD / 2**self.z
-        west, north = self.x * size - HALF_WORLD, HALF_WORLD - self.y * size
-        return west, north - size, west + size, north
+        # Each edge from its own index: neighbours share it to the last bit.
+        west, east = (x * size - HALF_WORLD for x in (self.x, self.x + 1))
+        south, north = (HALF_WORLD - y * size for y in (self.y + 1, self.y))
+        return west, south, east, north
 
     @property
     def parent(self) -> "WebTile":

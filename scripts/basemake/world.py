@@ -16,7 +16,7 @@ WORLD = 1
 LON_STEP = 0.0025
 LAT_STEP = 0.001808
 NODE_STEP = 201.0
-CELL = round(360 / PERIOD / LON_STEP)
+CELL = 360 / PERIOD / LON_STEP
 # ^ Degrees, degrees, metres (at 43.7 degrees, where both are as long), and nodes to a cell of the
 #   coarsest noise: the noise's period goes once around the world, which closes at 180 degrees.
 

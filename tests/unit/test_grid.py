@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from basemake.grid import (
     BANDS,
     COLUMNS,
@@ -18,8 +21,6 @@ from basemake.grid import (
     tiles_covering,
     to_lonlat,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 METRES = 111_320  # per degree of latitude
@@ -59,7 +60,7 @@ squares = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(squares)
 def test_a_region_is_covered(region: shapely.Polygon) -> None:
     tiles = tiles_covering(region)
@@ -70,7 +71,7 @@ def test_a_region_is_covered(region: shapely.Polygon) -> None:
     assert all(grid_tile(tile.tile) == tile for tile in tiles)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(squares)
 def test_origins_of_a_zone_share_a_lattice_of_20_metres(region: shapely.Polygon) -> None:
     for tile in tiles_covering(region):
@@ -79,7 +80,7 @@ def test_origins_of_a_zone_share_a_lattice_of_20_metres(region: shapely.Polygon)
         assert (tile.ulx % 60, tile.uly % 60) == (0, 10_000_000 % 60 * (tile.epsg > 32700))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(squares)
 def test_neighbours_of_a_zone_overlap_by_60_or_120_metres(region: shapely.Polygon) -> None:
     tiles = tiles_covering(region)
@@ -97,14 +98,18 @@ def test_siblings_abut() -> None:
 
 
 def test_a_tile_across_the_antimeridian_is_split() -> None:
-    parts = shapely.get_parts(footprint(grid_tile("60KZG_0_0")))
-    assert sorted(round(part.bounds[0]) for part in parts) == [-180, 179]
-    assert {abs(x) for part in parts for x in part.bounds[::2]} >= {180}
+    east, west = sorted(
+        shapely.get_parts(footprint(grid_tile("60KZG_0_0"))), key=lambda part: part.bounds[0]
+    )
+    assert east.bounds[0] == -180 < east.bounds[2] < -179
+    assert west.bounds[2] == 180 > west.bounds[0] > 179
     assert footprint(grid_tile("33TWM_0_0")).geom_type == "Polygon"
 
 
 def test_a_region_across_the_antimeridian_has_tiles_of_both_zones() -> None:
-    region = shapely.MultiPolygon([shapely.box(179.5, -17, 180, -16), shapely.box(-180, -17, -179.5, -16)])
+    region = shapely.MultiPolygon(
+        [shapely.box(179.5, -17, 180, -16), shapely.box(-180, -17, -179.5, -16)]
+    )
     assert {tile.epsg for tile in tiles_covering(region)} == {32701, 32760}
 
 
@@ -116,12 +121,12 @@ def test_a_square_on_a_zone_border_has_a_tile_in_each_zone() -> None:
 def test_a_square_on_a_band_border_has_one_tile() -> None:
     # 48 N cuts this row of squares; the genuine 39UUP is of the same row.
     tiles = {tile.tile for tile in tiles_covering(shapely.box(16, 47.95, 16.2, 48.05))}
-    assert tiles == {"33UWP_0_0", "33UXP_0_0"}
+    assert tiles == {"33UWP_0_0"}
 
 
 def test_norway_and_svalbard_have_their_own_zones() -> None:
-    assert {tile.epsg for tile in tiles_covering(shapely.box(4, 60, 5, 60.5))} == {32631, 32632}
-    assert {tile.epsg for tile in tiles_covering(shapely.box(7, 75, 8, 75.5))} <= {32631, 32633}
+    assert {tile.epsg for tile in tiles_covering(shapely.box(2.9, 60, 3.1, 60.1))} == {32631, 32632}
+    assert {tile.epsg for tile in tiles_covering(shapely.box(8.9, 75, 9.1, 75.1))} == {32631, 32633}
 
 
 def test_a_region_that_only_touches_a_tile_does_not_need_it() -> None:

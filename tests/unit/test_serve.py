@@ -32,8 +32,10 @@ def address(results: Path) -> Iterator[str]:
     with start(results, "--port", "0") as server:
         assert server.stdout is not None
         page = server.stdout.readline().strip()
-        yield page.removesuffix("/preview/a.html")
-        server.terminate()
+        try:
+            yield page.removesuffix("/preview/a.html")
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize(

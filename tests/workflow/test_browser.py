@@ -84,6 +84,11 @@ class Tab:
                 return message["result"]
             self.events.append(message)
 
+    def open(self, url: str) -> None:
+        """Go to a page and wait for it, as a screenshot amid the change of pages is an error."""
+        self.call("Page.navigate", url=url)
+        eventually(lambda: self.evaluate("document.readyState"), "complete")
+
     def evaluate(self, expression: str) -> Any:
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         return result["result"].get("value")
@@ -123,10 +128,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     profile = tmp_path_factory.mktemp("profile")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        port = profile / "DevToolsActivePort"
-        eventually(lambda: port.exists() and port.read_text().count("\n") == 1, True)
-        yield f"http://127.0.0.1:{port.read_text().split()[0]}/json"
-        process.terminate()
+        try:
+            port = profile / "DevToolsActivePort"
+            eventually(lambda: port.exists() and port.read_text().count("\n") == 1, True)
+            yield f"http://127.0.0.1:{port.read_text().split()[0]}/json"
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
@@ -161,7 +168,9 @@ def write_archive(path: Path, tile_size: int, **extent: float) -> None:
         for number in range((4 ** (MAX_ZOOM + 1) - 1) // 3):
             zxy = tileid_to_zxy(number)
             tile = io.BytesIO()
-            Image.new("RGB", (tile_size, tile_size), colour(*zxy)).save(tile, "webp", lossless=True)
+            Image.new("RGB", (tile_size, tile_size), colour(*zxy)).save(
+                tile, "webp", lossless=True, method=0
+            )
             if zxy != MISSING:
                 writer.write_tile(number, tile.getvalue())
         metadata = {"attribution": HOSTILE, "tile_size": tile_size}
@@ -188,8 +197,10 @@ def served(page: Path) -> Iterator[str]:
     command = [sys.executable, str(SERVE), str(page.parents[1]), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +211,7 @@ def test_web_tiles_are_where_they_belong(
 ) -> None:
     """Four web tiles of the top zoom meet at 0 N 0 E."""
     with served(write_results(tmp_path, tile_size)) as address:
-        tab.call("Page.navigate", url=f"{address}#{zoom}/0/0")
+        tab.open(f"{address}#{zoom}/0/0")
         quadrants = [(-120, -100), (120, -100), (-120, 100), (120, 100)]
         expected = [colour(4, x, y) for y in (7, 8) for x in (7, 8)]
         eventually(lambda: tab.colours(*quadrants), expected)
@@ -208,14 +219,14 @@ def test_web_tiles_are_where_they_belong(
 
 def test_the_page_opens_on_the_whole_archive(tab: Tab, tmp_path: Path) -> None:
     with served(write_results(tmp_path)) as address:
-        tab.call("Page.navigate", url=address)
+        tab.open(address)
         expected = [GROUND_RGB, colour(2, 1, 1), colour(2, 2, 2), GROUND_RGB]
         eventually(lambda: tab.colours((-310, -60), (-60, -60), (60, 60), (310, 60)), expected)
 
 
 def test_an_archive_across_the_antimeridian_opens_whole(tab: Tab, tmp_path: Path) -> None:
     with served(write_results(tmp_path, reach=180, centre=(178.5, -17.5))) as address:
-        tab.call("Page.navigate", url=address)
+        tab.open(address)
         expected = [colour(4, 15, 8), colour(4, 0, 8)]
         eventually(lambda: tab.colours((-60, 0), (60, 0)), expected)
 
@@ -223,7 +234,7 @@ def test_an_archive_across_the_antimeridian_opens_whole(tab: Tab, tmp_path: Path
 def test_tiles_are_outlined_and_named_when_asked_for(tab: Tab, tmp_path: Path) -> None:
     """A web tile in view is missing: that must not keep the controls away."""
     with served(write_results(tmp_path)) as address:
-        tab.call("Page.navigate", url=f"{address}#3/0/0")
+        tab.open(f"{address}#3/0/0")
         across_its_west_side = [(x, -57) for x in range(-106, -98)]
         imagery = {colour(4, 7, 7)}
         eventually(lambda: set(tab.colours(*across_its_west_side)), imagery)
@@ -238,7 +249,7 @@ def test_tiles_are_outlined_and_named_when_asked_for(tab: Tab, tmp_path: Path) -
 
 def test_attribution_and_title_are_shown_as_plain_text(tab: Tab, tmp_path: Path) -> None:
     with served(write_results(tmp_path)) as address:
-        tab.call("Page.navigate", url=address)
+        tab.open(address)
         credit = "document.querySelector('.maplibregl-ctrl-attrib-inner')"
         eventually(lambda: tab.evaluate(f"{credit}?.innerText"), HOSTILE)
         assert tab.evaluate(f"{credit}.checkVisibility()")
@@ -246,5 +257,5 @@ def test_attribution_and_title_are_shown_as_plain_text(tab: Tab, tmp_path: Path)
 
 
 def test_a_page_opened_as_a_file_says_what_to_run(tab: Tab, tmp_path: Path) -> None:
-    tab.call("Page.navigate", url=write_results(tmp_path).as_uri())
+    tab.open(write_results(tmp_path).as_uri())
     eventually(lambda: "run make serve" in (tab.evaluate("document.body.innerText") or ""), True)
