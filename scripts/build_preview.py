@@ -42,7 +42,7 @@ address that it prints.</p>
 <script>{{ js | safe }}</script>
 <script>
 if (location.protocol === "file:") document.getElementById("note").hidden = false;
-else pymaplibregl({{ map | string | safe if false else (map | tojson | replace("\\u003c","<") | safe) }});
+else pymaplibregl({{ map | tojson }});
 // The layer switcher's links point at "#": following one would drop the view from the address.
 addEventListener("click", event => event.target.closest?.("a[href='#']") && event.preventDefault());
 </script>

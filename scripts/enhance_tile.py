@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 import tifffile
-from osgeo import gdal, osr
+from osgeo import gdal, gdal_array, osr
 
 from basemake import __version__
 from basemake.errors import TileError
@@ -27,7 +27,7 @@ CODECS: dict[str, dict] = {
     "deflate": {"compression": "deflate", "compressionargs": {"level": 6}, "predictor": True},
 }
 # tifffile encodes this many bytes of blocks before it writes them.
-ENCODE_BUFFER = 32 << 20
+ENCODE_BUFFER = 16 << 20
 # Pixel scale, tie point, transformation, geo keys with their numbers and texts; GDAL's metadata;
 # copyright.
 COPIED_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 33432)
@@ -53,7 +53,10 @@ def enhance_tile(
     the bands do not fit together.
     """
     with ExitStack() as stack:
-        datasets = [stack.enter_context(_opened(path)) for path in bands]
+        datasets = []
+        for path in bands:
+            with _naming(path):
+                datasets.append(stack.enter_context(open_geotiff(path)))
         dtype = _check_agreement(datasets, bands, epsg)
         recipe = CompiledRecipe(steps, dn, dtype)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
@@ -61,7 +64,7 @@ def enhance_tile(
         part = output.with_name(output.name + ".part")
         big = shape[0] * shape[1] * 4 > 2**32 - 2**27
         with tifffile.TiffWriter(part, bigtiff=big) as tif:
-            rows = _enhanced_rows(datasets, recipe)
+            rows = _enhanced_rows(datasets, dtype, recipe)
             _write_levels(tif, rows, shape, CODECS[codec], tags, threads)
     part.replace(output)
     logging.info("%s: %d bytes", output, output.stat().st_size)
@@ -81,19 +84,20 @@ def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int)
     options = ["IGNORE_DATA_AXIS_TO_SRS_AXIS_MAPPING=YES", "CRITERION=EQUIVALENT"]
     for dataset, path in zip(datasets, bands, strict=True):
         srs, transform = dataset.GetSpatialRef(), dataset.GetGeoTransform()
-        if not srs.IsSame(expected, options):
-            raise TileError(f"{path} is in {srs.GetName()}, but its item says EPSG:{epsg}.")
+        if srs is None or not srs.IsSame(expected, options):
+            found = f"in {srs.GetName()}" if srs else "without a CRS"
+            raise TileError(f"{path} is {found}, but its item says EPSG:{epsg}.")
         if transform[2] or transform[4] or transform[5] >= 0:
             raise TileError(f"{path} is not north up: its geotransform is {transform}.")
-    return np.dtype(gdal.GetDataTypeName(datasets[0].GetRasterBand(1).DataType).lower())
+    kind = datasets[0].GetRasterBand(1).DataType
+    return np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(kind))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[gdal.Dataset]:
-    """Open a band; name it in a TileError if it cannot be opened or read."""
+def _naming(path: Path | str) -> Iterator[None]:
+    """Name a band in a TileError if GDAL cannot open or read it."""
     try:
-        with open_geotiff(path) as dataset:
-            yield dataset
+        yield
     except RuntimeError as error:
         raise TileError(
             f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
@@ -104,9 +108,10 @@ def _describe(dataset: gdal.Dataset) -> str:
     """Return a text that is equal for bands of one grid."""
     x, width, _, y, _, height = dataset.GetGeoTransform()
     dtype = gdal.GetDataTypeName(dataset.GetRasterBand(1).DataType)
+    srs = dataset.GetSpatialRef()
     return (
         f"{dataset.RasterXSize}x{dataset.RasterYSize} px of {width:g}x{-height:g} m at ({x:.3f},"
-        f" {y:.3f}), {dtype}, {dataset.GetSpatialRef().GetName()}"
+        f" {y:.3f}), {dtype}, {srs.GetName() if srs else 'without a CRS'}"
     )
 
 
@@ -136,12 +141,18 @@ def _geo_tags(dataset: gdal.Dataset, metadata: dict[str, str]) -> list[tuple]:
         ]
 
 
-def _enhanced_rows(datasets: list[gdal.Dataset], recipe: CompiledRecipe) -> Iterator[RGBA]:
+def _enhanced_rows(
+    datasets: list[gdal.Dataset], dtype: np.dtype, recipe: CompiledRecipe
+) -> Iterator[RGBA]:
     """Yield the enhanced tile as rows of blocks, (at most BLOCK, width, 4), from the top."""
-    width, height = datasets[0].RasterXSize, datasets[0].RasterYSize
+    height = datasets[0].RasterYSize
     for top in range(0, height, BLOCK):
         count = min(BLOCK, height - top)
-        yield recipe(np.stack([ds.ReadAsArray(0, top, width, count) for ds in datasets]))
+        dn = np.empty((len(datasets), count, datasets[0].RasterXSize), dtype)
+        for dataset, band in zip(datasets, dn, strict=True):
+            with _naming(dataset.GetDescription()):
+                dataset.ReadAsArray(0, top, *band.shape[::-1], buf_obj=band)
+        yield recipe(dn)
 
 
 def _write_levels(

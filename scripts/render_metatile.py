@@ -1,7 +1,6 @@
 """Render one metatile: all web tiles of its zooms from the enhanced tiles that show in it."""
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def _warp(metatile: WebTile, tiles: list[Path], pixels: int, resampling: str) ->
                 " delete it and run again to make it anew."
             ) from error
     target.FlushCache()
-    canvas[canvas[..., 3] == 0] = 0
+    canvas *= canvas[..., 3:] > 0
     return canvas
 
 
@@ -120,7 +119,7 @@ def _clip(canvas: RGBA, metatile: WebTile, outline: str) -> None:
     layer.CreateFeature(feature)
     gdal.RasterizeLayer(target, [1], layer, burn_values=[1])
     target.FlushCache()
-    canvas[mask == 0] = 0
+    canvas *= mask[..., np.newaxis]
 
 
 def _web_mercator() -> osr.SpatialReference:
@@ -132,7 +131,7 @@ def _web_mercator() -> osr.SpatialReference:
 
 def _cut(
     canvas: RGBA, metatile: WebTile, zoom: int, size: int
-) -> tuple[list[WebTile], Iterator[RGBA]]:
+) -> tuple[list[WebTile], list[RGBA]]:
     """Return the web tiles of `zoom` in the canvas that show anything, and their images."""
     count = 1 << (zoom - metatile.z)
     left, top = metatile.x * count, metatile.y * count
@@ -143,7 +142,7 @@ def _cut(
             if image[..., 3].any():
                 names.append(WebTile(zoom, left + column, top + row))
                 images.append(image)
-    return names, map(np.ascontiguousarray, images)
+    return names, images
 
 
 if __name__ == "__main__":

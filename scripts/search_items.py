@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import numpy as np
 import shapely
@@ -80,13 +80,33 @@ def _catalog_items(path: Path) -> list[dict]:
         ) from None
     except (ValueError, KeyError, TypeError):
         features = None
-    if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
+    if not isinstance(features, list):
         raise ManifestError(f"the source's items {path} are not an ItemCollection (GeoJSON).")
+    for number, feature in enumerate(features, 1):
+        if not _is_item(feature):
+            raise ManifestError(
+                f"feature {number} of the source's items {path} is not a STAC item: it needs id,"
+                " properties, and assets that have an href."
+            )
     return features
 
 
+def _is_item(feature: Any) -> bool:
+    """Say whether a feature has the members of a STAC item that are read here."""
+    members = (("id", str), ("properties", dict), ("assets", dict))
+    return (
+        isinstance(feature, dict)
+        and all(isinstance(feature.get(name), kind) for name, kind in members)
+        and all(
+            isinstance(asset, dict) and isinstance(asset.get("href"), str)
+            for asset in feature["assets"].values()
+        )
+    )
+
+
 def _api_items(source: dict, quarter: str, regions: dict[str, Any]) -> list[dict]:
-    import requests  # late, as pystac_client: a catalog needs neither
+    import requests  # late, as pystac and its client: a catalog needs none
+    from pystac import STACError
     from pystac_client import Client
     from pystac_client.exceptions import APIError
 
@@ -99,7 +119,7 @@ def _api_items(source: dict, quarter: str, regions: dict[str, Any]) -> list[dict
             limit=100,
         )
         items = [item.make_asset_hrefs_absolute().to_dict() for item in search.items()]
-    except (APIError, requests.RequestException) as error:
+    except (APIError, STACError, requests.RequestException) as error:
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(f"the search at {source['url']} failed: {problem}") from None
     return items
@@ -112,7 +132,7 @@ def _in_quarter(items: Iterable[dict], quarter: str) -> list[dict]:
 
 
 def _begin(item: dict) -> datetime:
-    properties = item.get("properties", {})
+    properties = item["properties"]
     return _instant(item, properties.get("start_datetime") or properties.get("datetime"))
 
 
@@ -121,7 +141,7 @@ def _instant(item: dict, text: Any) -> datetime:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise ManifestError(
-            f"item {item.get('id')!r} has the time {text!r}; allowed: such as 2025-07-01T00:00:00Z."
+            f"item {item['id']!r} has the time {text!r}; allowed: such as 2025-07-01T00:00:00Z."
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -130,11 +150,11 @@ def _newest_of_each_tile(items: Iterable[dict], source: dict) -> dict[str, dict]
     """Return tile -> item; of two items of one tile the one with the newest `updated`."""
     pattern = re.compile(source["id_pattern"])
     chosen: dict[str, dict] = {}
-    for item in sorted(items, key=lambda item: str(item.get("id"))):
-        match = pattern.fullmatch(str(item.get("id")))
+    for item in sorted(items, key=itemgetter("id")):
+        match = pattern.fullmatch(item["id"])
         if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
             raise ManifestError(
-                f"item {item.get('id')!r} does not match the source's id_pattern"
+                f"item {item['id']!r} does not match the source's id_pattern"
                 f" {source['id_pattern']!r}; mend the pattern or the catalog."
             )
         tile = match["tile"]
@@ -195,20 +215,20 @@ def _feature(
 
 def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
     """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None."""
-    asset = item.get("assets", {}).get(key)
+    asset = item["assets"].get(key)
     if asset is None:
         raise ManifestError(
             f"item {item['id']!r} has no asset {key!r}; it has:"
-            f" {', '.join(sorted(item.get('assets', {})))}; check the source's bands."
+            f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
         )
-    href = str(asset.get("href"))
+    href = asset["href"]
     if "href" in source:
         year, q = quarter[:4], quarter[5]
         href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
     size = asset.get("file:size")
     try:
         if is_url(href) or folder is None:
-            check_url(urljoin(source.get("url", ""), href), allowed_hosts(source))
+            check_url(href, allowed_hosts(source))
         else:
             path = local_path(href, folder)
             # Relative where it can be, so that a working directory can be moved whole.
@@ -216,6 +236,14 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             size = path.stat().st_size if size is None else size
     except BasemakeError as error:
         raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not an href ({error})."
+        ) from None
+    if size is not None and (not isinstance(size, int) or size < 0):
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: file:size is {size!r}; allowed: bytes."
+        )
     return {"href": href, "size": size, "checksum": asset.get("file:checksum")}
 
 
@@ -234,7 +262,8 @@ def _epsg(item: dict, asset: dict) -> int:
 def _pixel_size(item: dict, asset: dict) -> float | None:
     """Return metres a pixel, from the first of the places where items say it."""
     transform = asset.get("proj:transform") or item["properties"].get("proj:transform")
-    return transform[0] if transform else asset.get("gsd") or item["properties"].get("gsd")
+    size = transform[0] if transform else asset.get("gsd") or item["properties"].get("gsd")
+    return size if isinstance(size, int | float) and size > 0 else None
 
 
 def _table(features: list[dict], regions: dict[str, Any]) -> str:

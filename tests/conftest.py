@@ -7,6 +7,7 @@ import pytest
 from osgeo import gdal, osr
 
 from basemake.raster import use_gdal
+from enhance_tile import enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 use_gdal(64)
@@ -47,6 +48,26 @@ def write_geotiff():
         for number, band in enumerate(bands, 1):
             dataset.GetRasterBand(number).WriteArray(band)
         del dataset
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_tile(write_geotiff, tmp_path_factory):
+    """A function that writes RGBA (height, width, 4), alpha 0 or 255, as an enhanced tile."""
+    folder = tmp_path_factory.mktemp("bands")
+    as_they_are = {"scale": 1 / 255, "offset": 0.0, "nodata": -1}
+
+    def write(path: Path, rgba: np.ndarray, epsg: int = 32633, **grid) -> Path:
+        dn = np.where(rgba[..., 3:] > 0, rgba[..., :3].astype(np.int16), -1)
+        bands = [
+            write_geotiff(folder / f"{n}.tif", dn[..., n], epsg=epsg, **grid) for n in range(3)
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        enhance_tile(
+            bands, path, epsg=epsg, steps=[], dn=as_they_are, codec="zstd", metadata={}, threads=1
+        )
         return path
 
     return write

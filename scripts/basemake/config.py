@@ -85,7 +85,7 @@ def read_source(name: str) -> dict:
         raise ConfigError(f"source {name}: id_pattern is {source['id_pattern']!r}; {problem}.")
     try:
         source.get("href", "").format(item="", tile="", asset="", year="", q="")
-    except (LookupError, ValueError, AttributeError):
+    except (LookupError, ValueError, TypeError, AttributeError):
         raise ConfigError(
             f"source {name}: href is {source['href']!r}; allowed placeholders: {{item}}, {{tile}},"
             " {asset}, {year}, {q}."

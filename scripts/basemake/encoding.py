@@ -27,6 +27,7 @@ def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], by
 
 
 def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
+    rgba = np.ascontiguousarray(rgba)
     if quality == "lossless":
         return bytes(imagecodecs.webp_encode(rgba, level=50, lossless=True, method=1))
     return bytes(imagecodecs.webp_encode(rgba, level=int(quality or 0), method=WEBP_METHOD))

@@ -27,7 +27,7 @@ def check_url(url: str, hosts: set[str]) -> str:
     if not {parts.netloc.lower(), parts.hostname} & hosts:
         raise BandError(
             f"{url} is at the host {parts.netloc!r}; allowed by the source:"
-            f" {', '.join(sorted(hosts)) or 'none'}. If you trust it, add it to the source's hosts."
+            f" {', '.join(sorted(hosts)) or 'none'}; if you trust it, add it to the source's hosts."
         )
     return url
 

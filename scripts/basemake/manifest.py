@@ -74,16 +74,18 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
             {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
             for feature in features
         ]
-    except (ValueError, KeyError, TypeError):
+        # Objects: of a column of texts pandas would make None NaN.
+        table = pd.DataFrame(rows, dtype=object).set_index("tile", drop=False).sort_index()
+        changed = None if answered == request else _difference(answered, request)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ManifestError(
             f"{path} is not a manifest; delete it and run `snakemake manifest`."
         ) from None
-    if answered != request:
+    if changed:
         raise ManifestError(
-            f"{_difference(answered, request)} changed since {path} was written:"
-            " run `snakemake manifest` to search again."
+            f"{changed} changed since {path} was written: run `snakemake manifest` to search again."
         )
-    return pd.DataFrame(rows).set_index("tile", drop=False).sort_index()
+    return table
 
 
 def _difference(old: dict, new: dict) -> str:

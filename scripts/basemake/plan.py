@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import shapely
+from numpy.typing import NDArray
 from shapely.ops import unary_union
 
 from basemake.errors import ConfigError
@@ -76,8 +77,7 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     """
     tiles = tiles.sort_index()
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
-    lat = np.radians([geometry.centroid.y for geometry in tiles["geometry"]])
-    reach = FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
+    reach = _reach(tiles)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
     shapely.prepare(shown)
@@ -97,7 +97,8 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
                     "outline": None if inside else shapely.to_wkt(part, rounding_precision=2),
                 }
             )
-    table = pd.DataFrame(rows, columns=["metatile", "tiles", "outline"])
+    # Objects: of a column of texts pandas would make None NaN.
+    table = pd.DataFrame(rows, columns=["metatile", "tiles", "outline"], dtype=object)
     return table.set_index(
         pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
     )
@@ -113,6 +114,12 @@ def metatile_of(name: str) -> WebTile:
     return WebTile(*map(int, name.split("_")))
 
 
+def _reach(tiles: pd.DataFrame) -> NDArray:
+    """Return how far beyond its footprint each tile may have pixels, in Mercator metres."""
+    lat = np.radians([geometry.centroid.y for geometry in tiles["geometry"]])
+    return FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
+
+
 def _polygons(geometry: Any) -> Any:
     """Return the polygons of an intersection, without the lines and points where edges touch."""
     parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
@@ -125,10 +132,9 @@ def mercator_grid(tiles: pd.DataFrame, zoom: int, tile_size: int) -> tuple[list[
     On the pixel grid of web tiles of `zoom`, so that a mosaic's pixels are the map's.
     """
     pixel = resolution(zoom, tile_size)
-    west, south, east, north = shapely.total_bounds(
-        [geometry_to_mercator(geometry) for geometry in tiles["geometry"]]
-    )
-    low = np.floor((np.array([west, south]) - FOOTPRINT_ERROR + HALF_WORLD) / pixel)
-    high = np.ceil((np.array([east, north]) + FOOTPRINT_ERROR + HALF_WORLD) / pixel)
+    bounds = shapely.bounds([geometry_to_mercator(geometry) for geometry in tiles["geometry"]])
+    reach = _reach(tiles)[:, np.newaxis]
+    low = np.floor(((bounds[:, :2] - reach).min(axis=0) + HALF_WORLD) / pixel)
+    high = np.ceil(((bounds[:, 2:] + reach).max(axis=0) + HALF_WORLD) / pixel)
     bounds = np.concatenate([low, high]).clip(0, tile_size << zoom) * pixel - HALF_WORLD
     return [float(value) for value in bounds], pixel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from osgeo import gdal, osr
 
 RGBA = NDArray[np.uint8]
-STRIP = 512  # rows halved at a time: bounds the memory of the wide sums
+STRIP = 64  # rows halved at a time: bounds the memory of the wide sums
 
 
 def use_gdal(cache_mb: int) -> None:

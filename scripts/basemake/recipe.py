@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 BANDS = ("red", "green", "blue")
 TABLE_SIZE = 65536
+STRIP_PIXELS = 1 << 18  # coloured at a time: what mixing steps hold then fits a core's cache
 Floats = NDArray[np.floating]
 
 
@@ -121,6 +122,13 @@ class CompiledRecipe:
     def __call__(self, dn: NDArray) -> NDArray[np.uint8]:
         """Return uint8 RGBA (height, width, 4) of `dn` (3, height, width)."""
         rgba = np.empty((*dn.shape[1:], 4), np.uint8)
+        rows = max(1, STRIP_PIXELS // dn.shape[2])
+        for top in range(0, dn.shape[1], rows):
+            self._colour(dn[:, top : top + rows], rgba[top : top + rows])
+        return rgba
+
+    def _colour(self, dn: NDArray, rgba: NDArray[np.uint8]) -> None:
+        """Fill `rgba` (height, width, 4) with the colours of `dn` (3, height, width)."""
         colours = _look_up(self._tables[0], dn.view(self._index_type))
         for mix, table in zip(self._mixes, self._tables[1:], strict=True):
             scaled = mix(colours) * (TABLE_SIZE - 1) + 0.5
@@ -129,7 +137,6 @@ class CompiledRecipe:
         rgba[..., :3] = np.moveaxis(colours, 0, -1)
         rgba[..., :3] *= valid[..., np.newaxis]
         rgba[..., 3] = valid * np.uint8(255)
-        return rgba
 
     def _valid(self, dn: NDArray) -> NDArray[np.bool_]:
         if self._nodata is None:

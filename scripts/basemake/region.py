@@ -92,7 +92,7 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
         if not (math.isfinite(lon) and math.isfinite(lat) and abs(lon) <= 180 and abs(lat) <= 90):
             raise RegionError(
                 f"{where} has the coordinate ({lon:g}, {lat:g}); allowed are longitudes from -180"
-                " to 180 and latitudes from -90 to 90. Projected or swapped coordinates are the"
+                " to 180 and latitudes from -90 to 90; projected or swapped coordinates are the"
                 " usual cause: export it in WGS84 (EPSG:4326), longitude first."
             )
     split = _split(polygon, where) if _crosses_antimeridian(polygon) else polygon

@@ -37,7 +37,7 @@ def simulate(
     pixel_size: float,
     workers: int = 2,
 ) -> list[Item]:
-    """Writes the bands of every tile that `region` needs, and returns the tiles' STAC items.
+    """Write the bands of every tile that `region` needs, and return the tiles' STAC items.
 
     `region` is in longitude and latitude, `quarter` like "2025Q3", `pixel_size` in metres.
     The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
@@ -90,7 +90,7 @@ def _is_whole(path: Path, origin: str, size: int) -> bool:
 
 
 def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
-    """Writes three bands under other names, and gives them theirs when all are whole."""
+    """Write three bands under other names, and give them theirs when all are whole."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -124,8 +124,8 @@ def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: 
     for number in range(1, len(BANDS) + 1):
         dataset.GetRasterBand(number).SetNoDataValue(NODATA)
     for column, row, lon, lat in _windows(grid_tile, size):
-        dn = np.rint(reflectance(lon, lat, seed) * np.float32(10_000))
-        dn = np.where(np.isnan(dn), np.float32(NODATA), dn).astype(np.int16)
+        dn = np.rint(reflectance(lon, lat, seed) * 10_000)
+        dn = np.where(np.isnan(dn), NODATA, dn).astype(np.int16)
         dataset.WriteArray(dn, column, row)
     dataset.FlushCache()
     # ^ raises where the disk is full, as closing would not

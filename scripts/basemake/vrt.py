@@ -23,7 +23,7 @@ def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest")
         )
         document = ElementTree.fromstring(mosaic.GetMetadata("xml:VRT")[0])
     except RuntimeError as error:
-        raise TileError(f"{output} cannot be built: {error}.") from error
+        raise TileError(f"{output} cannot be built: {str(error).rstrip('.')}.") from error
     used = len(document.findall("VRTRasterBand[@band='1']/ComplexSource"))
     if used != len(sources):
         raise TileError(f"{output}: GDAL took {used} of {len(sources)} files.")
@@ -60,6 +60,8 @@ def build_warped(
 
 def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
     """Let GDAL read the mosaic at small scales from its sources' reduced-resolution images."""
+    for element in document.findall("OverviewList"):  # GDAL's own, of those that all sources have
+        document.remove(element)
     factors: list[int] = []
     while pixels >> len(factors) > OVERVIEW_PIXELS:
         factors.append(2 << len(factors))

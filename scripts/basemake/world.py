@@ -48,7 +48,7 @@ def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int) -> Floats:
 
 
 def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
-    """Writes reflectance into `out` (3, n) for n positions on the lattice."""
+    """Write reflectance into `out` (3, n) for n positions on the lattice."""
     south, north = round(row.min()) - 1, round(row.max()) + 1
     west, east = round(column.min()) - 1, round(column.max()) + 1
     if row.size > 1 and (north - south) * (east - west) > MAX_NODES:

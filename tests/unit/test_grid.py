@@ -106,10 +106,9 @@ def test_a_tile_across_the_antimeridian_is_split() -> None:
     assert footprint(grid_tile("33TWM_0_0")).geom_type == "Polygon"
 
 
-def test_a_region_across_the_antimeridian_has_tiles_of_both_zones() -> None:
-    region = shapely.MultiPolygon(
-        [shapely.box(179.5, -17, 180, -16), shapely.box(-180, -17, -179.5, -16)]
-    )
+@pytest.mark.parametrize("west", [179.9, -180])
+def test_beside_the_antimeridian_tiles_of_both_zones_are_needed(west: float) -> None:
+    region = shapely.box(west, -16.5, west + 0.05, -16.4)
     assert {tile.epsg for tile in tiles_covering(region)} == {32701, 32760}
 
 

@@ -266,6 +266,32 @@ def test_a_recipe_of_per_band_steps_between_two_mixing_steps() -> None:
     assert off.max() <= 1
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"step": "gain", "factor": 1000},
+        {"step": "power", "exponent": 0.1},
+        {"step": "gamma", "gamma": 10},
+        {"step": "sigmoidal", "contrast": 100, "bias": 0},
+        {"step": "sigmoidal", "contrast": 0.1, "bias": 1},
+        {"step": "highlight_compression", "maximum": 100, "midpoint": 0.01},
+        {"step": "highlight_compression", "maximum": 1, "midpoint": 0.99},
+        {"step": "offset_gamma", "gamma": 0.5, "offset": 0},
+        {"step": "offset_gamma", "gamma": 9.5, "offset": 1},
+        {"step": "srgb"},
+    ],
+    ids=lambda step: step["step"],
+)
+def test_any_first_step_keeps_dark_valid_pixels_black_and_the_order_of_greys(step: dict) -> None:
+    """Whatever its numbers, and for negative reflectance, where powers are not defined."""
+    check({"steps": [step]}, "recipe", "test")
+    greys = np.tile(every_dn(INT16)[1:], (3, 1))
+    got = colours(CompiledRecipe([step], SENTINEL, INT16), greys)[0].astype(int)
+    assert (got[greys[0] <= 0] == 0).all()
+    assert (np.diff(got) >= 0).all()
+    assert got[-1] > 0
+
+
 @pytest.mark.parametrize("band", ["red", "green", "blue"])
 def test_a_step_for_one_band_leaves_the_others(band: str) -> None:
     steps = [{"step": "gain", "factor": 1}, {"step": "gain", "factor": 2, "bands": [band]}]

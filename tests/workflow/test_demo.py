@@ -10,6 +10,7 @@ from webmap import canvas, header, images, metadata, pixel_centres
 
 from basemake.world import reflectance
 
+SEED = 41  # of config/sources/simulated.yaml
 TOP = 10  # the zoom whose pixels are nearest to 90 m at 43.5 degrees north
 ZONE_BORDER = 18.0  # degrees east: UTM zones 33 and 34
 
@@ -46,7 +47,7 @@ def published(rho: np.ndarray) -> np.ndarray:
 
 def error(rgba: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """The largest difference of a pixel's three colours from the world's, where both show."""
-    rho = reflectance(lon, lat, 1)
+    rho = reflectance(lon, lat, SEED)
     shown = (rgba[..., 3] == 255) & np.isfinite(rho).all(axis=0)
     expected = np.moveaxis(published(rho), 0, -1)
     return np.abs(rgba[..., :3] - expected).max(axis=-1)[shown]
@@ -77,7 +78,7 @@ def test_both_zones_are_in_place_to_a_fraction_of_a_pixel(top, zone):
 def test_no_line_at_tile_and_zone_borders(top):
     """No step between neighbours that the world does not have: a seam is a whole line of them."""
     rgba, lon, lat = top
-    rho = reflectance(lon, lat, 1)
+    rho = reflectance(lon, lat, SEED)
     wanted = np.moveaxis(published(rho), 0, -1)
     shown = (rgba[..., 3] == 255) & np.isfinite(rho).all(axis=0)
     difference = np.where(shown, (rgba[..., :3] - wanted).mean(axis=-1), np.nan)
@@ -94,7 +95,7 @@ def test_alpha_is_where_the_world_was_observed_inside_the_region(demo, top):
     rgba, lon, lat = top
     feature = json.loads(open(demo.config["regions"]["demo"]).read())
     region = shape(feature.get("geometry", feature))
-    seen = np.isfinite(reflectance(lon, lat, 1)).all(axis=0)
+    seen = np.isfinite(reflectance(lon, lat, SEED)).all(axis=0)
     step = 360 / 2**TOP / 256  # a pixel
     inner = shapely.contains_xy(region.buffer(-step), lon, lat)
     outer = shapely.contains_xy(region.buffer(step), lon, lat)

@@ -50,7 +50,7 @@ def test_projected_coordinates_are_named(build):
     square = [[[500000, 5e6], [510000, 5e6], [510000, 5.01e6], [500000, 5e6]]]
     region = {"type": "Polygon", "coordinates": square}
     (build.directory / "here.geojson").write_text(json.dumps(region))
-    assert "Projected or swapped" in one_line(build.run("manifest", check=False))
+    assert "swapped coordinates are the usual cause" in one_line(build.run("manifest", check=False))
 
 
 def test_a_region_without_tiles_says_what_was_searched(build, real_data):

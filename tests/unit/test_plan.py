@@ -1,0 +1,252 @@
+"""The plan of a pyramid: its zooms, and which metatiles are made of which tiles."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from osgeo import osr
+
+from basemake.errors import ConfigError
+from basemake.plan import (
+    Zooms,
+    mercator_grid,
+    metatile_name,
+    metatile_of,
+    plan_metatiles,
+    plan_zooms,
+)
+from basemake.webtiles import HALF_WORLD, WebTile, geometry_to_mercator, to_mercator
+
+OPTIONS = {"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_size": 256}
+MILAN = shapely.box(9, 45, 10, 46)
+
+
+def table(footprints: dict[str, Any], gsd: Any = 10) -> pd.DataFrame:
+    """The manifest's rows of tiles with these footprints (degrees)."""
+    rows = {"tile": list(footprints), "gsd": gsd, "geometry": list(footprints.values())}
+    return pd.DataFrame(rows).set_index("tile", drop=False)
+
+
+def shown_in(row: pd.Series) -> Any:
+    """What is shown of a metatile, in Mercator metres."""
+    if row["outline"] is None:
+        return shapely.box(*row["metatile"].bounds)
+    return shapely.from_wkt(row["outline"])
+
+
+# -- Zooms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latitude", "gsd", "changes", "zooms"),
+    [
+        (45, 10, {}, (0, 13, 9)),
+        (45, 10, {"tile_size": 512}, (0, 12, 9)),
+        (0, 10, {}, (0, 14, 10)),
+        (-45, 90, {}, (0, 10, 6)),
+        (45, 20_000, {}, (0, 2, 0)),
+        (45, 10, {"max_zoom": 11, "min_zoom": 11}, (11, 11, 7)),
+        (45, 10, {"max_zoom": 3}, (0, 3, 0)),
+        (45, 10, {"metatile_zoom": 8}, (0, 13, 8)),
+        (45, 10, {"metatile_zoom": 13}, (0, 13, 13)),
+        (45, 10, {"max_zoom": 0, "metatile_zoom": 0}, (0, 0, 0)),
+        (45, [30, 10], {}, (0, 13, 9)),
+        (45, [None, 10], {"max_zoom": 12}, (0, 12, 8)),
+    ],
+)
+def test_auto_zooms_follow_pixel_size_and_latitude(
+    latitude: float, gsd: Any, changes: dict, zooms: tuple
+) -> None:
+    region = shapely.box(9, latitude - 0.5, 10, latitude + 0.5)
+    tiles = table({"a": region, "b": region}, gsd)
+    assert plan_zooms({**OPTIONS, **changes}, region, tiles) == Zooms(*zooms)
+
+
+@pytest.mark.parametrize(
+    ("changes", "gsd", "said"),
+    [
+        ({"min_zoom": 14}, 10, "pyramid.min_zoom is 14; allowed: at most max_zoom, here 13."),
+        ({"metatile_zoom": 14}, 10, "pyramid.metatile_zoom is 14; allowed: at most max_zoom, here"),
+        ({"metatile_zoom": 7}, 10, "makes metatiles of 16384 pixels a side; allowed: at most 8192"),
+        ({"metatile_zoom": 7}, 10, "so at least zoom 8."),
+        ({"metatile_zoom": 7, "tile_size": 512}, 10, "so at least zoom 8."),
+        ({}, [10, None], "pyramid.max_zoom is auto, but the items do not say how large pixels"),
+    ],
+)
+def test_zooms_that_contradict_each_other_are_refused(changes: dict, gsd: Any, said: str) -> None:
+    tiles = table({"a": MILAN, "b": MILAN}, gsd)
+    with pytest.raises(ConfigError) as refusal:
+        plan_zooms({**OPTIONS, **changes}, MILAN, tiles)
+    assert said in str(refusal.value)
+    if (least := said.removeprefix("so at least zoom ").rstrip(".")).isdigit():
+        plan_zooms({**OPTIONS, **changes, "metatile_zoom": int(least)}, MILAN, tiles)
+
+
+# -- Metatiles ------------------------------------------------------------------------------------
+
+ZOOMS = Zooms(0, 13, 9)
+# Four quarters of a square of 2 degrees, given out of order
+QUARTERS = {
+    "d_se": shapely.box(10, 44, 11, 45),
+    "a_nw": shapely.box(9, 45, 10, 46),
+    "c_sw": shapely.box(9, 44, 10, 45),
+    "b_ne": shapely.box(10, 45, 11, 46),
+}
+# A region with an oblique edge, a hole, and metatiles wholly inside
+REGION = shapely.Polygon(
+    [(9.1, 44.2), (10.9, 44.1), (10.8, 45.9), (9.3, 45.7)],
+    [[(9.5, 44.5), (9.6, 44.5), (9.6, 44.6), (9.5, 44.5)]],
+)
+
+
+def test_metatiles_show_the_region_once_and_nothing_else() -> None:
+    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    region = geometry_to_mercator(REGION)
+    parts = [shown_in(row) for _, row in plan.iterrows()]
+    assert all(part.is_valid and part.area > 0 for part in parts)
+    for (_, row), part in zip(plan.iterrows(), parts, strict=True):
+        expected = shapely.box(*row["metatile"].bounds).intersection(region)
+        # Outlines are written to a centimetre.
+        assert part.symmetric_difference(expected).area < 0.02 * expected.length
+    assert sum(part.area for part in parts) == pytest.approx(region.area, rel=1e-6)
+
+
+def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:
+    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    region = geometry_to_mercator(REGION)
+    inside = [region.contains(shapely.box(*tile.bounds)) for tile in plan["metatile"]]
+    assert [outline is None for outline in plan["outline"]] == inside
+    assert 0 < sum(inside) < len(inside)
+
+
+def test_tiles_of_a_metatile_are_sorted_and_reach_it() -> None:
+    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    footprints = {name: geometry_to_mercator(box) for name, box in QUARTERS.items()}
+    for _, row in plan.iterrows():
+        away = {name: shown_in(row).distance(box) for name, box in footprints.items()}
+        assert row["tiles"] == sorted(row["tiles"])
+        assert set(row["tiles"]) >= {name for name in away if away[name] == 0}
+        # 1 km on the ground and what edges bend are at most 1.8 km in Mercator metres at 46 N.
+        assert all(away[name] < 1800 for name in row["tiles"])
+    assert {len(tiles) for tiles in plan["tiles"]} >= {1, 2, 4}
+
+
+def test_the_plan_is_in_order_and_does_not_depend_on_that_of_the_manifest() -> None:
+    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    shuffled = plan_metatiles(REGION, table(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
+    pd.testing.assert_frame_equal(plan, shuffled)
+    assert list(plan["metatile"]) == sorted(plan["metatile"])
+    assert [metatile_of(name) for name in plan.index] == list(plan["metatile"])
+
+
+def test_without_clip_the_tiles_are_shown_whole() -> None:
+    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=False)
+    assert plan["outline"].isna().all()
+    shown = shapely.union_all([shapely.box(*tile.bounds) for tile in plan["metatile"]])
+    square = geometry_to_mercator(shapely.box(9, 44, 11, 46))
+    assert shown.contains(square)
+    assert all(shapely.box(*tile.bounds).intersects(square) for tile in plan["metatile"])
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_tile_that_left_leaves_its_metatiles_and_those_that_it_had_alone(clip: bool) -> None:
+    before = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip)
+    rest = {name: box for name, box in QUARTERS.items() if name != "a_nw"}
+    after = plan_metatiles(REGION, table(rest), ZOOMS, clip)
+    alone = {name for name, tiles in before["tiles"].items() if tiles == ["a_nw"]}
+    assert alone
+    assert set(after.index) == set(before.index) - alone
+    for name, row in after.iterrows():
+        assert row["tiles"] == [tile for tile in before.at[name, "tiles"] if tile != "a_nw"]
+
+
+def test_a_part_of_the_region_without_tiles_has_no_metatiles() -> None:
+    region = shapely.MultiPolygon([MILAN, shapely.box(60, 10, 61, 11)])
+    plan = plan_metatiles(region, table({"milan": MILAN}), ZOOMS, clip=True)
+    west, _, east, _ = geometry_to_mercator(MILAN).bounds
+    assert all(tile.bounds[2] > west and tile.bounds[0] < east for tile in plan["metatile"])
+    assert list(plan.columns) == ["metatile", "tiles", "outline"]
+
+
+def test_a_region_across_the_antimeridian_has_metatiles_on_both_sides() -> None:
+    sides = [shapely.box(179, -18, 180, -16), shapely.box(-180, -18, -179, -16)]
+    tiles = table(
+        {
+            "60K": shapely.box(178.5, -18, 179.6, -16),
+            "01K": shapely.MultiPolygon(
+                [shapely.box(179.5, -18, 180, -16), shapely.box(-180, -18, -178.9, -16)]
+            ),
+        }
+    )
+    plan = plan_metatiles(shapely.MultiPolygon(sides), tiles, Zooms(0, 12, 8), clip=True)
+    assert {tile.x for tile in plan["metatile"]} == {0, 255}
+    for _, row in plan.iterrows():
+        # 179 E lies at x 255.3, the western footprint ends at 255.7 and the other begins there.
+        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["01K", "60K"])
+    assert sum(shown_in(row).area for _, row in plan.iterrows()) == pytest.approx(
+        geometry_to_mercator(shapely.MultiPolygon(sides)).area, rel=1e-6
+    )
+
+
+def test_metatile_names_read_back() -> None:
+    assert metatile_name(WebTile(9, 277, 180)) == "9_277_180"
+    assert metatile_of("9_277_180") == WebTile(9, 277, 180)
+
+
+# -- Tiles as they truly lie: squares in UTM, whose footprints have straight edges ----------------
+
+
+def utm_tile(northing: float) -> tuple[Any, np.ndarray]:
+    """The footprint by its corners (degrees) and the true edge (Mercator) of a tile in UTM 33."""
+    utm, wgs84 = osr.SpatialReference(), osr.SpatialReference()
+    utm.ImportFromEPSG(32633)
+    wgs84.ImportFromEPSG(4326)
+    wgs84.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    transformation = osr.CoordinateTransformation(utm, wgs84)
+    corners = [(500_000, northing), (600_080, northing)]
+    corners += [(x, y - 100_080) for x, y in corners[::-1]]
+    edge = np.array(shapely.segmentize(shapely.Polygon(corners), 500).exterior.coords)
+    edge = np.array(transformation.TransformPoints(edge))[:, :2]
+    footprint = shapely.Polygon(np.array(transformation.TransformPoints(corners))[:, :2])
+    return footprint, to_mercator(edge)
+
+
+@pytest.mark.parametrize("northing", [200_000, 5_100_000, 7_200_000, 8_800_000])
+def test_the_grid_of_a_mosaic_holds_its_tiles_at_any_latitude(northing: float) -> None:
+    footprint, edge = utm_tile(northing)
+    (west, south, east, north), pixel = mercator_grid(table({"a": footprint}), 13, 256)
+    assert pixel == pytest.approx(2 * HALF_WORLD / 2**13 / 256)
+    assert (edge > (west, south)).all()
+    assert (edge < (east, north)).all()
+    steps = (np.array([west, south, east, north]) + HALF_WORLD) / pixel
+    assert np.abs(steps - steps.round()).max() < 1e-6
+    # It is not much larger: 1 km and what edges bend, in Mercator metres of the footprint.
+    margin = 2 * (2800 / np.cos(np.radians(footprint.bounds[3])) + pixel)
+    assert east - west < np.ptp(edge[:, 0]) + margin
+    assert north - south < np.ptp(edge[:, 1]) + margin
+
+
+@pytest.mark.parametrize("northing", [200_000, 5_100_000, 7_200_000, 8_800_000])
+def test_a_metatile_has_each_tile_whose_pixels_lie_in_it(northing: float) -> None:
+    footprint, edge = utm_tile(northing)
+    everywhere = shapely.box(10, footprint.bounds[1] - 3, 22, footprint.bounds[3] + 3)
+    plan = plan_metatiles(everywhere, table({"a": footprint}), Zooms(0, 14, 11), clip=True)
+    inside = shapely.Polygon(edge)
+    west, south, east, north = inside.bounds
+    size = 2 * HALF_WORLD / 2**11
+    expected = {
+        WebTile(11, x, y)
+        for x in range(int((west + HALF_WORLD) / size), int((east + HALF_WORLD) / size) + 1)
+        for y in range(int((HALF_WORLD - north) / size), int((HALF_WORLD - south) / size) + 1)
+        if inside.intersects(shapely.box(*WebTile(11, x, y).bounds))
+    }
+    assert expected <= set(plan["metatile"])
+
+
+def test_the_grid_ends_with_the_world() -> None:
+    tiles = table({"01K": shapely.box(-180, -18, -179, -16), "60K": shapely.box(179, 80, 180, 85)})
+    (west, _, east, north), _ = mercator_grid(tiles, 10, 256)
+    assert (west, east) == (-HALF_WORLD, HALF_WORLD)
+    assert north <= HALF_WORLD
