@@ -105,8 +105,7 @@ def _is_item(feature: Any) -> bool:
 
 
 def _api_items(source: dict, quarter: str, regions: dict[str, Any]) -> list[dict]:
-    import requests  # late, as pystac and its client: a catalog needs none
-    from pystac import STACError
+    import requests  # late, as pystac_client: a catalog needs neither
     from pystac_client import Client
     from pystac_client.exceptions import APIError
 
@@ -118,8 +117,12 @@ def _api_items(source: dict, quarter: str, regions: dict[str, Any]) -> list[dict
             datetime=f"{start:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}",
             limit=100,
         )
-        items = [item.make_asset_hrefs_absolute().to_dict() for item in search.items()]
-    except (APIError, STACError, requests.RequestException) as error:
+        items = [
+            # Of an item without an address of its own, relative hrefs stay so and are refused.
+            (item.make_asset_hrefs_absolute() if item.get_self_href() else item).to_dict()
+            for item in search.items()
+        ]
+    except (APIError, requests.RequestException) as error:
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(f"the search at {source['url']} failed: {problem}") from None
     return items

@@ -54,7 +54,7 @@ def main() -> None:
         sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")
     try:
         listener = socket.create_server((HOST, arguments.port))
-    except ZeroDivisionError:
+    except (OSError, OverflowError):
         sys.exit(f"Port {arguments.port} is taken or not allowed: give another one with --port.")
     with listener:
         for page in pages:

@@ -1,4 +1,4 @@
-"""What tests share: the real data where it lies beside the checkout, and rasters built on demand."""
+"""What tests share: real data where it lies beside the checkout, and rasters built on demand."""
 
 from pathlib import Path
 

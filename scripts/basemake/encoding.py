@@ -30,7 +30,9 @@ def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
     rgba = np.ascontiguousarray(rgba)
     if quality == "lossless":
         return bytes(imagecodecs.webp_encode(rgba, level=50, lossless=True, method=1))
-    return bytes(imagecodecs.webp_encode(rgba, level=int(quality or 0), method=WEBP_METHOD))
+    return bytes(
+        imagecodecs.webp_encode(rgba, level=int(quality or 0), lossless=False, method=WEBP_METHOD)
+    )
 
 
 def _png(rgba: RGBA) -> bytes:

@@ -49,8 +49,7 @@ def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int) -> Floats:
 
 def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
     """Write reflectance into `out` (3, n) for n positions on the lattice."""
-    south, north = round(row.min()) - 1, round(row.max()) + 1
-    west, east = round(column.min()) - 1, round(column.max()) + 1
+    (south, north), (west, east) = _span(row), _span(column)
     if row.size > 1 and (north - south) * (east - west) > MAX_NODES:
         half = row.size // 2
         _fill(out[:, :half], row[:half], column[:half], seed)
@@ -64,6 +63,16 @@ def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
         values[:, :3] *= (1 + GRAIN_CONTRAST * grain)[:, None]
         values[values[:, 3] + GAP_RAGGEDNESS * grain < 0] = np.nan
         out[:, part] = values[:, :3].T
+
+
+def _nearest(position: Doubles) -> Doubles:
+    """The number of the nearest node; of two as near always the higher, whatever is counted from."""
+    return np.floor(position + 0.5)
+
+
+def _span(position: Doubles) -> tuple[int, int]:
+    """First and last node that the spline takes at any of the positions."""
+    return int(_nearest(position.min())) - 1, int(_nearest(position.max())) + 1
 
 
 def _nodes(south: int, north: int, west: int, east: int, seed: int) -> Floats:
@@ -81,7 +90,7 @@ def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:
     """(n, 4): the B-spline over `nodes` at n positions, counted from the first node."""
     rows, columns, _ = nodes.shape
     flat = nodes.reshape(rows * columns, -1)
-    i, j = np.rint(row).astype(np.int32), np.rint(column).astype(np.int32)
+    i, j = _nearest(row).astype(np.int32), _nearest(column).astype(np.int32)
     nearest = i * columns + j
     values = np.zeros((row.size, flat.shape[1]), np.float32)
     for di, wi in zip((-1, 0, 1), _spline((row - i).astype(np.float32)), strict=True):

@@ -67,9 +67,7 @@ def lch_saturated(rgb: Floats, factor: float) -> Floats:
     chroma, hue = np.hypot(a_star, b_star) * factor, np.arctan2(b_star, a_star)
     fy = (lightness + 16) / 116
     fx, fz = fy + chroma * np.cos(hue) / 500, fy - chroma * np.sin(hue) / 200
-    x, y, z = (
-        np.where(f > delta, f**3, 3 * delta**2 * (f - 4 / 29)) for f in (fx, fy, fz)
-    )
+    x, y, z = (np.where(f > delta, f**3, 3 * delta**2 * (f - 4 / 29)) for f in (fx, fy, fz))
     x, z = x * 0.95047, z * 1.08883
     linear = clip01(
         np.stack(
@@ -144,7 +142,8 @@ def test_every_dn_is_the_formula_in_grey_and_in_each_band(name: str, varying: st
         *(
             ((grey,) * 3, (level,) * 3)
             for grey, level in zip(
-                (0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1), (0, 48, 93, 135, 179, 201, 224, 244),
+                (0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1),
+                (0, 48, 93, 135, 179, 201, 224, 244),
                 strict=True,
             )
         ),

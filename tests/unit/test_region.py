@@ -1,5 +1,6 @@
 """Regions: every GeoJSON that holds a polygon, and the sentence that each other file gets."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -168,7 +169,7 @@ def test_what_can_be_mended_is(read: Read, ring: list) -> None:
     region = read(polygon(ring))
     assert region.is_valid
     assert region.geom_type in ("Polygon", "MultiPolygon")
-    drawn = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False))) / 2
+    drawn = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in itertools.pairwise(ring))) / 2
     assert region.area == pytest.approx(drawn, rel=1e-3)
 
 

@@ -16,7 +16,16 @@ CONTENT = bytes(range(256)) * 40
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, SERVE, *arguments]
-    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+
+
+def fail(*arguments: str | Path) -> str:
+    """What a server that ends at once with status 1 says: one sentence."""
+    command = [sys.executable, SERVE, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=5)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
+    return ended.stderr
 
 
 @pytest.fixture
@@ -79,30 +88,26 @@ def test_nothing_outside_the_folder_is_served(results: Path, address: str) -> No
     assert status == 404
 
 
-def test_it_prints_each_address_and_ctrl_c_ends_it(results: Path) -> None:
+def test_it_prints_each_address_and_nothing_more_until_ctrl_c(results: Path) -> None:
     with start(results, "--port", "0") as server:
         assert server.stdout is not None
-        pages = [server.stdout.readline().strip() for _ in range(2)]
-        assert [page.split("/preview/")[1] for page in pages] == ["a.html", "b%20c.html"]
-        assert requests.get(pages[1], timeout=5).content == CONTENT
-        server.send_signal(signal.SIGINT)
-        _, errors = server.communicate(timeout=5)
+        try:
+            pages = [server.stdout.readline().strip() for _ in range(2)]
+            assert [page.split("/preview/")[1] for page in pages] == ["a.html", "b%20c.html"]
+            assert requests.get(pages[1], timeout=5).content == CONTENT
+            server.send_signal(signal.SIGINT)
+            _, errors = server.communicate(timeout=5)
+        finally:
+            server.kill()
         assert (server.returncode, errors) == (0, "")
 
 
 def test_without_a_preview_it_says_what_to_run(tmp_path: Path) -> None:
-    with start(tmp_path) as server:
-        _, errors = server.communicate(timeout=5)
-    assert server.returncode == 1
-    assert errors.count("\n") == 1
-    assert "make demo" in errors
+    assert "make demo" in fail(tmp_path)
 
 
-def test_a_taken_port_is_named(results: Path) -> None:
+def test_a_port_that_cannot_be_had_is_named(results: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        with start(results, "--port", port) as server:
-            _, errors = server.communicate(timeout=5)
-    assert server.returncode == 1
-    assert errors.count("\n") == 1
-    assert port in errors
+        assert port in fail(results, "--port", port)
+    assert "99999" in fail(results, "--port", "99999")

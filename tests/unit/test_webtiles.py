@@ -40,7 +40,12 @@ def test_children_tile_their_parent_without_gap_or_overlap(tile: WebTile) -> Non
     north_west, north_east, south_west, south_east = (child.bounds for child in tile.children)
     west, south, east, north = tile.bounds
     assert all(child.parent == tile for child in tile.children)
-    assert (north_west[0], north_west[3], south_east[1], south_east[2]) == (west, north, south, east)
+    assert (north_west[0], north_west[3], south_east[1], south_east[2]) == (
+        west,
+        north,
+        south,
+        east,
+    )
     assert north_west[2] == north_east[0] == south_west[2] == south_east[0]
     assert north_west[1] == south_west[3] == north_east[1] == south_east[3]
     assert (south_west[0], south_west[1], north_east[2]) == (west, south, east)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from basemake.noise import Floats
 from basemake.recipe import highlight_compression, offset_gamma, saturation, srgb
-from basemake.world import reflectance
+from basemake.world import LAT_STEP, reflectance
 
 DEMO = Path(__file__).resolve().parents[2] / "config" / "regions" / "demo.geojson"
 SEED = 41
@@ -160,3 +160,10 @@ def test_the_region_file_is_one_polygon_wound_as_rfc_7946_says() -> None:
     (ring,) = feature["geometry"]["coordinates"]
     assert shapely.LinearRing(ring).is_ccw
     assert len(ring) > 12
+
+
+def test_points_halfway_between_nodes_are_like_any_other() -> None:
+    halfway = (np.arange(24000, 24009) + 0.5) * LAT_STEP
+    for first in range(4):  # windows that begin at odd and at even nodes
+        lat = halfway[first : first + 5]
+        assert np.isfinite(reflectance(18.3 + 0 * lat, lat, 41)).any()

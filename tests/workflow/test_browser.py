@@ -204,16 +204,19 @@ def served(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("tile_size", "zoom"), [(256, 3), (512, 4), (256, 6)], ids=["256 px", "512 px", "overzoom"]
+    ("tile_size", "zoom", "z"),
+    [(256, 3, 4), (512, 3, 3), (256, 6, 4)],
+    ids=["256 px", "512 px", "overzoom"],
 )
 def test_web_tiles_are_where_they_belong(
-    tab: Tab, tmp_path: Path, tile_size: int, zoom: int
+    tab: Tab, tmp_path: Path, tile_size: int, zoom: int, z: int
 ) -> None:
-    """Four web tiles of the top zoom meet at 0 N 0 E."""
+    """Four web tiles of each zoom `z` meet at 0 N 0 E; the map counts zooms in tiles of 512 px."""
+    half = 2**z // 2
     with served(write_results(tmp_path, tile_size)) as address:
         tab.open(f"{address}#{zoom}/0/0")
         quadrants = [(-120, -100), (120, -100), (-120, 100), (120, 100)]
-        expected = [colour(4, x, y) for y in (7, 8) for x in (7, 8)]
+        expected = [colour(z, x, y) for y in (half - 1, half) for x in (half - 1, half)]
         eventually(lambda: tab.colours(*quadrants), expected)
 
 

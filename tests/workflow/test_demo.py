@@ -1,11 +1,15 @@
 """The demo, built by real snakemake runs: its pixels are held against the world they come from."""
 
+import itertools
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from osgeo import gdal
+from shapely.geometry import shape
 from webmap import canvas, header, images, metadata, pixel_centres
 
 from basemake.world import reflectance
@@ -54,12 +58,11 @@ def error(rgba: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
 
 
 def test_every_pixel_of_the_top_zoom_is_the_worlds_colour(top):
-    # Pixels of 90 m, interpolated to 106 m: the median land pixel is off by rounding alone, and
-    # one in a hundred lies on an edge sharper than a pixel.
+    # Pixels of 90 m, interpolated to 110 m: most are off by rounding alone, and one in a thousand
+    # lies on an edge sharper than a pixel.
     difference = error(*top)
     assert difference.size > 500_000
-    assert np.median(difference) <= 1.5
-    assert np.percentile(difference, 95) <= 8
+    assert (np.percentile(difference, [50, 95, 99.9]) <= [1, 2.5, 8]).all()
 
 
 @pytest.mark.parametrize("zone", [33, 34])
@@ -89,22 +92,18 @@ def test_no_line_at_tile_and_zone_borders(top):
 
 
 def test_alpha_is_where_the_world_was_observed_inside_the_region(demo, top):
-    import shapely
-    from shapely.geometry import shape
-
     rgba, lon, lat = top
-    feature = json.loads(open(demo.config["regions"]["demo"]).read())
-    region = shape(feature.get("geometry", feature))
+    document = json.loads(Path(demo.config["regions"]["demo"]).read_text())
+    region = shape(document["features"][0]["geometry"])
     seen = np.isfinite(reflectance(lon, lat, SEED)).all(axis=0)
     step = 360 / 2**TOP / 256  # a pixel
     inner = shapely.contains_xy(region.buffer(-step), lon, lat)
     outer = shapely.contains_xy(region.buffer(step), lon, lat)
     assert not rgba[~outer].any(), "pixels outside the region"
-    # Validity is sampled at 90 m: only pixels within one of a nodata edge may differ.
+    # Validity is sampled at 90 m: pixels within two of a nodata edge may differ.
     from_edge = np.ones_like(seen)
-    for axis in (0, 1):
-        for step_by in (1, -1):
-            from_edge &= np.roll(seen, step_by, axis) == seen
+    for shift in itertools.product(range(-2, 3), repeat=2):
+        from_edge &= np.roll(seen, shift, (0, 1)) == seen
     sure = inner & from_edge
     assert (rgba[..., 3] == 255)[sure & seen].all(), "a hole in the map"
     assert not rgba[sure & ~seen].any(), "pixels that were never observed"

@@ -1,0 +1,181 @@
+"""The manifest: written only when it changes, and read only where it answers the request."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+
+from basemake.errors import ManifestError
+from basemake.manifest import describe_request, quarter_span, read_manifest, write_manifest
+
+SOURCE = {
+    "type": "catalog",
+    "title": "Any",
+    "items": "items.json",
+    "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+    "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
+    "attribution": "Somebody",
+    "hosts": [],
+}
+REGIONS = {"alps": shapely.box(9, 45, 10, 46), "coast": shapely.box(12, 44, 13, 45)}
+
+
+def feature(tile: str, **properties: Any) -> dict:
+    band = {"href": f"{tile}/B04.tif", "size": 5, "checksum": None}
+    return {
+        "type": "Feature",
+        "id": tile,
+        "properties": {
+            "tile": tile,
+            "item": f"Sentinel-2_mosaic_2025_Q3_{tile}",
+            "epsg": 32633,
+            "gsd": 10,
+            "updated": "2025-10-15T00:00:00Z",
+            "regions": ["alps"],
+            "bands": {"B04": band},
+            **properties,
+        },
+        "geometry": shapely.geometry.mapping(shapely.box(9, 45, 10, 46)),
+    }
+
+
+def request(**changes: Any) -> dict:
+    source = {**SOURCE, **changes.get("source", {})}
+    return describe_request(
+        source, changes.get("quarter", "2025Q3"), changes.get("regions", REGIONS)
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "results" / "manifest.geojson"
+    assert write_manifest(path, request(), [feature("33TWM_0_0"), feature("33TWL_0_0")])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("quarter", "start", "end"),
+    [
+        ("2025Q1", (2025, 1), (2025, 4)),
+        ("2025Q2", (2025, 4), (2025, 7)),
+        ("2025Q3", (2025, 7), (2025, 10)),
+        ("2025Q4", (2025, 10), (2026, 1)),
+    ],
+)
+def test_a_quarter_ends_where_the_next_begins(quarter: str, start: tuple, end: tuple) -> None:
+    expected = tuple(datetime(*month, 1, tzinfo=UTC) for month in (start, end))
+    assert quarter_span(quarter) == expected
+
+
+def test_it_is_geojson_sorted_by_tile_a_line_each(path: Path) -> None:
+    document = json.loads(path.read_text())
+    assert document["type"] == "FeatureCollection"
+    assert [feature["id"] for feature in document["features"]] == ["33TWL_0_0", "33TWM_0_0"]
+    assert document["features"][1] == json.loads(json.dumps(feature("33TWM_0_0")))
+    assert [line[:30] for line in path.read_text().splitlines() if '"33TW' in line] == [
+        '{"type": "Feature", "id": "33T'
+    ] * 2
+
+
+def test_the_same_answer_leaves_the_file_as_it_is(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+    before = path.read_bytes()
+    assert not write_manifest(path, request(), [feature("33TWL_0_0"), feature("33TWM_0_0")])
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, 1)
+    assert write_manifest(path, request(), [feature("33TWL_0_0")])
+    assert path.stat().st_mtime_ns > 1
+    assert [file.name for file in path.parent.iterdir()] == ["manifest.geojson"]
+
+
+def test_it_reads_as_a_table_sorted_by_tile(path: Path) -> None:
+    table = read_manifest(path, request())
+    assert list(table.index) == list(table["tile"]) == ["33TWL_0_0", "33TWM_0_0"]
+    row = table.loc["33TWM_0_0"]
+    assert row["item"] == "Sentinel-2_mosaic_2025_Q3_33TWM_0_0"
+    assert row["bands"] == {"B04": {"href": "33TWM_0_0/B04.tif", "size": 5, "checksum": None}}
+    assert row["regions"] == ["alps"]
+    assert row["geometry"].equals(shapely.box(9, 45, 10, 46))
+
+
+def test_what_is_not_known_reads_as_none_beside_what_is(path: Path) -> None:
+    """Not as NaN, which is unequal to itself and would make jobs stale at every run."""
+    features = [feature("a", updated=None, gsd=None), feature("b")]
+    write_manifest(path, request(), features)
+    table = read_manifest(path, request())
+    assert table["updated"].tolist() == [None, "2025-10-15T00:00:00Z"]
+    assert table["gsd"].tolist() == [None, 10]
+    assert table["gsd"].isna().tolist() == [True, False]
+    assert isinstance(table.at["b", "epsg"], int)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"quarter": "2025Q2"}, "the quarter has (from 2025Q3 to 2025Q2) changed"),
+        ({"source": {"items": "other.json"}}, "the source has changed"),
+        ({"source": {"hosts": ["x.org"]}}, "the source has changed"),
+        ({"source": {"bands": {**SOURCE["bands"], "red": "B05"}}}, "the source has changed"),
+        ({"regions": {**REGIONS, "isle": shapely.box(1, 1, 2, 2)}}, "the regions have (isle) chan"),
+        ({"regions": {"alps": REGIONS["alps"]}}, "the regions have (coast) changed"),
+        (
+            {"regions": {name: box.buffer(0.1) for name, box in REGIONS.items()}},
+            "the regions have (alps, coast) changed",
+        ),
+    ],
+)
+def test_another_request_is_named_with_the_command_that_helps(
+    path: Path, change: dict, said: str
+) -> None:
+    with pytest.raises(ManifestError) as refusal:
+        read_manifest(path, request(**change))
+    text = str(refusal.value)
+    assert said in text
+    assert text.endswith("manifest.geojson was written: run `snakemake manifest` to search again.")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": {"dn": {"scale": 1.0, "offset": 0.0, "nodata": None}}},
+        {"source": {"attribution": "Somebody else", "title": "Another"}},
+        {"source": dict(reversed(SOURCE.items()))},
+        {"regions": dict(reversed(REGIONS.items()))},
+        {"regions": {**REGIONS, "alps": shapely.box(9, 45, 10, 46, ccw=False)}},
+    ],
+    ids=["dn", "words", "order-of-keys", "order-of-regions", "winding"],
+)
+def test_what_does_not_change_the_answer_is_the_same_request(path: Path, change: dict) -> None:
+    assert request(**change) == request()
+    assert len(read_manifest(path, request(**change))) == 2
+
+
+def test_a_missing_manifest_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"^there is no .*: run `snakemake manifest` first"):
+        read_manifest(tmp_path / "manifest.geojson", request())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda document: "",
+        lambda document: json.dumps(document)[:-20],
+        lambda document: "[]",
+        lambda document: json.dumps({**document, "request": None}),
+        lambda document: json.dumps({**document, "request": {"quarter": "2025Q3"}}),
+        lambda document: json.dumps({**document, "features": [{"id": "a", "properties": {}}]}),
+        lambda document: json.dumps(
+            {**document, "features": [{**document["features"][0], "geometry": None}]}
+        ),
+        lambda document: json.dumps({**document, "features": []}),
+        lambda document: json.dumps({"type": "FeatureCollection", "features": []}),
+    ],
+)
+def test_what_is_not_a_manifest_is_refused(path: Path, change: Any) -> None:
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):
+        read_manifest(path, request())

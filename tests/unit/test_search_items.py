@@ -1,0 +1,498 @@
+"""Searches of catalogs: which items are chosen, what the manifest says of them, what is refused.
+
+The catalogs are built here, or are the genuine records of real_data.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapely
+from shapely.geometry import mapping
+
+from basemake.config import check, read_source
+from basemake.errors import BandError, ManifestError
+from basemake.hrefs import allowed_hosts, check_url, local_path
+from basemake.manifest import describe_request, read_manifest
+from search_items import search_items
+
+REGIONS = {"here": shapely.box(9.2, 45.2, 9.8, 45.8)}
+
+
+def source(**changes: Any) -> dict:
+    document = {
+        "type": "catalog",
+        "items": "items.json",
+        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+        "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
+        "attribution": "Somebody",
+        **changes,
+    }
+    return check(document, "source", "test")
+
+
+def item(tile: str = "32TNR_0_0", box: tuple = (9, 45, 10, 46), **properties: Any) -> dict:
+    """An item of 2025Q3 whose bands are files beside the catalog."""
+    return {
+        "type": "Feature",
+        "id": f"Sentinel-2_mosaic_2025_Q3_{tile}",
+        "properties": {
+            "start_datetime": "2025-07-01T00:00:00Z",
+            "updated": "2025-10-15T12:00:00.000Z",
+            "gsd": 10,
+            "proj:code": "EPSG:32632",
+            **properties,
+        },
+        "geometry": mapping(shapely.box(*box)),
+        "assets": {band: {"href": f"./bands/{band}.tif"} for band in ("B02", "B03", "B04")},
+    }
+
+
+class Search:
+    """Searches catalogs of items, and keeps the table that the last search gave."""
+
+    table = ""
+
+    def __call__(
+        self,
+        items: Any,
+        regions: dict[str, Any] | None = None,
+        quarter: str = "2025Q3",
+        **changes: Any,
+    ) -> dict[str, dict]:
+        """Return tile -> properties, as written."""
+        collection = {"type": "FeatureCollection", "features": items}
+        text = items if isinstance(items, str) else json.dumps(collection)
+        Path("items.json").write_text(text)
+        path = Path("manifest.geojson")
+        self.table = search_items(source(**changes), quarter, regions or REGIONS, path)
+        features = json.loads(path.read_text())["features"]
+        return {feature["id"]: feature["properties"] for feature in features}
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Search:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bands").mkdir()
+    for band in ("B02", "B03", "B04"):
+        (tmp_path / "bands" / f"{band}.tif").write_bytes(b"1234567")
+    return Search()
+
+
+def refused(search: Search, catalog: Any, **changes: Any) -> str:
+    """Return the one sentence that refuses a catalog."""
+    with pytest.raises(ManifestError) as refusal:
+        search(catalog, **changes)
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert not re.search(r"\. [A-Z]", text), text
+    assert refusal.value.__suppress_context__ or refusal.value.__context__ is None
+    assert not Path("manifest.geojson").exists()
+    return text
+
+
+# -- Which items are chosen -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quarter", "begin", "chosen"),
+    [
+        ("2025Q3", "2025-07-01T00:00:00Z", True),
+        ("2025Q3", "2025-09-30T23:59:59.999Z", True),
+        ("2025Q3", "2025-10-01T00:00:00Z", False),
+        ("2025Q3", "2025-06-30T23:59:59Z", False),
+        ("2025Q3", "2025-07-01T01:00:00+02:00", False),
+        ("2025Q3", "2025-07-01", True),
+        ("2025Q4", "2025-12-31T23:59:59Z", True),
+        ("2025Q4", "2026-01-01T00:00:00Z", False),
+        ("2024Q4", "2025-10-01T00:00:00Z", False),
+    ],
+)
+@pytest.mark.parametrize("member", ["start_datetime", "datetime"])
+def test_items_that_begin_in_the_quarter(
+    search: Search, quarter: str, begin: str, chosen: bool, member: str
+) -> None:
+    times = {"start_datetime": None, "datetime": None, member: begin}
+    inside = item("32TNR_0_0", start_datetime=f"{quarter[:4]}-{3 * int(quarter[5]):02}-15")
+    found = search([inside, item("32TNS_0_0", **times)], quarter=quarter)
+    assert set(found) == {"32TNR_0_0"} | ({"32TNS_0_0"} if chosen else set())
+
+
+def test_of_two_items_of_a_tile_the_newest_is_taken(search: Search) -> None:
+    old = item(updated="2025-10-15T12:00:00Z")
+    new = {**item(updated="2025-10-15T13:30:00+01:00"), "id": "32TNR_0_0"}
+    for items in ([old, new], [new, old]):
+        assert search(items)["32TNR_0_0"]["item"] == "32TNR_0_0"
+    new["properties"]["updated"] = "2025-10-15T12:30:00+01:00"
+    assert search([old, new])["32TNR_0_0"]["item"] == old["id"]
+    del old["properties"]["updated"]
+    assert search([old, new])["32TNR_0_0"]["item"] == "32TNR_0_0"
+
+
+def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -> None:
+    regions = {"west": shapely.box(8.5, 45, 9, 46), "both": shapely.box(9.5, 45.5, 10.5, 45.6)}
+    items = [
+        item("touches_at_an_edge", (8, 45, 8.5, 46)),
+        item("touches_at_a_corner", (10.5, 45.6, 11, 46)),
+        item("east", (10, 45, 11, 46)),
+        item("middle", (8.999, 45, 10, 46)),
+        item("far", (20, 45, 21, 46)),
+    ]
+    found = search(items, regions)
+    assert {tile: row["regions"] for tile, row in found.items()} == {
+        "east": ["both"],
+        "middle": ["both", "west"],
+    }
+
+
+def test_a_region_across_the_antimeridian_gets_tiles_of_both_sides(search: Search) -> None:
+    split = shapely.MultiPolygon(
+        [shapely.box(179.5, -18, 180, -17), shapely.box(-180, -18, -179.2, -17)]
+    )
+    across = item("01KAB_0_0")
+    across["geometry"] = mapping(split)
+    items = [
+        across,
+        item("60KYF_0_0", (178.6, -18, 179.6, -17)),
+        item("30KAA_0_0", (-3, -18, 3, -17)),
+    ]
+    region = shapely.MultiPolygon([shapely.box(179, -17.9, 180, -17.1),
+                                   shapely.box(-180, -17.9, -179.5, -17.1)])  # fmt: skip
+    assert set(search(items, {"fiji": region})) == {"01KAB_0_0", "60KYF_0_0"}
+
+
+def test_the_table_counts_tiles_files_and_bytes_of_each_region(search: Search) -> None:
+    regions = {"north": shapely.box(9, 46, 10, 47), "both": shapely.box(9, 45.5, 10, 46.5)}
+    sized = item("b", (9, 46, 10, 47))
+    for asset in sized["assets"].values():
+        asset["file:size"] = 150_000_000
+    search([item("a"), sized], regions)
+    lines = [line.split() for line in search.table.splitlines()]
+    assert lines[1] == ["both", "2", "6", "450.0", "MB", "0.0%"]
+    assert lines[2] == ["north", "1", "3", "450.0", "MB", "0.0%"]
+    assert lines[3][:3] == ["all", "2", "6"]
+
+
+def test_the_share_without_tiles_is_of_the_area_on_the_sphere(search: Search) -> None:
+    """Of 0 to 60 degrees, 0 to 30 are sin 30 / sin 60 of the area."""
+    search([item("a", (0, 0, 40, 30))], {"tall": shapely.box(10, 0, 20, 60)})
+    assert search.table.splitlines()[1].endswith(" 42.3%")
+    search([item("a", (0, 0, 15, 60))], {"tall": shapely.box(10, 0, 20, 60)})
+    assert search.table.splitlines()[1].endswith(" 50.0%")
+
+
+# -- What the manifest says -----------------------------------------------------------------------
+
+
+def test_the_manifest_is_the_same_whatever_the_order_and_is_not_written_twice(
+    search: Search,
+) -> None:
+    items = [item("b"), item("a"), item("c", (9.5, 45, 10.5, 46))]
+    search(items)
+    assert "written" in search.table
+    path = Path("manifest.geojson")
+    before = path.read_bytes()
+    os.utime(path, ns=(1, 1))
+    search(items[::-1])
+    assert "unchanged" in search.table
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, 1)
+    table = read_manifest(path, describe_request(source(), "2025Q3", REGIONS))
+    assert list(table.index) == ["a", "b", "c"]
+
+
+def test_bands_are_files_relative_to_the_working_directory(search: Search) -> None:
+    given = item()
+    given["assets"]["B04"].update({"file:size": 9, "file:checksum": "1220ab"})
+    given["assets"]["B03"]["href"] = Path("bands/B03.tif").resolve().as_uri()
+    given["assets"]["B08"] = {"href": "s3://not/asked/for.tif"}
+    assert search([given])["32TNR_0_0"]["bands"] == {
+        "B04": {"href": "bands/B04.tif", "size": 9, "checksum": "1220ab"},
+        "B03": {"href": "bands/B03.tif", "size": 7, "checksum": None},
+        "B02": {"href": "bands/B02.tif", "size": 7, "checksum": None},
+    }
+
+
+@pytest.mark.parametrize("level", ["item", "asset"])
+@pytest.mark.parametrize(
+    "crs",
+    [
+        {"proj:code": "EPSG:32632"},
+        {"proj:epsg": 32632},
+        {"proj:code": None, "proj:epsg": 32632},
+    ],
+)
+def test_the_crs_is_found_wherever_items_say_it(search: Search, level: str, crs: dict) -> None:
+    given = item()
+    del given["properties"]["proj:code"]
+    (given["properties"] if level == "item" else given["assets"]["B04"]).update(crs)
+    assert search([given])["32TNR_0_0"]["epsg"] == 32632
+
+
+@pytest.mark.parametrize(
+    ("asset", "properties", "gsd"),
+    [
+        ({}, {"gsd": 10}, 10),
+        ({"gsd": 20}, {"gsd": 10}, 20),
+        ({"proj:transform": [30, 0, 1, 0, -30, 2], "gsd": 20}, {}, 30),
+        ({"gsd": 20}, {"proj:transform": [30, 0, 1, 0, -30, 2]}, 30),
+        ({}, {"gsd": None}, None),
+        ({}, {"gsd": "10 m"}, None),
+        ({}, {"gsd": 0}, None),
+    ],
+)
+def test_the_pixel_size_is_found_wherever_items_say_it(
+    search: Search, asset: dict, properties: dict, gsd: Any
+) -> None:
+    given = item(**properties)
+    given["assets"]["B04"].update(asset)
+    assert search([given])["32TNR_0_0"]["gsd"] == gsd
+
+
+def test_the_source_says_which_assets_and_how_ids_name_tiles(search: Search) -> None:
+    given = item()
+    given["id"] = "LC08_L2SP_193029"
+    given["assets"] = {name: {"href": "bands/B02.tif"} for name in ("red", "green", "blue")}
+    found = search(
+        [given],
+        bands={"red": "red", "green": "green", "blue": "blue"},
+        id_pattern="LC08_L2SP_(?P<tile>[0-9]{6})",
+    )
+    assert list(found) == ["193029"]
+    assert list(found["193029"]["bands"]) == ["red", "green", "blue"]
+
+
+# -- What is refused ------------------------------------------------------------------------------
+
+
+def changed(key: str, value: Any) -> dict:
+    """Return an item in which `key`, a path with slashes, is `value`, or gone if that is `...`."""
+    given = item()
+    place: Any = given
+    *parents, last = key.split("/")
+    for parent in parents:
+        place = place[parent]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return given
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("id", "../32TNR", "item '../32TNR' does not match the source's id_pattern '^(?:"),
+        ("id", "32TNR_0_0\n", r"item '32TNR_0_0\n' does not match the source's id_pattern"),
+        ("id", "", "item '' does not match"),
+        ("id", None, "feature 2 of the source's items items.json is not a STAC item: it needs id"),
+        ("properties", None, "feature 2 of the source's items items.json is not a STAC item"),
+        ("assets", ..., "feature 2 of the source's items items.json is not a STAC item"),
+        ("assets/B03", "B03.tif", "feature 2 of the source's items items.json is not a STAC item"),
+        ("assets/B03/href", ..., "properties, and assets that have an href"),
+        ("assets/B03", ..., "has no asset 'B03'; it has: B02, B04; check the source's bands"),
+        ("assets", {}, "has no asset 'B04'; it has: none; check the source's bands"),
+        ("properties/proj:code", ..., "has no CRS: neither proj:code (such as EPSG:32633) nor"),
+        ("properties/proj:code", "IAU:1", "has no CRS"),
+        ("properties/start_datetime", "July", "has the time 'July'; allowed: such as 2025-07-01T"),
+        ("properties/start_datetime", 2025, "has the time 2025; allowed"),
+        ("properties/start_datetime", ..., "has the time None; allowed"),
+        ("geometry", None, "has a geometry that is not a polygon of finite coordinates"),
+        ("geometry", {"type": "Point", "coordinates": [9, 45]}, "has a geometry that is not a pol"),
+        ("geometry", {"type": "Polygon", "coordinates": [[[9, 45], [1]]]}, "has a geometry that"),
+        ("geometry", {"type": "Polygon", "coordinates": []}, "has a geometry that is not a polyg"),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9, 45], [float("inf"), 45], [9, 46], [9, 45]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
+        ("assets/B02/href", "../B02.tif", "asset 'B02': ../B02.tif is outside .; a catalog's fil"),
+        ("assets/B02/href", "/etc/hostname", "asset 'B02': /etc/hostname is outside ."),
+        ("assets/B02/href", "file:///etc/hostname", "is outside .; a catalog's files must lie"),
+        ("assets/B02/href", "bands/gone.tif", "gone.tif does not exist; check the catalog"),
+        ("assets/B02/href", "bands", "bands does not exist; check the catalog"),
+        ("assets/B02/href", "/vsicurl/http://x.org/B02.tif", "is outside ."),
+        ("assets/B02/href", "s3://eodata/B02.tif", "has the scheme 's3'; allowed: file, http, htt"),
+        ("assets/B02/href", "http://x.org/B02.tif", "is at the host 'x.org'; allowed by the sourc"),
+        ("assets/B02/href", "http://[x/B02.tif", "asset 'B02': 'http://[x/B02.tif' is not an href"),
+        ("assets/B02/href", "bands\0", "is not an href"),
+        ("assets/B02/file:size", "7", "asset 'B02': file:size is '7'; allowed: bytes"),
+        ("assets/B02/file:size", -1, "file:size is -1; allowed: bytes"),
+    ],
+)
+def test_an_item_that_is_not_as_the_source_says_is_named(
+    search: Search, key: str, value: Any, said: str
+) -> None:
+    given = changed(key, value)
+    text = refused(search, [item("32TNS_0_0"), given])
+    assert said in text
+    if not text.startswith("feature 2"):
+        assert text.startswith(f"item {given['id']!r}")
+
+
+def test_of_two_items_a_bad_time_of_update_is_named(search: Search) -> None:
+    twin = {**item(updated="lately"), "id": "32TNR_0_0"}
+    assert "item '32TNR_0_0' has the time 'lately'" in refused(search, [item(), twin])
+
+
+def test_a_symbolic_link_out_of_the_folder_is_not_followed(search: Search, tmp_path: Path) -> None:
+    outside = tmp_path.parent / f"{tmp_path.name}_outside.tif"
+    outside.write_bytes(b"secret")
+    Path("bands/link.tif").symlink_to(outside)
+    text = refused(search, [changed("assets/B02/href", "bands/link.tif")])
+    assert "bands/link.tif is outside ." in text
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"features": 5}', '{"features": null}'])
+def test_what_is_no_catalog_is_named(search: Search, text: str) -> None:
+    said = refused(search, text)
+    assert said == "the source's items items.json are not an ItemCollection (GeoJSON)."
+
+
+def test_a_missing_catalog_is_named(search: Search) -> None:
+    gone = source(items="gone/items.json")
+    with pytest.raises(ManifestError) as refusal:
+        search_items(gone, "2025Q3", REGIONS, Path("manifest.geojson"))
+    said = "the source's items gone/items.json cannot be read: No such file or directory."
+    assert str(refusal.value) == said
+
+
+def test_a_region_without_tiles_is_told_what_was_searched(search: Search) -> None:
+    regions = {**REGIONS, "sea": shapely.box(-30.5, 10, -30, 11)}
+    items = [item(), item("later", start_datetime="2025-10-01T00:00:00Z")]
+    text = refused(search, items, regions=regions)
+    assert "no tile covers region 'sea'" in text
+    assert "(longitude -30.500 to -30.000, latitude 10.000 to 11.000) in 2025Q3" in text
+    assert "searched items.json, 2 items, 1 of them tiles of that quarter" in text
+    regions = {"sea": shapely.box(10, 45, 11, 46)}  # touches the item
+    assert "no tile covers region 'sea'" in refused(search, [item()], regions=regions)
+
+
+# -- Web addresses --------------------------------------------------------------------------------
+
+
+def test_a_catalog_of_web_addresses_needs_their_hosts(search: Search) -> None:
+    given = item()
+    for band, asset in given["assets"].items():
+        asset["href"] = f"https://data.x.org:8443/{band}.tif?sig=1"
+    assert "'data.x.org:8443'; allowed by the source: none; if" in refused(search, [given])
+    assert "allowed by the source: y.org; if" in refused(search, [given], hosts=["y.org"])
+    for host in ("data.x.org", "data.x.org:8443", "DATA.X.ORG"):
+        found = search([given], hosts=[host])["32TNR_0_0"]["bands"]["B02"]
+        assert found == {
+            "href": "https://data.x.org:8443/B02.tif?sig=1", "size": None, "checksum": None,
+        }  # fmt: skip
+        assert " unknown " in search.table
+        Path("manifest.geojson").unlink()
+    assert "'data.x.org:8443'" in refused(search, [given], hosts=["data.x.org:443"])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://x.org/a.tif", "has the scheme 'ftp'; allowed: http, https"),
+        ("/etc/hostname", "has the scheme ''; allowed: http, https"),
+        ("a.tif", "has the scheme ''; allowed: http, https"),
+        ("file:///etc/hostname", "has the scheme 'file'; allowed: http, https"),
+        ("https://evil.org/x.org/a.tif", "is at the host 'evil.org'"),
+        ("https://x.org.evil.org/a.tif", "is at the host 'x.org.evil.org'"),
+        ("https://evil.org\\.x.org/a.tif", "is at the host"),
+        ("https://evilx.org/a.tif", "is at the host 'evilx.org'"),
+        ("https:///a.tif", "is at the host ''"),
+        ("https://z.org:80/a.tif", "is at the host 'z.org:80'"),
+    ],
+)
+def test_only_web_addresses_at_the_sources_own_hosts_pass(url: str, said: str) -> None:
+    api = {"url": "https://stac.x.org:8080/v1/", "hosts": ["X.org", "z.org:81"]}
+    hosts = allowed_hosts(api)
+    assert hosts == {"stac.x.org:8080", "x.org", "z.org:81"}
+    for fine in ("https://x.org/a", "http://X.ORG:99/a", "http://z.org:81/a"):
+        assert check_url(fine, hosts) == fine
+    with pytest.raises(BandError) as refusal:
+        check_url(url, hosts)
+    assert said in str(refusal.value)
+
+
+def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
+    with pytest.raises(BandError) as refusal:
+        check_url("https://me:secret@x.org/a.tif", {"x.org"})
+    assert "credentials" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["a b.tif", "ä%20.tif", "#1?.tif"])
+def test_file_names_are_taken_as_they_are_and_file_urls_are_decoded(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.touch()
+    assert local_path(path.as_uri(), tmp_path) == path
+    assert local_path(str(path), tmp_path) == path
+    assert local_path(f"./{name}", tmp_path) == path
+
+
+# -- Genuine records ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "lon_lat", "quarter", "epsg"),
+    [
+        ("2024_Q1_17RLM_0_0", (-82.5, 28.5), "2024Q1", 32617),
+        ("2024_Q1_53MKS_0_0", (132.7, -3.2), "2024Q1", 32753),
+        ("2024_Q1_54GXU_0_0", (142.8, -42.0), "2024Q1", 32754),
+        ("2024_Q2_39UUP_0_0", (49.0, 48.3), "2024Q2", 32639),
+    ],
+)
+def test_a_genuine_item_gives_the_mirrors_addresses(
+    search: Search, real_data: Path, name: str, lon_lat: tuple, quarter: str, epsg: int
+) -> None:
+    """Items of the Copernicus Data Space: their own hrefs are s3://, their proj:bbox is wrong."""
+    folder = real_data / "stac" / "cdse_items"
+    items = [json.loads(path.read_text()) for path in sorted(folder.glob("Sentinel-2_*.json"))]
+    assert len(items) == 5
+    Path("items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    mirrored = {**read_source("cdse"), "type": "catalog", "items": "items.json"}
+    regions = {"spot": shapely.Point(lon_lat).buffer(0.05)}
+    search_items(mirrored, quarter, regions, Path("manifest.geojson"))
+    (found,) = json.loads(Path("manifest.geojson").read_text())["features"]
+    year, q, tile = re.fullmatch(r"(\d{4})_(Q\d)_(\w+)", name).groups()
+    genuine = next(item for item in items if item["id"].endswith(name))
+    assert (found["id"], found["properties"]["epsg"], found["properties"]["gsd"]) == (
+        tile,
+        epsg,
+        10,
+    )
+    assert found["properties"]["updated"] == genuine["properties"]["updated"]
+    assert found["properties"]["bands"]["B04"] == {
+        "href": "https://data.source.coop/tge-labs/sentinel-2-quarterly-cloudless-mosaics/"
+        f"{year}/{q}/{tile}/B04.tif",
+        "size": genuine["assets"]["B04"]["file:size"],
+        "checksum": None,
+    }
+    own = {key: value for key, value in mirrored.items() if key != "href"}
+    with pytest.raises(ManifestError, match=r"asset 'B04': s3://eodata/.* has the scheme 's3'"):
+        search_items(own, quarter, regions, Path("manifest.geojson"))
+
+
+def test_the_real_mosaic_is_found_with_sizes_and_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_data: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    items = real_data / "real_mosaic" / "items.json"
+    overlap = {"border": shapely.box(15.3, 45.8, 15.6, 46.2)}
+    table = search_items(source(items=str(items)), "2023Q3", overlap, Path("manifest.geojson"))
+    features = json.loads(Path("manifest.geojson").read_text())["features"]
+    assert [feature["id"] for feature in features] == ["33TWL_0_0", "33TWM_0_0"]
+    sizes = 0
+    for feature in features:
+        assert feature["properties"]["epsg"] == 32633
+        assert feature["properties"]["gsd"] == 120
+        for band in feature["properties"]["bands"].values():
+            assert Path(band["href"]).stat().st_size == band["size"]
+            assert re.fullmatch("1220[0-9a-f]{64}", band["checksum"])
+            sizes += band["size"]
+    assert f"{sizes / 1e6:.1f} MB" in table
+    assert table.splitlines()[1].endswith(" 0.0%")
