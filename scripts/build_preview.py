@@ -8,7 +8,7 @@ import html
 import os
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
@@ -171,10 +171,9 @@ def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list
 
 
 if __name__ == "__main__":
-    from basemake.logs import job_log
+    snakemake: Any  # put here by Snakemake
 
-    if TYPE_CHECKING:  # Snakemake defines this name before the script's first line
-        from snakemake.script import snakemake
+    from basemake.logs import job_log
 
     with job_log(snakemake.log[0]):
         build_preview(

@@ -129,9 +129,7 @@ def _web_mercator() -> osr.SpatialReference:
     return srs
 
 
-def _cut(
-    canvas: RGBA, metatile: WebTile, zoom: int, size: int
-) -> tuple[list[WebTile], list[RGBA]]:
+def _cut(canvas: RGBA, metatile: WebTile, zoom: int, size: int) -> tuple[list[WebTile], list[RGBA]]:
     """Return the web tiles of `zoom` in the canvas that show anything, and their images."""
     count = 1 << (zoom - metatile.z)
     left, top = metatile.x * count, metatile.y * count

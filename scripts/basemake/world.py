@@ -66,7 +66,7 @@ def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
 
 
 def _nearest(position: Doubles) -> Doubles:
-    """The number of the nearest node; of two as near always the higher, whatever is counted from."""
+    """The number of the nearest node; of two as near the higher, whatever is counted from."""
     return np.floor(position + 0.5)
 
 
