@@ -9,7 +9,7 @@ RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
-TESTERS := $(if $(shell nproc 2>/dev/null),-n $(shell nproc),)
+TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile
 
 help:
 	@echo "make demo   make the demo's map, offline"

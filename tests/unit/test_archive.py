@@ -1,12 +1,15 @@
 """PMTiles archives: what is written is read back, in the order that range requests like."""
 
+import errno
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import Compression, TileType, zxy_to_tileid
+from pmtiles.writer import Writer
 
 from basemake.archive import TILE_TYPES, pack_parts, read_tile, write_part
 from basemake.webtiles import WebTile
@@ -157,16 +160,24 @@ def test_many_zooms_and_leaf_directories_read_back(tmp_path: Path) -> None:
     assert read_tile(output, WebTile(24, 2**24 - 1, 2**23)) == tiles[WebTile(24, 2**24 - 1, 2**23)]
 
 
-def test_what_breaks_off_is_not_taken_for_an_archive(tmp_path: Path) -> None:
-    def tiles():
-        yield WebTile(0, 0, 0), b"first"
-        raise RuntimeError("stopped")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda parts, output: write_part(output, [(WebTile(0, 0, 0), b"first")], "webp"),
+        lambda parts, output: pack_parts(parts, output, HEADER, METADATA),
+    ],
+    ids=["write_part", "pack_parts"],
+)
+def test_what_breaks_off_is_not_taken_for_an_archive(
+    parts: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    def full(writer: Writer, *_: object) -> None:
+        writer.tile_f.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    output = tmp_path / "part.pmtiles"
+    output = tmp_path / "output.pmtiles"
     output.write_bytes(b"of an earlier run")
-    with pytest.raises(RuntimeError, match="stopped"):
-        write_part(output, tiles(), "webp")
-    assert output.read_bytes() == b"of an earlier run"
-    with pytest.raises(FileNotFoundError):
-        pack_parts([tmp_path / "gone"], output, HEADER, METADATA)
+    monkeypatch.setattr(Writer, "finalize", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(parts[0], output)
     assert output.read_bytes() == b"of an earlier run"

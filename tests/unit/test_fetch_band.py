@@ -73,9 +73,9 @@ def answer(
         for name, value in headers.items():
             request.send_header(name.replace("_", "-"), value)
         request.send_header("Content-Length", str(len(body) if length is None else length))
+        request.send_header("Connection", "close")
         request.end_headers()
         request.wfile.write(body)
-        request.close_connection = True
 
     return send
 
@@ -84,13 +84,13 @@ def chunked(body: bytes, whole: bool = True) -> Callable[[BaseHTTPRequestHandler
     def send(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Transfer-Encoding", "chunked")
+        request.send_header("Connection", "close")
         request.end_headers()
         for start in range(0, len(body), 1000):
             piece = body[start : start + 1000]
             request.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         if whole:
             request.wfile.write(b"0\r\n\r\n")
-        request.close_connection = True
 
     return send
 

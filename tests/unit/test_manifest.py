@@ -101,6 +101,13 @@ def test_it_reads_as_a_table_sorted_by_tile(path: Path) -> None:
     assert row["geometry"].equals(shapely.box(9, 45, 10, 46))
 
 
+def test_it_reads_in_sorted_order_whatever_that_of_the_file(path: Path) -> None:
+    document = json.loads(path.read_text())
+    document["features"].reverse()
+    path.write_text(json.dumps(document))
+    assert list(read_manifest(path, request()).index) == ["33TWL_0_0", "33TWM_0_0"]
+
+
 def test_what_is_not_known_reads_as_none_beside_what_is(path: Path) -> None:
     """Not as NaN, which is unequal to itself and would make jobs stale at every run."""
     features = [feature("a", updated=None, gsd=None), feature("b")]

@@ -58,6 +58,13 @@ def test_one_transparent_pixel_never_bleeds_into_the_colour(transparent: int) ->
     assert (half.reshape(-1, 4)[1:] == (200, 100, 50, 255)).all()
 
 
+def test_what_is_too_faint_to_show_has_no_colour() -> None:
+    image = np.zeros((2, 4, 4), np.uint8)
+    image[0, 0] = (200, 100, 50, 1)
+    image[0, 2] = (200, 100, 50, 2)
+    assert halve(image).tolist() == [[[0, 0, 0, 0], [200, 100, 50, 1]]]
+
+
 @given(arrays(np.uint8, st.tuples(sides, sides, st.just(3))))
 def test_opaque_stays_opaque_and_rounds_half_up(rgb: np.ndarray) -> None:
     half = halve(np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)]))

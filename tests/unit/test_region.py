@@ -108,6 +108,8 @@ def test_the_edge_of_the_world_is_inside_it(read: Read) -> None:
     assert read(polygon(world)).equals(shapely.box(-180, -90, 180, 90))
     cap = [[-180, 60], [180, 60], [180, 75], [-180, 75], [-180, 60]]
     assert read(polygon(cap)).equals(shapely.box(-180, 60, 180, 75))
+    roof = [[-180, 60], [180, 60], [180, 75], [0, 80], [-180, 75], [-180, 60]]
+    assert read(polygon(roof)).equals(Polygon(roof))
 
 
 # -- The antimeridian -----------------------------------------------------------------------------

@@ -6,7 +6,11 @@ The catalogs are built here, or are the genuine records of real_data.
 import json
 import os
 import re
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -147,6 +151,19 @@ def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -
         "east": ["both"],
         "middle": ["both", "west"],
     }
+
+
+def test_a_footprint_that_touches_or_crosses_itself_is_mended(search: Search) -> None:
+    """As those of items at the edge of a swath do; some have heights, too."""
+    bow_tie = item()
+    ring = [[9, 45, 100], [10, 46, 100], [10, 45, 100], [9, 46, 100], [9, 45, 100]]
+    bow_tie["geometry"] = {"type": "Polygon", "coordinates": [ring]}
+    spike = item("32TNS_0_0")
+    ring = [[9, 45], [12, 45], [10, 45], [10, 46], [9, 46], [9, 45]]
+    spike["geometry"] = {"type": "Polygon", "coordinates": [ring]}
+    assert set(search([bow_tie, spike])) == {"32TNR_0_0", "32TNS_0_0"}
+    regions = {"top": shapely.box(9.4, 45.8, 9.6, 45.9), "there": shapely.box(9.9, 45.4, 10, 45.5)}
+    assert search([bow_tie, spike], regions)["32TNR_0_0"]["regions"] == ["there"]
 
 
 def test_a_region_across_the_antimeridian_gets_tiles_of_both_sides(search: Search) -> None:
@@ -432,6 +449,98 @@ def test_file_names_are_taken_as_they_are_and_file_urls_are_decoded(
     assert local_path(path.as_uri(), tmp_path) == path
     assert local_path(str(path), tmp_path) == path
     assert local_path(f"./{name}", tmp_path) == path
+
+
+# -- STAC APIs ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def api() -> Iterator[Any]:
+    """A STAC API on this machine: `url`, the `pages` of items it answers with, and `asked`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self, document: dict, status: int = 200) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def do_GET(self) -> None:
+            conforms = [
+                f"https://api.stacspec.org/v1.0.0/{name}" for name in ("core", "item-search")
+            ]
+            link = {"rel": "search", "href": f"{api.url}search", "type": "application/geo+json"}
+            self.answer(
+                {"type": "Catalog", "id": "a", "description": "a", "stac_version": "1.1.0",
+                 "conformsTo": conforms, "links": [{**link, "method": "POST"}]}
+            )  # fmt: skip
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            api.asked.append(asked)
+            if not api.pages:
+                return self.answer({"code": "Overloaded"}, 400)
+            number = asked.get("token", 0)
+            following = {"rel": "next", "href": f"{api.url}search", "method": "POST",
+                         "body": {**asked, "token": number + 1}}  # fmt: skip
+            links = [following] if number + 1 < len(api.pages) else []
+            page = {"type": "FeatureCollection", "features": api.pages[number], "links": links}
+            return self.answer(page)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        api = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/v1/", pages=[], asked=[])
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield api
+        server.shutdown()
+
+
+def search_api(api: Any, quarter: str = "2025Q3") -> dict[str, dict]:
+    asked = source(type="api", url=api.url, collection="mosaics")
+    search_items(asked, quarter, REGIONS, Path("manifest.geojson"))
+    features = json.loads(Path("manifest.geojson").read_text())["features"]
+    return {feature["id"]: feature["properties"] for feature in features}
+
+
+def published(tile: str, href: str, own: str | None = None, **properties: Any) -> dict:
+    """An item of an API, whose own address is `own`."""
+    given = item(tile, datetime="2025-07-01T00:00:00Z", **properties)
+    links = [{"rel": "self", "href": own}] if own else []
+    assets = {band: {"href": href.format(band)} for band in given["assets"]}
+    return {**given, "stac_version": "1.1.0", "links": links, "assets": assets,
+            "bbox": [9, 45, 10, 46]}  # fmt: skip
+
+
+def test_an_api_is_searched_to_its_last_page(search: Search, api: Any) -> None:
+    at_home = api.url + "{}.tif"
+    later = published("c", at_home, start_datetime="2025-10-01T00:00:00Z")
+    api.pages = [[published("a", at_home)], [published("b", at_home), later], []]
+    found = search_api(api)
+    assert set(found) == {"a", "b"}
+    assert found["a"]["bands"]["B04"]["href"] == f"{api.url}B04.tif"
+    assert len(api.asked) == 3
+    assert api.asked[0]["collections"] == ["mosaics"]
+    assert api.asked[0]["datetime"] == "2025-07-01T00:00:00Z/2025-10-01T00:00:00Z"
+    assert shapely.geometry.shape(api.asked[0]["intersects"]).equals(REGIONS["here"])
+
+
+def test_hrefs_relative_to_an_items_own_address_are_web_addresses(search: Search, api: Any) -> None:
+    api.pages = [[published("a", "../data/{}.tif", f"{api.url}items/a")]]
+    assert search_api(api)["a"]["bands"]["B04"]["href"] == f"{api.url}data/B04.tif"
+
+
+@pytest.mark.parametrize("href", ["bands/{}.tif", "/etc/hostname", "file:///etc/hostname"])
+def test_an_api_cannot_name_files_of_this_machine(search: Search, api: Any, href: str) -> None:
+    api.pages = [[published("a", href)]]
+    with pytest.raises(ManifestError, match=r"asset 'B04': .* has the scheme '(file)?'; allowed"):
+        search_api(api)
+    assert not Path("manifest.geojson").exists()
+
+
+def test_an_api_that_refuses_is_named(search: Search, api: Any) -> None:
+    with pytest.raises(ManifestError, match=r"^the search at http://127.* failed: .*Overloaded"):
+        search_api(api)
 
 
 # -- Genuine records ------------------------------------------------------------------------------
