@@ -273,6 +273,7 @@ def test_redirects_without_end_are_refused(site: Site, output: Path) -> None:
     message = refusal(url, output, {site.host})
     assert url in message
     assert "redirect" in message
+    assert len(site.headers) <= 20  # what browsers allow
 
 
 def test_a_foreign_host_is_never_asked(site: Site, output: Path) -> None:

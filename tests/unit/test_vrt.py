@@ -215,16 +215,21 @@ def test_the_view_shows_the_mosaic_as_gdalwarp_would(results: Path) -> None:
 
 
 def test_the_views_of_two_zones_make_one_mosaic(results: Path, write_tile) -> None:
-    _, view = build_both(results, GRID)
+    grid = [1_678_000.0, 5_610_010.0, 1_691_500.0, 5_623_510.0], 18.0
+    _, view = build_both(results, grid)
     other = results / "tiles" / "other.tif"
-    write_tile(other, colours(0, 0, 250), origin=(35_000.0, 5_000_000.0), epsg=32634)
+    dark = colours(0, 0, 250)
+    dark[500:600, 300:500, :3] = 0  # valid, and no nodata
+    write_tile(other, dark, origin=(35_000.0, 5_000_000.0), epsg=32634)
     zone, other_view, mosaic = (results / "mosaic" / f"{n}.vrt" for n in ("other", "view", "demo"))
     build_mosaic([other], zone)
-    build_warped(zone, other_view, *GRID, "bilinear")
+    build_warped(zone, other_view, *grid, "bilinear")
     build_mosaic([view, other_view], mosaic)
     found, first, second = read(mosaic), read(view), read(other_view)
     over = second[..., 3] == 255
-    assert over.any()
+    assert (second[over] == (0, 0, 0, 255)).all(axis=-1).sum() > 5000
+    between = (second[..., 2] > 50) & (second[..., 2] < 200)  # of 0 and 250
+    assert (over & between).sum() > 100
     assert (found[over] == second[over]).all()
     under = second[..., 3] == 0
     assert (found[under] == first[under]).all()
