@@ -23,7 +23,6 @@ RESAMPLING = {
     "nearest": gdal.GRA_NearestNeighbour,
     "bilinear": gdal.GRA_Bilinear,
     "cubic": gdal.GRA_Cubic,
-    "lanczos": gdal.GRA_Lanczos,
 }
 
 

@@ -34,8 +34,9 @@ def render_overview(
     while wanted and next(iter(wanted)).z > min_zoom:
         wanted = {tile.parent for tile in wanted}
     # Depth first, so that no more than a path of images is in memory.
+    ancestors = _ancestors(roots)
     for tile in sorted(wanted):
-        _grow(tile, roots, _ancestors(roots), tile_size, encode, encoded)
+        _grow(tile, roots, ancestors, tile_size, encode, encoded)
     write_part(archive, encoded, image_format)
     logging.info("%d web tiles from %d roots", len(encoded), len(roots))
 

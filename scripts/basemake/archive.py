@@ -12,6 +12,7 @@ from pmtiles.tile import (
     TileType,
     deserialize_directory,
     deserialize_header,
+    tileid_to_zxy,
     zxy_to_tileid,
 )
 from pmtiles.writer import Writer
@@ -59,6 +60,8 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
     them; `metadata` is the archive's JSON.
     """
     places = sorted(place for number, path in enumerate(parts) for place in _places(number, path))
+    zooms = [tileid_to_zxy(places[end].tile_id)[0] for end in (0, -1)]
+    header["center_zoom"] = min(max(header["center_zoom"], zooms[0]), zooms[1])
     part = output.with_name(output.name + ".part")
     with part.open("wb") as file:
         _write(file, _read(parts, places), header, metadata)

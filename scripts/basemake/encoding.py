@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from basemake.raster import RGBA
+from basemake.raster import RGBA, halve
 
 WEBP_METHOD = 4  # the effort; lossless takes effort from its level instead
 WHITE = 255
@@ -30,9 +30,25 @@ def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
     rgba = np.ascontiguousarray(rgba)
     if quality == "lossless":
         return bytes(imagecodecs.webp_encode(rgba, level=50, lossless=True, method=1))
-    return bytes(
-        imagecodecs.webp_encode(rgba, level=int(quality or 0), lossless=False, method=WEBP_METHOD)
-    )
+    buffer = BytesIO()
+    options = {"quality": int(quality or 0), "method": WEBP_METHOD}
+    # exact keeps what _fill put there; without it libwebp blackens whole transparent blocks.
+    Image.fromarray(_fill(rgba)).save(buffer, "WEBP", exact=True, **options)
+    return buffer.getvalue()
+
+
+def _fill(rgba: RGBA) -> RGBA:
+    """Give transparent pixels the colours of what is near, so that lossy blocks have no dark edge.
+
+    Taken from ever smaller halves of the image until nothing is transparent; alpha stays.
+    """
+    if rgba[..., 3].all() or not rgba[..., 3].any():
+        return rgba
+    height, width = rgba.shape[:2]
+    coarse = _fill(halve(rgba)).repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    filled = np.where(rgba[..., 3:] > 0, rgba, coarse)
+    filled[..., 3] = rgba[..., 3]
+    return filled
 
 
 def _png(rgba: RGBA) -> bytes:

@@ -7,6 +7,10 @@ They reach the user without a traceback; every other exception is a defect of ba
 class BasemakeError(Exception):
     """Base of all errors that a user can mend."""
 
+    def __init__(self, message: str) -> None:
+        """Keep the message on one line: libraries' words in it may have several."""
+        super().__init__(" ".join(message.split()))
+
 
 class ConfigError(BasemakeError):
     """A config, source or recipe file says something that is not allowed."""

@@ -18,6 +18,7 @@ from basemake.webtiles import (
     resolution,
 )
 
+MAX_ZOOM = 20  # as config allows
 METATILE_PIXELS = 4096  # a side: 67 MB of RGBA, which a job can hold a few times over
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
@@ -47,7 +48,7 @@ def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
                 " give a zoom, such as 13 for pixels of 10 m."
             )
         latitude = region.representative_point().y
-        top = nearest_zoom(float(tiles["gsd"].min()), latitude, size)
+        top = min(nearest_zoom(float(tiles["gsd"].min()), latitude, size), MAX_ZOOM)
     metatile = options["metatile_zoom"]
     if metatile == "auto":
         metatile = max(0, top - (METATILE_PIXELS // size).bit_length() + 1)

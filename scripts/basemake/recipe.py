@@ -70,7 +70,7 @@ def saturation(rgb: Floats, factor: float) -> Floats:
 
 
 def lch_saturation(rgb: Floats, factor: float) -> Floats:
-    """Scale chroma in CIE LCH(ab), D65, of sRGB values by `factor`; clipped to 0..1 (rio-color)."""
+    """Scale chroma in CIE LCH(ab), D65, of sRGB values by `factor`; clipped to 0..1."""
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     fx, fy, fz = _lab_curve(_mix(_XYZ_FROM_RGB, linear))
     # Chroma is the length of (a, b) = (500 (fx - fy), 200 (fy - fz)): scaling it scales both.

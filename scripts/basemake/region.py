@@ -93,7 +93,8 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
             raise RegionError(
                 f"{where} has the coordinate ({lon:g}, {lat:g}); allowed are longitudes from -180"
                 " to 180 and latitudes from -90 to 90; projected or swapped coordinates are the"
-                " usual cause: export it in WGS84 (EPSG:4326), longitude first."
+                " usual cause: export it in WGS84 (EPSG:4326), longitude first (and a polygon"
+                " across 180 degrees goes on at -180)."
             )
     split = _split(polygon, where) if _crosses_antimeridian(polygon) else polygon
     outline = sum(_signed_area(part) for part in getattr(split, "geoms", [split]))

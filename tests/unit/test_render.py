@@ -319,7 +319,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory, write_tile) -> tuple[Path, 
     [
         ("webp", "lossless", 1, 1),  # rounding, once a zoom, back towards the same colour
         ("png", None, 1, 1),
-        ("webp", 80, 3, 45),  # chroma at half the size; a dark halo would be 90 to 230 off
+        ("webp", 80, 3, 20),  # chroma at half the size; a dark halo would be 90 to 230 off
     ],
 )
 def test_nodata_leaves_no_halo_at_any_zoom(
@@ -385,27 +385,21 @@ def test_the_bytes_do_not_depend_on_threads(
     assert len(contents) == 1
 
 
-@pytest.mark.parametrize(
-    ("resampling", "most"),
-    # GDAL 3.6's Lanczos moves the image by a quarter of a pixel wherever it changes its scale.
-    [("nearest", 0.05), ("cubic", 0.05), ("lanczos", 0.3)],
-)
+@pytest.mark.parametrize("resampling", ["nearest", "cubic"])
 def test_every_resampling_has_neither_gaps_nor_shifts(
-    world, tmp_path: Path, resampling: str, most: float
+    world, tmp_path: Path, resampling: str
 ) -> None:
     archive, _ = render(tmp_path, WEST, world, min_zoom=10, resampling=resampling)
     found = level(encoded(archive), WEST, MAX_ZOOM)
     assert (found[..., 3] == 255).all()
     error = found[..., :3] - expected(WEST, 1024)
-    # Of a single bad pixel's place Lanczos has little but its negative lobes.
-    known = ~around_hole() if resampling == "lanczos" else np.s_[:]
     # Nearest is half a pixel off at most; sharper kernels overshoot at edges by as much again.
-    assert np.abs(error)[known].max() <= RIGHT + 2 * 8.7
+    assert np.abs(error).max() <= RIGHT + 2 * 8.7
     # A constant shift would show as an error in step with the slope.
     for axis, band in ((1, 0), (0, 1)):
         slope = np.gradient(expected(WEST, 1024), axis=axis)[..., band]
         shift = (error[..., band] * slope).mean() / (slope**2).mean()
-        assert abs(shift) < most  # pixels
+        assert abs(shift) < 0.05  # pixels
 
 
 @pytest.mark.parametrize("tile_size", [256, 512])

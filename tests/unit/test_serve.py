@@ -17,7 +17,14 @@ CONTENT = bytes(range(256)) * 40
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, SERVE, *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    # A shell's background jobs ignore SIGINT, and hand that on to what they start.
+    return subprocess.Popen(
+        command,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def fail(*arguments: str | Path) -> str:
