@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
-from basemake.manifest import describe_request, read_manifest
+from basemake.manifest import describe_request, dn_reading, read_manifest
 from basemake.plan import mercator_grid, plan_metatiles, plan_zooms
 from basemake.recipe import digest
 from basemake.region import read_region
@@ -92,6 +92,14 @@ def band(wildcards):
     if wildcards.band not in row["bands"]:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")
     return {**row["bands"][wildcards.band], "updated": row["updated"]}
+
+
+def dn(wildcards):
+    """How the digital numbers of a tile read."""
+    try:
+        return dn_reading(SOURCE["dn"], plan().tile(wildcards.tile)["dn"])
+    except BasemakeError as error:
+        stop(error)
 
 
 def enhanced(tiles):

@@ -25,7 +25,7 @@ rule enhance_tile:
     params:
         epsg=lambda wildcards: int(plan().tile(wildcards.tile)["epsg"]),
         steps=STEPS,
-        dn=SOURCE["dn"],
+        dn=dn,
         codec=config["tile_codec"],
         metadata=lambda wildcards: {
             "ITEM": plan().tile(wildcards.tile)["item"],

@@ -1,121 +1,237 @@
-"""Fetch one band of a tile from a file or a web address, verified, to results/bands/."""
+"""Fetch one band of a tile from a file, the web or an object store, verified, to results/bands/."""
 
+import errno
 import hashlib
+import json
 import logging
-import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
 from osgeo import gdal
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
-from basemake import __version__
-from basemake.errors import BandError
-from basemake.hrefs import check_url, is_url
+from basemake.credentials import Credentials
+from basemake.errors import BandError, BasemakeError
+from basemake.hrefs import check_url, is_remote, without_secrets
+from basemake.network import BROKEN, Interrupted, Patience, Session
+from basemake.progress import Progress
 from basemake.raster import open_geotiff
 
 CHUNK = 1 << 20
-TIMEOUT = (10, 60)  # seconds to connect, and between two reads
-RETRY_AFTER_MAX = 60  # seconds: one Copernicus service tells milliseconds
-REDIRECTS = 5
-TRANSFERS = 4  # tries for a body that breaks off; urllib3 retries all that comes before a body
-DIGESTS = {"11": "sha1", "12": "sha256", "13": "sha512", "d5": "md5"}
+# The multihash prefixes of the checksums that STAC's file extension is seen to have.
+DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
 
 def fetch_band(
-    href: str, output: Path, *, size: int | None, checksum: str | None, dtype: str | None,
+    href: str,
+    output: Path,
+    *,
+    size: int | None,
+    checksum: str | None,
+    dtype: str | None,
     hosts: set[str],
-) -> None:  # fmt: skip
+    limits: dict,
+    credentials: Credentials,
+    progress: Progress,
+) -> None:
     """Write the band at `href` to `output`, whole or not at all.
 
     `size` is in bytes, `checksum` a hexadecimal multihash; None where the item gives none. `dtype`
-    is the data type that the source promises, or None. Redirects are followed to `hosts` only.
-    Raises BandError if the bytes cannot be had or are not those that the item promises.
+    is the data type that the source promises, or None. Redirects are followed to `hosts` only. A
+    download that was broken off goes on where it stopped, now and in a later run, as long as the
+    object is the same. Raises BandError, or another BasemakeError, one sentence with the href, if
+    the bytes cannot be had or are not those that the item promises.
     """
     part = output.with_name(output.name + ".part")
     try:
-        if is_url(href):
-            _download(href, part, hosts)
-        else:
-            shutil.copyfile(href, part)
-        _verify_bytes(part, size, checksum)
-        _verify_raster(part, dtype)
-    except (requests.RequestException, OSError) as error:
-        message = f"{href} cannot be had: {error}; run again to try once more."
-        raise BandError(_without_secrets(message)) from error
-    except BandError as error:
-        part.unlink(missing_ok=True)
-        raise BandError(_without_secrets(f"{href}: {error}")) from None
-    part.replace(output)
-    logging.info("%s: %d bytes", _without_secrets(href), output.stat().st_size)
-
-
-def _without_secrets(text: str) -> str:
-    """Return `text` without the credentials and the signed queries of the addresses in it."""
-    return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
-
-
-def _download(url: str, part: Path, hosts: set[str]) -> None:
-    """Stream a web address to `part`, again from the start if it breaks off."""
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
-    with requests.Session() as session:
-        session.headers["User-Agent"] = f"basemake/{__version__}"
-        retry = Retry(
-            total=5,
-            backoff_factor=1,
-            status_forcelist=(429, 500, 502, 503, 504),
-            retry_after_max=RETRY_AFTER_MAX,
-        )
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry))
-        for left in reversed(range(TRANSFERS)):
-            with _get(session, url, hosts) as answer, part.open("wb") as file:
-                try:
-                    for chunk in answer.iter_content(CHUNK):
-                        file.write(chunk)
-                    return
-                except requests.RequestException:
-                    if left == 0:
-                        raise
-                    logging.warning("broke off after %d bytes; %d more tries", file.tell(), left)
-
-
-def _get(session: requests.Session, url: str, hosts: set[str]) -> requests.Response:
-    """Return the answer whose body is wanted; its redirects went to `hosts` only."""
-    for _ in range(REDIRECTS + 1):
-        check_url(url, hosts)
-        answer = session.get(url, stream=True, timeout=TIMEOUT, allow_redirects=False)
-        if answer.status_code == requests.codes.ok:
-            return answer
-        answer.close()
-        if not answer.is_redirect:
+        for last in (False, True):
+            if is_remote(href):
+                session = Session(limits, hosts, credentials.hosts)
+                with session:
+                    Download(
+                        href, part, size, checksum, session, credentials, limits, progress
+                    ).run()
+            else:
+                shutil.copyfile(href, part)
+            try:
+                _verify_bytes(part, size, checksum)
+                _verify_raster(part, dtype)
+                break
+            except BandError as error:
+                part.unlink()
+                if last or not is_remote(href):
+                    raise
+                logging.warning("%s: %s Trying once more.", without_secrets(href), error)
+    except requests.TooManyRedirects:
+        raise BandError(f"{without_secrets(href)}: the service redirects without end.") from None
+    except requests.RequestException as error:  # its own words hold the whole address
+        raise BandError(f"{without_secrets(href)}: {type(error).__name__}.") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            free = shutil.disk_usage(output.parent).free
+            need = f"{size / 1e6:.0f} MB" if size else "an unknown size"
             raise BandError(
-                f"the server answers {answer.status_code} {answer.reason}; if that lasts,"
-                " search again by `snakemake manifest`."
-            )
-        url = urljoin(url, answer.headers["Location"])
-    raise BandError(f"it redirects more than {REDIRECTS} times; open it to see where it leads.")
+                f"the disk of {output.parent} is full: {href} has {need}, and"
+                f" {free / 1e6:.0f} MB are free; make room and run again."
+            ) from None
+        raise BandError(f"{href}: {error.strerror} ({error.filename}); run again.") from None
+    except BasemakeError as error:
+        raise BandError(f"{without_secrets(href)}: {error}") from None
+    part.replace(output)
+    _about(part).unlink(missing_ok=True)
+    logging.info("%s: %d bytes", without_secrets(href), output.stat().st_size)
+
+
+class Refused(Exception):
+    """The service does not accept the credentials, or wants some."""
+
+
+def _about(part: Path) -> Path:
+    """Return the file that says what a part is a part of."""
+    return part.with_name(part.name + ".json")
+
+
+class Download:
+    """One band on its way from the web to its part file."""
+
+    def __init__(
+        self,
+        href: str,
+        part: Path,
+        size: int | None,
+        checksum: str | None,
+        session: Session,
+        credentials: Credentials,
+        limits: dict,
+        progress: Progress,
+    ) -> None:
+        """Go on with what is there of the same object."""
+        self._href, self._part, self._size = href, part, size
+        self._session, self._credentials = session, credentials
+        self._limits, self._progress = limits, progress
+        self._object = {"href": href, "size": size, "checksum": checksum}
+        try:
+            about = json.loads(_about(part).read_text())
+        except (OSError, ValueError):
+            about = {}
+        same = {key: about.get(key) for key in self._object} == self._object
+        # Without a validator nobody can tell whether what follows belongs to what is there.
+        self._validator = about.get("validator") if same and part.exists() else None
+        if self._validator is None:
+            part.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Fetch all of the object to the part file, with patience."""
+        patience, refusals = Patience(self._limits), 0
+        while True:
+            before = self._there()
+            try:
+                self._stretch()
+                return
+            except Refused as refusal:
+                refusals += 1
+                if refusals > 1 or not self._credentials.renew():
+                    raise BandError(
+                        f"the service refuses access ({refusal}); check the source's credentials,"
+                        " and that they may read this data."
+                    ) from None
+            except Interrupted as failure:
+                if self._there() > before:
+                    patience.progressed()
+                patience.wait(failure)
+
+    def _there(self) -> int:
+        """Return the bytes that are there and can be gone on from."""
+        return self._part.stat().st_size if self._validator else 0
+
+    def _stretch(self) -> None:
+        """Fetch from where the part ends; Interrupted if it breaks off, Refused if it may not."""
+        start = self._there()
+        if start and start == self._size:
+            return
+        address = self._credentials.address(self._href)
+        headers = {"Accept-Encoding": "identity", **self._credentials.headers(address)}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": str(self._validator)}
+        check_url(address, self._session.hosts)
+        with self._session.get(address, headers=headers, stream=True) as answer:
+            if answer.status_code in (401, 403):
+                raise Refused(f"{answer.status_code} {answer.reason}")
+            if answer.status_code == 416:  # what is there is no beginning of what is there now
+                self._validator = None
+                raise Interrupted("the service does not have the rest of what was begun")
+            if answer.status_code not in (200, 206):
+                raise BandError(_refusal(answer))
+            if answer.status_code == 200:
+                start = 0
+            elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                self._validator = None
+                raise Interrupted("the service sent another range than was asked for")
+            self._remember(answer)
+            self._receive(answer, start)
+
+    def _remember(self, answer: requests.Response) -> None:
+        """Keep what tells whether the object is still the same when it is gone on with."""
+        etag = answer.headers.get("ETag", "")
+        strong = etag if etag and not etag.startswith("W/") else None
+        self._validator = strong or answer.headers.get("Last-Modified")
+        _about(self._part).write_text(json.dumps({**self._object, "validator": self._validator}))
+
+    def _receive(self, answer: requests.Response, start: int) -> None:
+        """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls."""
+        length = answer.headers.get("Content-Length")
+        total = self._size if length is None else start + int(length)
+        stall = self._limits["stall"]
+        window, came = time.monotonic(), 0
+        with self._part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            try:
+                # read1 returns what has come: read would wait until a slow line fills a chunk.
+                while chunk := answer.raw.read1(CHUNK):
+                    file.write(chunk)
+                    came += len(chunk)
+                    self._progress.update(file.tell(), total)
+                    elapsed = time.monotonic() - window
+                    if elapsed > stall["seconds"]:
+                        if came < stall["bytes_per_second"] * elapsed:
+                            raise Interrupted(f"less than {stall['bytes_per_second']} bytes/s came")
+                        window, came = time.monotonic(), 0
+            except BROKEN:
+                raise Interrupted("the transfer broke off") from None
+            if total is not None and file.tell() < total:
+                raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")
+
+
+def _refusal(answer: requests.Response) -> str:
+    status = f"{answer.status_code} {answer.reason}"
+    if answer.status_code == 404:
+        return f"the service does not have it ({status}); search again: `snakemake manifest`."
+    return f"the service answers {status}; check the address and the source."
 
 
 def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> None:
     found = part.stat().st_size
     if size is not None and found != size:
-        raise BandError(f"{found} bytes came, the item promises {size}; try again later.")
+        raise BandError(
+            f"{found} bytes came, the item promises {size}; search again: `snakemake manifest`."
+        )
     if checksum is None:
         return
-    name = DIGESTS.get(checksum[:2].lower())
-    if name is None:
+    prefix = next((p for p in DIGESTS if checksum.lower().startswith(p)), None)
+    if prefix is None:
         logging.warning("checksum %s is of an unknown kind and was not compared", checksum)
         return
     with part.open("rb") as file:
-        digest = hashlib.file_digest(file, name).hexdigest()
-    if digest != checksum[4:].lower():
-        raise BandError(f"its {name} is {digest}, the item promises {checksum[4:]}.")
+        digest = hashlib.file_digest(file, DIGESTS[prefix]).hexdigest()
+    promised = checksum[len(prefix) :].lower()
+    if digest != promised:
+        raise BandError(
+            f"its {DIGESTS[prefix]} is {digest}, the item promises {promised};"
+            " run again, or search again: `snakemake manifest`."
+        )
 
 
 def _verify_raster(part: Path, dtype: str | None) -> None:
@@ -128,8 +244,8 @@ def _verify_raster(part: Path, dtype: str | None) -> None:
         raise BandError(f"it is not a GeoTIFF ({error}); open it to see what it is.") from None
     if bands != 1 or not placed or found is None or dtype not in (None, found):
         raise BandError(
-            f"it has {bands} band(s) of {found or 'another type'}, "
-            f"{'with' if placed else 'without'} a CRS; allowed: one band of"
+            f"it has {bands} band(s) of {found or 'another type'},"
+            f" {'with' if placed else 'without'} a CRS; allowed: one band of"
             f" {dtype or 'uint8, int16 or uint16'}, with a CRS."
         )
 
@@ -138,6 +254,7 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.config import read_source
+    from basemake.credentials import credentials_of
     from basemake.hrefs import allowed_hosts
     from basemake.logs import job_log
     from basemake.raster import use_gdal
@@ -152,4 +269,7 @@ if __name__ == "__main__":
             checksum=snakemake.params.checksum,
             dtype=source["dn"].get("dtype"),
             hosts=allowed_hosts(source),
+            limits=source["limits"],
+            credentials=credentials_of(source),
+            progress=Progress(f"{snakemake.wildcards.tile} {snakemake.wildcards.band}"),
         )

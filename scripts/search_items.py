@@ -5,8 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from operator import itemgetter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from shapely.geometry import mapping, shape
 from shapely.ops import unary_union
 
 from basemake.errors import BasemakeError, ManifestError
-from basemake.hrefs import allowed_hosts, check_url, is_url, local_path
+from basemake.hrefs import allowed_hosts, check_url, is_remote, local_path
 from basemake.manifest import describe_request, quarter_span, write_manifest
 
 SIMULATED_FOLDER = Path("simulated")
@@ -28,39 +27,50 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
     Raises ManifestError, one sentence, if the search fails, an item is not as the source says, or
     a region has no tile.
     """
-    items, folder, searched = _find(source, quarter, regions)
-    chosen = _newest_of_each_tile(_in_quarter(items, quarter), source)
+    span = _span(source, quarter)
+    items, folder, searched = _find(source, quarter, regions, span)
+    timely = [item for item in items if span[0] <= _begin(item) < span[1]]
     features = []
-    for tile, item in sorted(chosen.items()):
-        footprint = _footprint(item)
-        inside = [
-            name
-            for name, region in sorted(regions.items())
-            if shapely.intersects(footprint, region) and not shapely.touches(footprint, region)
-        ]
-        if inside:
-            features.append(_feature(tile, item, footprint, inside, source, folder, quarter))
+    for tile, (item, footprint) in sorted(_choose(timely, source, regions).items()):
+        inside = [name for name, region in sorted(regions.items()) if _overlap(footprint, region)]
+        features.append(_feature(tile, item, footprint, inside, source, folder, quarter))
     for name, region in regions.items():
         if not any(name in feature["properties"]["regions"] for feature in features):
             west, south, east, north = region.bounds
             raise ManifestError(
                 f"no tile covers region {name!r} (longitude {west:.3f} to {east:.3f}, latitude"
                 f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
-                f" items, {len(chosen)} of them tiles of that quarter; check region and quarter."
+                f" items, {len(timely)} of them of that time; check region and quarter."
             )
     changed = write_manifest(manifest, describe_request(source, quarter, regions), features)
     return _table(features, regions) + f"{manifest}: {'written' if changed else 'unchanged'}"
 
 
-def _find(source: dict, quarter: str, regions: dict) -> tuple[list[dict], Path | None, str]:
+def _span(source: dict, quarter: str) -> tuple[datetime, datetime]:
+    """Return the first instant of the source's dates or of the quarter, and the first after it."""
+    if "dates" not in source:
+        return quarter_span(quarter)
+    try:
+        first, last = (datetime.fromisoformat(day) for day in source["dates"].split("/"))
+    except ValueError:
+        raise ManifestError(f"the source's dates are {source['dates']}: not days.") from None
+    return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC) + timedelta(days=1)
+
+
+def _find(
+    source: dict, quarter: str, regions: dict, span: tuple[datetime, datetime]
+) -> tuple[list[dict], Path | None, str]:
     """Return the items of a source, the folder their files lie in, and what was searched."""
     if source["type"] == "catalog":
         path = Path(source["items"]).expanduser()
         return _catalog_items(path), path.parent, str(path)
     if source["type"] == "api":
+        from basemake.stac import search  # late, as the next: only such sources need it
+
         searched = f"{source['collection']} at {source['url']}"
-        return _api_items(source, quarter, regions), None, searched
-    from basemake.simulated import simulate  # late: only this source needs it
+        items = search(source, unary_union(list(regions.values())), span)
+        return _items(items, searched), None, searched
+    from basemake.simulated import simulate
 
     seed, pixel_size = source["seed"], source["pixel_size"]
     folder = SIMULATED_FOLDER / f"seed{seed}_{pixel_size:g}m"
@@ -82,11 +92,16 @@ def _catalog_items(path: Path) -> list[dict]:
         features = None
     if not isinstance(features, list):
         raise ManifestError(f"the source's items {path} are not an ItemCollection (GeoJSON).")
+    return _items(features, f"the source's items {path}")
+
+
+def _items(features: list, where: str) -> list[dict]:
+    """Return the features, which must all be STAC items."""
     for number, feature in enumerate(features, 1):
         if not _is_item(feature):
             raise ManifestError(
-                f"feature {number} of the source's items {path} is not a STAC item: it needs id,"
-                " properties, and assets that have an href."
+                f"feature {number} of {where} is not a STAC item: it needs id, properties, and"
+                " assets that have an href."
             )
     return features
 
@@ -104,36 +119,6 @@ def _is_item(feature: Any) -> bool:
     )
 
 
-def _api_items(source: dict, quarter: str, regions: dict[str, Any]) -> list[dict]:
-    import requests  # late, as pystac_client: a catalog needs neither
-    from pystac_client import Client
-    from pystac_client.exceptions import APIError
-
-    start, end = quarter_span(quarter)
-    try:
-        search = Client.open(source["url"]).search(
-            collections=[source["collection"]],
-            intersects=mapping(unary_union(list(regions.values()))),
-            datetime=f"{start:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}",
-            limit=100,
-        )
-        items = [
-            # Of an item without an address of its own, relative hrefs stay so and are refused.
-            (item.make_asset_hrefs_absolute() if item.get_self_href() else item).to_dict()
-            for item in search.items()
-        ]
-    except (APIError, requests.RequestException) as error:
-        problem = " ".join(str(error).split())[:300]
-        raise ManifestError(f"the search at {source['url']} failed: {problem}") from None
-    return items
-
-
-def _in_quarter(items: Iterable[dict], quarter: str) -> list[dict]:
-    """Return the items that begin in the quarter: an interval's search may answer with two."""
-    start, end = quarter_span(quarter)
-    return [item for item in items if start <= _begin(item) < end]
-
-
 def _begin(item: dict) -> datetime:
     properties = item["properties"]
     return _instant(item, properties.get("start_datetime") or properties.get("datetime"))
@@ -149,11 +134,21 @@ def _instant(item: dict, text: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _newest_of_each_tile(items: Iterable[dict], source: dict) -> dict[str, dict]:
-    """Return tile -> item; of two items of one tile the one with the newest `updated`."""
+def _choose(
+    items: Iterable[dict], source: dict, regions: dict[str, Any]
+) -> dict[str, tuple[dict, Any]]:
+    """Return tile -> (item, footprint): of those in a region the first by the source's `choose`."""
     pattern = re.compile(source["id_pattern"])
-    chosen: dict[str, dict] = {}
-    for item in sorted(items, key=itemgetter("id")):
+    chosen: dict[str, tuple[dict, Any]] = {}
+    ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
+    for key in reversed(source["choose"]):  # sorts are stable: the last is the weightiest
+        known = [item for item in ordered if _value(item, key) is not None]
+        known.sort(key=lambda item: _value(item, key), reverse=key.startswith("-"))
+        ordered = known + [item for item in ordered if _value(item, key) is None]
+    for item in ordered:
+        footprint = _footprint(item)
+        if not any(_overlap(footprint, region) for region in regions.values()):
+            continue
         match = pattern.fullmatch(item["id"])
         if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
             raise ManifestError(
@@ -162,15 +157,23 @@ def _newest_of_each_tile(items: Iterable[dict], source: dict) -> dict[str, dict]
             )
         tile = match["tile"]
         if tile in chosen:
-            logging.info("tile %s has two items: %s, %s", tile, chosen[tile]["id"], item["id"])
-        if tile not in chosen or _updated(item) >= _updated(chosen[tile]):
-            chosen[tile] = item
+            logging.info("tile %s: %s rather than %s", tile, chosen[tile][0]["id"], item["id"])
+        else:
+            chosen[tile] = item, footprint
     return chosen
 
 
-def _updated(item: dict) -> datetime:
-    text = item["properties"].get("updated") or item["properties"].get("created")
-    return _instant(item, text or "0001-01-01T00:00:00Z")
+def _value(item: dict, key: str) -> Any:
+    """Return an item's property by which items are chosen; times as times, or None."""
+    name = key.removeprefix("-")
+    value = item["properties"].get(name)
+    times = ("updated", "created", "datetime", "start_datetime", "published")
+    return _instant(item, value) if name in times and value is not None else value
+
+
+def _overlap(footprint: Any, region: Any) -> bool:
+    """Say whether two polygons share an area, not only an edge."""
+    return bool(shapely.intersects(footprint, region) and not shapely.touches(footprint, region))
 
 
 def _footprint(item: dict) -> Any:
@@ -211,6 +214,11 @@ def _feature(
             "updated": item["properties"].get("updated"),
             "regions": regions,
             "bands": bands,
+            # What the source's rules for reading DN look at.
+            "dn": {
+                rule["property"]: item["properties"].get(rule["property"])
+                for rule in source["dn"].get("rules", [])
+            },
         },
         "geometry": mapping(shapely.set_precision(footprint, 1e-7)),
     }
@@ -225,12 +233,22 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
         )
     href = asset["href"]
+    if "alternate" in source:
+        try:
+            href = str(asset["alternate"][source["alternate"]]["href"])
+        except (KeyError, TypeError):
+            raise ManifestError(
+                f"item {item['id']!r}, asset {key!r} has no alternate address"
+                f" {source['alternate']!r}; check the source."
+            ) from None
     if "href" in source:
         year, q = quarter[:4], quarter[5]
         href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
     size = asset.get("file:size")
     try:
-        if is_url(href) or folder is None:
+        if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
+            pass  # the address is the source's endpoint's
+        elif is_remote(href) or folder is None:
             check_url(href, allowed_hosts(source))
         else:
             path = local_path(href, folder)

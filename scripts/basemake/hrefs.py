@@ -1,25 +1,32 @@
 """Hrefs come from outside: only the source's own hosts and folder are followed."""
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from basemake.errors import BandError
 
 
-def is_url(href: str) -> bool:
-    """Say whether an href is a web address, rather than the path of a file."""
-    return urlsplit(href).scheme in ("http", "https")
+def is_remote(href: str) -> bool:
+    """Say whether an href is a web address or an object's, rather than the path of a file."""
+    return urlsplit(href).scheme in ("http", "https", "s3")
+
+
+def without_secrets(text: str) -> str:
+    """Return `text` without the credentials and the signed queries of the addresses in it."""
+    return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
 
 
 def allowed_hosts(source: dict) -> set[str]:
     """Return `host` and `host:port` values that a source's hrefs may use."""
-    own = {urlsplit(source["url"]).netloc} if "url" in source else set()
+    endpoint = source.get("credentials", {}).get("endpoint")
+    own = {urlsplit(url).netloc for url in (source.get("url"), endpoint) if url}
     return {host.lower() for host in {*source["hosts"], *own}}
 
 
-def check_url(url: str, hosts: set[str]) -> str:
-    """Return `url` if it is http(s), without credentials, at one of `hosts`; else BandError."""
-    parts = urlsplit(url)
+def check_url(url: str, hosts: set[str]) -> None:
+    """Raise BandError unless `url` is http(s), without credentials, at one of `hosts`."""
+    parts, url = urlsplit(url), without_secrets(url)
     if parts.scheme not in ("http", "https"):
         raise BandError(f"{url} has the scheme {parts.scheme!r}; allowed: http, https.")
     if "@" in parts.netloc:
@@ -29,7 +36,6 @@ def check_url(url: str, hosts: set[str]) -> str:
             f"{url} is at the host {parts.netloc!r}; allowed by the source:"
             f" {', '.join(sorted(hosts)) or 'none'}; if you trust it, add it to the source's hosts."
         )
-    return url
 
 
 def local_path(href: str, folder: Path) -> Path:

@@ -88,6 +88,27 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
     return table
 
 
+def dn_reading(dn: dict, properties: dict[str, Any]) -> dict:
+    """Return scale, offset and nodata for one item: the source's, as changed by its first rule.
+
+    `properties` are those of the item that the rules look at, as the manifest has them. Raises
+    ManifestError if it lacks one.
+    """
+    reading = {key: dn[key] for key in ("scale", "offset", "nodata")}
+    for rule in dn.get("rules", []):
+        if rule["property"] not in properties:
+            raise ManifestError(
+                f"the manifest does not say {rule['property']!r} of its items, which the source's"
+                " dn.rules look at: run `snakemake manifest` to search again."
+            )
+        value = properties[rule["property"]]
+        equal = "equals" in rule and value == rule["equals"]
+        below = "below" in rule and value is not None and str(value) < rule["below"]
+        if equal or below:
+            return reading | {key: rule[key] for key in ("scale", "offset") if key in rule}
+    return reading
+
+
 def _difference(old: dict, new: dict) -> str:
     """Name what differs between two requests, for people."""
     if old["source"] != new["source"]:

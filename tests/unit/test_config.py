@@ -196,7 +196,7 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("source", "dn.nodata", "none", "dn.nodata is 'none'; allowed: a whole number or null"),
         ("source", "dn.dtype", "float32", "dn.dtype is 'float32'; allowed: uint8, int16, uint16"),
         ("source", "hosts", ["https://x.org"], "hosts.0 is 'https://x.org'; allowed: host or ho"),
-        ("source", "href", "s3://b/{tile}", "href is 's3://b/{tile}'; allowed"),
+        ("source", "href", "ftp://b/{tile}", "href is 'ftp://b/{tile}'; allowed"),
         ("recipe", "steps", [], "steps is []; allowed: at least 1 entry"),
         ("recipe", "steps.0.step", "gane", "steps.0.step is 'gane'; allowed: gain, power, gamma"),
         ("recipe", "steps.0.factor", REMOVED, "steps.0.factor is missing"),
@@ -252,7 +252,7 @@ def test_files_of_ones_own_are_read_by_path(write_yaml: Any, monkeypatch: Any) -
 
 @pytest.mark.parametrize(
     ("read", "kind", "known"),
-    [(read_source, "source", "cdse, simulated"), (read_recipe, "recipe", "l2a-optimized, natural")],
+    [(read_source, "source", "cdse, cdse-https, cdse-s3, earth-search, landsat, planetary-computer, simulated"), (read_recipe, "recipe", "l2a-optimized, natural")],
 )
 def test_an_unknown_name_lists_the_known_ones(read: Any, kind: str, known: str) -> None:
     with pytest.raises(ConfigError) as refusal:

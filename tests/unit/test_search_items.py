@@ -332,7 +332,7 @@ def changed(key: str, value: Any) -> dict:
         ("assets/B02/href", "bands/gone.tif", "gone.tif does not exist; check the catalog"),
         ("assets/B02/href", "bands", "bands does not exist; check the catalog"),
         ("assets/B02/href", "/vsicurl/http://x.org/B02.tif", "is outside ."),
-        ("assets/B02/href", "s3://eodata/B02.tif", "has the scheme 's3'; allowed: file, http, htt"),
+        ("assets/B02/href", "s3://eodata/B02.tif", "has the scheme 's3'; allowed: http, https"),
         ("assets/B02/href", "http://x.org/B02.tif", "is at the host 'x.org'; allowed by the sourc"),
         ("assets/B02/href", "http://[x/B02.tif", "asset 'B02': 'http://[x/B02.tif' is not an href"),
         ("assets/B02/href", "bands\0", "is not an href"),
@@ -383,7 +383,7 @@ def test_a_region_without_tiles_is_told_what_was_searched(search: Search) -> Non
     text = refused(search, items, regions=regions)
     assert "no tile covers region 'sea'" in text
     assert "(longitude -30.500 to -30.000, latitude 10.000 to 11.000) in 2025Q3" in text
-    assert "searched items.json, 2 items, 1 of them tiles of that quarter" in text
+    assert "searched items.json, 2 items, 1 of them of that time" in text
     regions = {"sea": shapely.box(10, 45, 11, 46)}  # touches the item
     assert "no tile covers region 'sea'" in refused(search, [item()], regions=regions)
 
@@ -427,7 +427,7 @@ def test_only_web_addresses_at_the_sources_own_hosts_pass(url: str, said: str) -
     hosts = allowed_hosts(api)
     assert hosts == {"stac.x.org:8080", "x.org", "z.org:81"}
     for fine in ("https://x.org/a", "http://X.ORG:99/a", "http://z.org:81/a"):
-        assert check_url(fine, hosts) == fine
+        check_url(fine, hosts)
     with pytest.raises(BandError) as refusal:
         check_url(url, hosts)
     assert said in str(refusal.value)
@@ -521,7 +521,7 @@ def test_an_api_is_searched_to_its_last_page(search: Search, api: Any) -> None:
     assert found["a"]["bands"]["B04"]["href"] == f"{api.url}B04.tif"
     assert len(api.asked) == 3
     assert api.asked[0]["collections"] == ["mosaics"]
-    assert api.asked[0]["datetime"] == "2025-07-01T00:00:00Z/2025-10-01T00:00:00Z"
+    assert api.asked[0]["datetime"] == "2025-07-01T00:00:00Z/2025-09-30T23:59:59Z"
     assert shapely.geometry.shape(api.asked[0]["intersects"]).equals(REGIONS["here"])
 
 
@@ -539,7 +539,7 @@ def test_an_api_cannot_name_files_of_this_machine(search: Search, api: Any, href
 
 
 def test_an_api_that_refuses_is_named(search: Search, api: Any) -> None:
-    with pytest.raises(ManifestError, match=r"^the search at http://127.* failed: .*Overloaded"):
+    with pytest.raises(ManifestError, match=r"^the search at http://127.* failed .*Overloaded"):
         search_api(api)
 
 
