@@ -34,6 +34,12 @@ except BasemakeError as error:
 
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE["attribution"].replace("{year}", config["quarter"][:4])
+# A source's limit holds over the connections that profile or command line allow.
+ALLOWED = workflow.global_resources.get("connections")
+CONNECTIONS = SOURCE["limits"]["connections"]
+workflow.register_resource(
+    "connections", min(CONNECTIONS, (ALLOWED and ALLOWED.value) or CONNECTIONS)
+)
 SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 # What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
 RENDERING = {

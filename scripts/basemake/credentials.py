@@ -4,6 +4,7 @@ Logins and tokens are shared by all jobs of a working directory (basemake.state)
 logs in once. No secret goes into a log, an error, a manifest or a command line.
 """
 
+import hashlib
 import os
 import time
 from datetime import datetime
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 
 from basemake.errors import BasemakeError
-from basemake.network import BUSY, TIMEOUT, Interrupted
+from basemake.network import BUSY, TIMEOUT, Interrupted, no_netrc, retry_after
 from basemake.state import shared
 
 MARGIN = 60  # seconds before its end at which a token is renewed
@@ -78,7 +79,7 @@ class Oidc(Credentials):
         grant = self._grant(login, now)
         answer = self._ask(grant)
         if answer is None and "refresh_token" in grant:  # the session has ended: begin another
-            login.clear()
+            login.pop("refresh_token", None)
             answer = self._ask(self._grant(login, now))
         if answer is None:
             wanted = ", ".join(sorted(self._settings["variables"].values()))
@@ -86,10 +87,7 @@ class Oidc(Credentials):
                 f"the login at {urlsplit(self._settings['token_url']).netloc} was refused; check"
                 f" the environment variables {wanted}"
             )
-        login["access_token"] = answer["access_token"]
-        login["access_ends"] = now + float(answer.get("expires_in", 600))
-        login["refresh_token"] = answer.get("refresh_token")
-        login["refresh_ends"] = now + float(answer.get("refresh_expires_in", 0))
+        login |= answer
 
     def _grant(self, login: dict, now: float) -> dict[str, str]:
         """Return the form that asks for a token by what there is."""
@@ -98,9 +96,11 @@ class Oidc(Credentials):
         client = {"client_id": self._settings["client_id"]}
         if login.get("refresh_token") and login.get("refresh_ends", 0) - MARGIN > now:
             return client | _refreshing(login["refresh_token"])
-        if found.get("refresh_token") and not login.get("used_up"):
-            login["used_up"] = True
-            return client | _refreshing(found["refresh_token"])
+        given = found.get("refresh_token", "")
+        digest = hashlib.sha256(given.encode()).hexdigest()
+        if given and login.get("given") != digest:  # each that the user gives is tried once
+            login["given"] = digest
+            return client | _refreshing(given)
         if not (found.get("user") and found.get("password")):
             names = [variables[key] for key in ("user", "password") if key in variables]
             raise CredentialsError(f"set the environment variables {' and '.join(names)}")
@@ -109,19 +109,34 @@ class Oidc(Credentials):
         return client | {"grant_type": "password"} | password | code
 
     def _ask(self, form: dict[str, str]) -> dict[str, Any] | None:
-        """Return the service's answer, or None if it refuses."""
+        """Return what the service gives, as it is kept, or None if it refuses."""
         host = urlsplit(self._settings["token_url"]).netloc
+        now = time.time()
         try:
             answer = requests.post(
-                self._settings["token_url"], data=form, timeout=TIMEOUT, allow_redirects=False
+                self._settings["token_url"],
+                data=form,
+                timeout=TIMEOUT,
+                allow_redirects=False,
+                auth=no_netrc,
             )
         except requests.RequestException:
             raise Interrupted(f"{host}: the login could not be reached") from None
         if answer.status_code in BUSY:
-            raise Interrupted(f"{host} answers {answer.status_code} to the login")
+            wait = retry_after(answer.headers.get("Retry-After"))
+            raise Interrupted(f"{host} answers {answer.status_code} to the login", wait)
         if answer.status_code != requests.codes.ok:
             return None
-        return dict(answer.json())
+        try:
+            token = answer.json()
+            return {
+                "access_token": token["access_token"] + "",
+                "access_ends": now + float(token.get("expires_in", 600)),
+                "refresh_token": token.get("refresh_token"),
+                "refresh_ends": now + float(token.get("refresh_expires_in", 0)),
+            }
+        except (ValueError, KeyError, TypeError):
+            raise Interrupted(f"{host} gives no token") from None
 
 
 class S3(Credentials):
@@ -173,6 +188,7 @@ class Sas(Credentials):
         self._settings = settings
         self._file = f"sas-{settings['token_url']}"
         self._hosts = frozenset(settings["hosts"])
+        self._used: str | None = None
 
     def address(self, href: str) -> str:
         """Return the address with the token as its query, at the token's hosts only."""
@@ -181,23 +197,28 @@ class Sas(Credentials):
         with shared(self._file) as state:
             if state.get("ends", 0) - MARGIN < time.time():
                 self._ask(state)
-            return f"{href}{'&' if '?' in href else '?'}{state['token']}"
+            self._used = state["token"]
+        return f"{href}{'&' if '?' in href else '?'}{self._used}"
 
     def renew(self) -> bool:
-        """Ask for a new token next time."""
+        """Ask for a new token next time, unless another job has one already."""
         with shared(self._file) as state:
-            state.clear()
+            if state.get("token") == self._used:
+                state.clear()
         return True
 
     def _ask(self, state: dict) -> None:
         host = urlsplit(self._settings["token_url"]).netloc
         try:
-            answer = requests.get(self._settings["token_url"], timeout=TIMEOUT)
+            answer = requests.get(self._settings["token_url"], timeout=TIMEOUT, auth=no_netrc)
+            wait = retry_after(answer.headers.get("Retry-After"))
+            if answer.status_code in BUSY:
+                raise Interrupted(f"{host} answers {answer.status_code}", wait)
             answer.raise_for_status()
             token = answer.json()
             ends = datetime.fromisoformat(token["msft:expiry"]).timestamp()
             state.update(token=token["token"], ends=ends)
-        except (requests.RequestException, ValueError, KeyError):
+        except (requests.RequestException, ValueError, KeyError, TypeError):
             raise Interrupted(f"{host} gives no token") from None
 
 

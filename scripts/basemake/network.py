@@ -88,7 +88,7 @@ class Session(requests.Session):
         super().__init__()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
         self.max_redirects = 5
-        self.auth = _no_netrc
+        self.auth = no_netrc
         self.headers["User-Agent"] = f"basemake/{__version__}"
         self.hosts = hosts
         self._limits, self._trusted = limits, trusted
@@ -168,7 +168,7 @@ def retry_after(value: str | None) -> float | None:
     return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Stand in for the logins of ~/.netrc, which requests would add by itself."""
     return request
 
