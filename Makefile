@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo test lint serve clean-env
+.PHONY: help env demo test lint bench serve clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,6 +16,7 @@ help:
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
+	@echo "make bench  measure how downloads and computing overlap"
 	@echo "make env    only set up: system packages (GDAL) and .venv"
 
 env: .venv/.done
@@ -45,6 +46,9 @@ lint: env
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy scripts
 	$(BIN)/snakemake --lint
+
+bench: env
+	$(BIN)/python tests/benchmarks/overlap.py
 
 serve: env
 	@$(BIN)/python scripts/serve.py $(RESULTS) --port $(PORT)

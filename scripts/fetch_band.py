@@ -125,9 +125,8 @@ class Download:
 
     def run(self) -> None:
         """Fetch all of the object to the part file, with patience."""
-        patience, refusals = Patience(self._limits), 0
+        patience, refusals, reached = Patience(self._limits), 0, self._there()
         while True:
-            before = self._there()
             try:
                 self._stretch()
                 return
@@ -139,7 +138,8 @@ class Download:
                         " and that they may read this data."
                     ) from None
             except Interrupted as failure:
-                if self._there() > before:
+                if self._there() > reached:  # not if it only comes again from the start
+                    reached = self._there()
                     patience.progressed()
                 patience.wait(failure)
 
@@ -160,30 +160,35 @@ class Download:
         with self._session.get(address, headers=headers, stream=True) as answer:
             if answer.status_code in (401, 403):
                 raise Refused(f"{answer.status_code} {answer.reason}")
-            if answer.status_code == 416:  # what is there is no beginning of what is there now
+            if answer.status_code == 416:
+                if answer.headers.get("Content-Range", "") == f"bytes */{start}":
+                    return  # all of it was there
                 self._validator = None
                 raise Interrupted("the service does not have the rest of what was begun")
             if answer.status_code not in (200, 206):
                 raise BandError(_refusal(answer))
             if answer.status_code == 200:
                 start = 0
-            elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                # Before what follows is kept: a killed job must not leave it beside older bytes.
+                self._part.unlink(missing_ok=True)
+                self._remember(_validator(answer))
+            elif (
+                not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+                or _validator(answer) not in (None, self._validator)
+            ):  # not all services heed If-Range
                 self._validator = None
                 raise Interrupted("the service sent another range than was asked for")
-            self._remember(answer)
             self._receive(answer, start)
 
-    def _remember(self, answer: requests.Response) -> None:
+    def _remember(self, validator: str | None) -> None:
         """Keep what tells whether the object is still the same when it is gone on with."""
-        etag = answer.headers.get("ETag", "")
-        strong = etag if etag and not etag.startswith("W/") else None
-        self._validator = strong or answer.headers.get("Last-Modified")
-        _about(self._part).write_text(json.dumps({**self._object, "validator": self._validator}))
+        self._validator = validator
+        _about(self._part).write_text(json.dumps({**self._object, "validator": validator}))
 
     def _receive(self, answer: requests.Response, start: int) -> None:
         """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls."""
         length = answer.headers.get("Content-Length")
-        total = self._size if length is None else start + int(length)
+        total = self._size or (None if length is None else start + int(length))
         stall = self._limits["stall"]
         window, came = time.monotonic(), 0
         with self._part.open("r+b" if start else "wb") as file:
@@ -203,6 +208,13 @@ class Download:
                 raise Interrupted("the transfer broke off") from None
             if total is not None and file.tell() < total:
                 raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")
+
+
+def _validator(answer: requests.Response) -> str | None:
+    """Return what tells whether an object is still the same; a weak ETag does not."""
+    etag = answer.headers.get("ETag", "")
+    strong = etag if etag and not etag.startswith("W/") else None
+    return strong or answer.headers.get("Last-Modified")
 
 
 def _refusal(answer: requests.Response) -> str:
