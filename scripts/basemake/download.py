@@ -1,0 +1,156 @@
+"""A download that goes on where it stopped, in this run or a later one."""
+
+import json
+import time
+from pathlib import Path
+
+import requests
+
+from basemake.credentials import Credentials
+from basemake.errors import BandError
+from basemake.hrefs import check_url
+from basemake.network import BROKEN, Interrupted, Patience, Session
+from basemake.progress import Progress
+
+CHUNK = 1 << 20
+
+
+class Refused(Exception):
+    """The service does not accept the credentials, or wants some."""
+
+
+def about(part: Path) -> Path:
+    """Return the file that says what a part is a part of."""
+    return part.with_name(part.name + ".json")
+
+
+class Download:
+    """One band on its way from the web to its part file."""
+
+    def __init__(
+        self,
+        href: str,
+        part: Path,
+        size: int | None,
+        checksum: str | None,
+        session: Session,
+        credentials: Credentials,
+        limits: dict,
+        progress: Progress,
+    ) -> None:
+        """Go on with what is there of the same object."""
+        self._href, self._part, self._size = href, part, size
+        self._session, self._credentials = session, credentials
+        self._limits, self._progress = limits, progress
+        self._object = {"href": href, "size": size, "checksum": checksum}
+        try:
+            known = json.loads(about(part).read_text())
+        except (OSError, ValueError):
+            known = {}
+        same = {key: known.get(key) for key in self._object} == self._object
+        # Without a validator nobody can tell whether what follows belongs to what is there.
+        self._validator = known.get("validator") if same and part.exists() else None
+        if self._validator is None:
+            part.unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Fetch all of the object to the part file, with patience."""
+        patience, refusals, reached = Patience(self._limits), 0, self._there()
+        while True:
+            try:
+                self._stretch()
+                return
+            except Refused as refusal:
+                refusals += 1
+                if refusals > 1 or not self._credentials.renew():
+                    raise BandError(
+                        f"the service refuses access ({refusal}); check the source's credentials,"
+                        " and that they may read this data."
+                    ) from None
+            except Interrupted as failure:
+                if self._there() > reached:  # not if it only comes again from the start
+                    reached = self._there()
+                    patience.progressed()
+                patience.wait(failure)
+
+    def _there(self) -> int:
+        """Return the bytes that are there and can be gone on from."""
+        return self._part.stat().st_size if self._validator else 0
+
+    def _stretch(self) -> None:
+        """Fetch from where the part ends; Interrupted if it breaks off, Refused if it may not."""
+        start = self._there()
+        if start and start == self._size:
+            return
+        address = self._credentials.address(self._href)
+        headers = {"Accept-Encoding": "identity", **self._credentials.headers(address)}
+        if start:
+            headers |= {"Range": f"bytes={start}-", "If-Range": str(self._validator)}
+        check_url(address, self._session.hosts)
+        with self._session.get(address, headers=headers, stream=True) as answer:
+            if answer.status_code in (401, 403):
+                raise Refused(f"{answer.status_code} {answer.reason}")
+            if answer.status_code == 416:
+                if answer.headers.get("Content-Range", "") == f"bytes */{start}":
+                    return  # all of it was there
+                self._validator = None
+                raise Interrupted("the service does not have the rest of what was begun")
+            if answer.status_code not in (200, 206):
+                raise BandError(_refusal(answer))
+            if answer.status_code == 200:
+                start = 0
+                # Before what follows is kept: a killed job must not leave it beside older bytes.
+                self._part.unlink(missing_ok=True)
+                self._remember(_validator(answer))
+            elif not answer.headers.get("Content-Range", "").startswith(
+                f"bytes {start}-"
+            ) or _validator(answer) not in (
+                None,
+                self._validator,
+            ):  # not all services heed If-Range
+                self._validator = None
+                raise Interrupted("the service sent another range than was asked for")
+            self._receive(answer, start)
+
+    def _remember(self, validator: str | None) -> None:
+        """Keep what tells whether the object is still the same when it is gone on with."""
+        self._validator = validator
+        about(self._part).write_text(json.dumps({**self._object, "validator": validator}))
+
+    def _receive(self, answer: requests.Response, start: int) -> None:
+        """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls."""
+        length = answer.headers.get("Content-Length")
+        total = self._size or (None if length is None else start + int(length))
+        stall = self._limits["stall"]
+        window, came = time.monotonic(), 0
+        with self._part.open("r+b" if start else "wb") as file:
+            file.seek(start)
+            try:
+                # read1 returns what has come: read would wait until a slow line fills a chunk.
+                while chunk := answer.raw.read1(CHUNK):
+                    file.write(chunk)
+                    came += len(chunk)
+                    self._progress.update(file.tell(), total)
+                    elapsed = time.monotonic() - window
+                    if elapsed > stall["seconds"]:
+                        if came < stall["bytes_per_second"] * elapsed:
+                            raise Interrupted(f"less than {stall['bytes_per_second']} bytes/s came")
+                        window, came = time.monotonic(), 0
+            except BROKEN:
+                raise Interrupted("the transfer broke off") from None
+            if total is not None and file.tell() < total:
+                raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")
+
+
+def _validator(answer: requests.Response) -> str | None:
+    """Return what tells whether an object is still the same; a weak ETag does not."""
+    etag = answer.headers.get("ETag", "")
+    strong = etag if etag and not etag.startswith("W/") else None
+    return strong or answer.headers.get("Last-Modified")
+
+
+def _refusal(answer: requests.Response) -> str:
+    status = f"{answer.status_code} {answer.reason}"
+    if answer.status_code == 404:
+        return f"the service does not have it ({status}); search again: `snakemake manifest`."
+    return f"the service answers {status}; check the address and the source."
