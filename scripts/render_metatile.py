@@ -13,17 +13,9 @@ from PIL import Image
 from basemake.archive import write_part
 from basemake.encoding import encoder
 from basemake.errors import TileError
-from basemake.raster import RGBA, halve, open_geotiff
+from basemake.raster import RGBA, halve
+from basemake.warp import warp_onto
 from basemake.webtiles import WebTile
-
-# Pixels that the warper's interpolated coordinates may be off; 0 would transform every pixel.
-TRANSFORM_ERROR = 0.05
-WARP_MEMORY_MB = 64
-RESAMPLING = {
-    "nearest": gdal.GRA_NearestNeighbour,
-    "bilinear": gdal.GRA_Bilinear,
-    "cubic": gdal.GRA_Cubic,
-}
 
 
 def render_metatile(
@@ -67,36 +59,16 @@ def render_metatile(
 
 
 def _warp(metatile: WebTile, tiles: list[Path], pixels: int, resampling: str) -> RGBA:
-    """Return the tiles, warped to the metatile at `pixels` a side, the later over the earlier.
-
-    GDAL's threads would shift pixels at the seams (and the bytes would depend on them), so it has
-    one here; jobs run side by side instead.
-    """
+    """Return the tiles, warped to the metatile at `pixels` a side, the later over the earlier."""
     canvas = np.zeros((pixels, pixels, 4), np.uint8)
-    target = gdal_array.OpenArray(canvas, interleave="pixel")
-    west, south, east, north = metatile.bounds
-    target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
-    target.SetSpatialRef(_web_mercator())
-    target.GetRasterBand(4).SetColorInterpretation(gdal.GCI_AlphaBand)
     for path in tiles:
         try:
-            with open_geotiff(path) as source:
-                gdal.Warp(
-                    target,
-                    source,
-                    resampleAlg=RESAMPLING[resampling],
-                    srcAlpha=True,
-                    errorThreshold=TRANSFORM_ERROR,
-                    warpMemoryLimit=WARP_MEMORY_MB,
-                    multithread=False,
-                )
+            warp_onto(canvas, metatile.bounds, path, resampling)
         except RuntimeError as error:
             raise TileError(
                 f"the enhanced tile {path} cannot be read ({error});"
                 " delete it and run again to make it anew."
             ) from error
-    target.FlushCache()
-    canvas *= canvas[..., 3:] > 0
     return canvas
 
 

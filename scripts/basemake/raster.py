@@ -23,14 +23,18 @@ def use_gdal(cache_mb: int) -> None:
 
 
 @contextmanager
-def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
+def open_geotiff(path: Path, level: int = 0) -> Iterator[gdal.Dataset]:
     """Open a file with the GTiff driver only, without sidecar files; RuntimeError if it cannot.
 
-    Other drivers follow references out of a file to other files.
+    Other drivers follow references out of a file to other files. `level` n is the file's n-th
+    reduced-resolution image.
     """
-    flags = gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR
     dataset = gdal.OpenEx(
-        str(path), flags, allowed_drivers=["GTiff"], sibling_files=[Path(path).name]
+        str(path),
+        gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR,
+        allowed_drivers=["GTiff"],
+        open_options=[f"OVERVIEW_LEVEL={level - 1}"] if level else [],
+        sibling_files=[Path(path).name],
     )
     try:
         yield dataset
@@ -53,15 +57,18 @@ def halve(rgba: RGBA) -> RGBA:
 
 
 def _halve_even(rgba: RGBA) -> RGBA:
-    alpha = rgba[..., 3]
-    if alpha.all() and (alpha == 255).all():
-        return ((_sum_2x2(rgba.astype(np.uint16)) + 2) >> 2).astype(np.uint8)
-    weights = _sum_2x2(alpha.astype(np.uint32))[..., np.newaxis]
-    colours = _sum_2x2(rgba[..., :3].astype(np.uint32) * alpha[..., np.newaxis])
-    out = np.empty((*weights.shape[:2], 4), np.uint8)
-    out[..., :3] = (2 * colours + weights) // np.maximum(2 * weights, 1)
-    out[..., 3:] = (weights + 2) >> 2
-    out[..., :3] *= out[..., 3:] > 0
+    sums = _sum_2x2(rgba.astype(np.uint16))
+    out = ((sums + 2) >> 2).astype(np.uint8)
+    weights = sums[..., 3]
+    mixed = (weights > 0) & (weights < 4 * 255)  # few: along edges only
+    if mixed.any():
+        row, column = np.nonzero(mixed)
+        weight = weights[mixed, np.newaxis].astype(np.uint32)
+        colours = np.zeros((len(row), 3), np.uint32)
+        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            pixels = rgba[2 * row + down, 2 * column + right].astype(np.uint32)
+            colours += pixels[:, :3] * pixels[:, 3:]
+        out[mixed, :3] = (2 * colours + weight) // (2 * weight) * (out[mixed, 3:] > 0)
     return out
 
 

@@ -1,0 +1,111 @@
+"""Warping: coordinates against PROJ's own, colours against GDAL's warper in float64."""
+
+import numpy as np
+import pytest
+from osgeo import gdal, osr
+
+from basemake.recipe import CompiledRecipe
+from basemake.warp import _grid, _grid_step, _strips, warp_onto
+from basemake.webtiles import WebTile, overlapping, to_mercator
+
+L2A = [
+    {"step": "highlight_compression", "maximum": 3.0, "midpoint": 0.13},
+    {"step": "offset_gamma", "gamma": 1.8, "offset": 0.01},
+    {"step": "saturation", "factor": 1.2},
+    {"step": "srgb"},
+]
+
+
+def crs(epsg: int) -> osr.SpatialReference:
+    srs = osr.SpatialReference()
+    srs.ImportFromEPSG(epsg)
+    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return srs
+
+
+@pytest.mark.parametrize("latitude", [0.5, 45.0, 70.0, 83.0])
+@pytest.mark.parametrize("zoom", [3, 6, 9, 11])
+def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixel(
+    write_geotiff, tmp_path, latitude, zoom
+):
+    pixels = 4096
+    x, y = to_mercator(np.array([[17.6, latitude]]))[0]  # near the edge of UTM zone 33
+    metatile = next(t for t in overlapping(_box(x, y), zoom) if t.bounds[0] <= x < t.bounds[2])
+    north = {0.5: 55_000.0, 45.0: 5_000_000.0, 70.0: 7_780_000.0, 83.0: 9_220_000.0}[latitude]
+    ground = (metatile.bounds[2] - metatile.bounds[0]) / pixels  # source pixels as large as web's
+    path = write_geotiff(
+        tmp_path / "a.tif", np.zeros((4, 4, 4), np.uint8), (600_000.0, north), ground
+    )
+    dataset = gdal.Open(str(path))
+    step = _grid_step(ground)
+    columns, rows = _grid(dataset, metatile.bounds, pixels, step)
+    rng = np.random.default_rng(1)
+    for top, column, row in _strips(columns, rows, step):
+        i, j = rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
+        west, _, _, top_north = metatile.bounds
+        points = np.column_stack([west + (j + 0.5) * ground, top_north - (top + i + 0.5) * ground])
+        to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
+        exact = np.array(to_tile.TransformPoints(points.tolist()))
+        near = np.abs(exact[:, 0] - 500_000) < 600_000  # where a tile of the zone can be
+        error_x = column[i, j] - ((exact[:, 0] - 600_000) / ground - 0.5)
+        error_y = row[i, j] - ((north - exact[:, 1]) / ground - 0.5)
+        assert np.abs(error_x[near]).max(initial=0) <= 0.05
+        assert np.abs(error_y[near]).max(initial=0) <= 0.05
+
+
+def _box(x, y):
+    import shapely
+
+    return shapely.Point(x, y).buffer(1)
+
+
+def test_real_texture_is_as_gdals_exact_warper_shows_it(real_data, write_geotiff, tmp_path):
+    folder = real_data / "s2_10m/icor_belgium_sr_32631"
+    bands = [gdal.Open(str(folder / f"{band}.tif")) for band in ("B04", "B03", "B02")]
+    dn = np.stack([band.ReadAsArray() for band in bands])
+    reading = {"scale": 0.0001, "offset": 0.0, "nodata": None}
+    rgba = CompiledRecipe(L2A, reading, np.dtype("uint16"))(dn)
+    left, pixel, _, top, _, _ = bands[0].GetGeoTransform()
+    path = write_geotiff(
+        tmp_path / "t.tif", np.moveaxis(rgba, -1, 0), (left, top), pixel, 32631, ("ALPHA=YES",)
+    )
+    # A metatile of 1024 pixels at zoom 13 in the middle of it: pixels of 12 m from pixels of 10 m.
+    centre = osr.CoordinateTransformation(crs(32631), crs(3857)).TransformPoint(
+        left + 256 * pixel, top - 512 * pixel
+    )
+    metatile = overlapping(_box(*centre[:2]), 11)[0]
+    canvas = np.zeros((1024, 1024, 4), np.uint8)
+    warp_onto(canvas, metatile.bounds, path, "bilinear")
+    exact = gdal.GetDriverByName("MEM").Create("", 1024, 1024, 3, gdal.GDT_Float64)
+    west, south, east, north = metatile.bounds
+    exact.SetGeoTransform((west, (east - west) / 1024, 0, north, 0, (south - north) / 1024))
+    exact.SetSpatialRef(crs(3857))
+    colours = gdal.Translate(
+        "", str(path), format="MEM", bandList=[1, 2, 3], outputType=gdal.GDT_Float64
+    )
+    gdal.Warp(exact, colours, resampleAlg="bilinear", errorThreshold=0)
+    shown = canvas[..., 3] == 255
+    assert shown.sum() > 50_000
+    inner = shown.copy()
+    for shift in ((2, 0), (-2, 0), (0, 2), (0, -2)):  # at the edge both know less
+        inner &= np.roll(shown, shift, (0, 1))
+    error = (canvas[..., :3] - np.moveaxis(exact.ReadAsArray(), 0, -1))[inner]
+    # Rounding alone is 59 dB; half a pixel's shift would be below 35.
+    assert 10 * np.log10(255**2 / (error**2).mean()) > 47
+
+
+def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
+    """Noise of single pixels, shown ten times as coarse, is nearly its mean."""
+    rng = np.random.default_rng(2)
+    noise = rng.integers(0, 256, (4, 2048, 2048)).astype(np.uint8)
+    noise[3] = 255
+    path = write_geotiff(tmp_path / "t.tif", noise, options=("ALPHA=YES", "TILED=YES"))
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dataset.BuildOverviews("AVERAGE", [2, 4, 8])
+    del dataset
+    metatile = WebTile(9, 277, 184)
+    canvas = np.zeros((512, 512, 4), np.uint8)
+    warp_onto(canvas, metatile.bounds, path, "bilinear")
+    shown = canvas[canvas[..., 3] == 255][:, :3]
+    assert len(shown) > 5_000
+    assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
