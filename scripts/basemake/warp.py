@@ -31,7 +31,7 @@ HALF = 127 << 8  # with room for rounding
 OUTSIDE = -1e6  # where a coordinate cannot be transformed: not in any tile
 MARGIN = 3  # source pixels that the kernels reach beyond a coordinate
 
-Coordinates = NDArray[np.float64]
+Coordinates = NDArray[np.floating]
 
 
 def warp_onto(
@@ -103,7 +103,7 @@ def _scale(columns: Coordinates, rows: Coordinates, step: int) -> float:
     return math.sqrt(across * down) / step
 
 
-def _smoothing(scale: float) -> NDArray[np.float32] | None:
+def _smoothing(scale: float) -> Coordinates | None:
     """Return the kernel to smooth with before interpolating at `scale` source pixels a pixel.
 
     Interpolation is a triangle one pixel wide on each side, of variance 1/6. One `scale` wide has
@@ -117,7 +117,7 @@ def _smoothing(scale: float) -> NDArray[np.float32] | None:
 
 def _strips(
     columns: Coordinates, rows: Coordinates, step: int
-) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32]]]:
+) -> Iterator[tuple[int, Coordinates, Coordinates]]:
     """Yield (first row, x, y): the grid interpolated to every pixel of STRIP rows of the canvas."""
     x, y = _stretch(columns, step), _stretch(rows, step)
     below = (np.arange(STRIP, dtype=np.float32) % step / step)[:, np.newaxis]
@@ -127,7 +127,7 @@ def _strips(
         yield top, across, down
 
 
-def _stretch(grid: Coordinates, step: int) -> NDArray[np.float32]:
+def _stretch(grid: Coordinates, step: int) -> Coordinates:
     """Interpolate a grid along its rows to every pixel."""
     right = np.arange(step) / step
     stretched = grid[:, :-1, np.newaxis] * (1 - right) + grid[:, 1:, np.newaxis] * right
@@ -136,9 +136,9 @@ def _stretch(grid: Coordinates, step: int) -> NDArray[np.float32]:
 
 def _remap(
     dataset: gdal.Dataset,
-    x: NDArray[np.float32],
-    y: NDArray[np.float32],
-    kernel: NDArray[np.float32] | None,
+    x: Coordinates,
+    y: Coordinates,
+    kernel: Coordinates | None,
     interpolation: int,
 ) -> RGBA | None:
     """Return the tile at columns `x` and rows `y`, or None where it does not reach."""
@@ -166,8 +166,8 @@ def _remap(
 
 def _interpolate(
     source: NDArray,
-    to: tuple[NDArray[np.float32], NDArray[np.float32]],
-    kernel: NDArray[np.float32] | None,
+    to: tuple[Coordinates, Coordinates],
+    kernel: Coordinates | None,
     interpolation: int,
 ) -> NDArray:
     """Return `source` smoothed and sampled at columns and rows `to`; outside of it all is 0."""
@@ -176,7 +176,7 @@ def _interpolate(
     return cv2.remap(source, *to, interpolation, borderMode=cv2.BORDER_CONSTANT)
 
 
-def _window(at: NDArray[np.float32], size: int) -> tuple[int, int]:
+def _window(at: Coordinates, size: int) -> tuple[int, int]:
     """Return the first source pixel that coordinates need, and the first one after."""
     low, high = float(at.min()), float(at.max())
     return max(0, math.floor(low) - MARGIN), min(size, math.ceil(high) + MARGIN + 1)
