@@ -28,7 +28,7 @@ INTERPOLATION = {
 }
 OPAQUE = 255 << 8  # alpha in 16 bits
 HALF = 127 << 8  # with room for rounding
-OUTSIDE = -1e6  # where a coordinate cannot be transformed: not in any tile
+OUTSIDE = -1e6  # a column and row for what has none: not in any tile
 MARGIN = 3  # source pixels that the kernels reach beyond a coordinate
 
 Coordinates = NDArray[np.floating]
@@ -90,8 +90,8 @@ def _grid(
     left, width, _, top, _, height = dataset.GetGeoTransform()
     columns = (points[:, 0] - left) / width - 0.5
     rows = (points[:, 1] - top) / height - 0.5
-    bad = ~(np.isfinite(columns) & np.isfinite(rows))
-    columns[bad] = rows[bad] = OUTSIDE
+    bad = ~(np.isfinite(columns) & np.isfinite(rows))  # half a world away from the tile's zone
+    columns[bad] = rows[bad] = np.nan
     return columns.reshape(x.shape), rows.reshape(x.shape)
 
 
@@ -124,7 +124,7 @@ def _strips(
     for top in range(0, (len(rows) - 1) * step, STRIP):
         above = (top + np.arange(STRIP)) // step
         across, down = (a[above] + (a[above + 1] - a[above]) * below for a in (x, y))
-        yield top, across, down
+        yield top, np.nan_to_num(across, nan=OUTSIDE), np.nan_to_num(down, nan=OUTSIDE)
 
 
 def _stretch(grid: Coordinates, step: int) -> Coordinates:

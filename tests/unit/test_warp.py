@@ -109,3 +109,18 @@ def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
     shown = canvas[canvas[..., 3] == 255][:, :3]
     assert len(shown) > 5_000
     assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
+
+
+def test_a_map_of_the_world_has_the_tile_once_and_in_its_place(write_geotiff, tmp_path):
+    """Half the world has no coordinates in a UTM zone: none of it may be taken for the tile."""
+    solid = np.full((4, 100, 100), 255, np.uint8)
+    path = write_geotiff(tmp_path / "t.tif", solid, (400_000.0, 5_100_000.0), 2000.0)
+    canvas = np.zeros((1024, 1024, 4), np.uint8)
+    warp_onto(canvas, WebTile(0, 0, 0).bounds, path, "bilinear")
+    row, column = np.nonzero(canvas[..., 3])
+    assert len(row) > 10
+    lon = (column + 0.5) / 1024 * 360 - 180
+    lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * (row + 0.5) / 1024))))
+    # The tile reaches from 13.7 to 16.4 degrees east and from 44.2 to 46.1 north.
+    assert (lon.min(), lon.max()) == pytest.approx((13.8, 16.2), abs=0.4)
+    assert (lat.min(), lat.max()) == pytest.approx((44.3, 45.9), abs=0.4)
