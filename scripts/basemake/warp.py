@@ -6,6 +6,7 @@ thread, so the bytes depend on nothing but the tiles.
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -86,13 +87,24 @@ def _grid(
     for srs in (mercator, tile):
         srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
     transform = osr.CoordinateTransformation(mercator, tile)
-    points = np.array(transform.TransformPoints(np.column_stack([x.ravel(), y.ravel()]).tolist()))
+    points = _transformed(np.column_stack([x.ravel(), y.ravel()]), transform)
     left, width, _, top, _, height = dataset.GetGeoTransform()
     columns = (points[:, 0] - left) / width - 0.5
     rows = (points[:, 1] - top) / height - 0.5
-    bad = ~(np.isfinite(columns) & np.isfinite(rows))  # half a world away from the tile's zone
-    columns[bad] = rows[bad] = np.nan
     return columns.reshape(x.shape), rows.reshape(x.shape)
+
+
+def _transformed(points: Coordinates, transform: osr.CoordinateTransformation) -> Coordinates:
+    """Return the points, (n, 2), transformed; NaN for those where the target is not defined."""
+    try:
+        return np.array(transform.TransformPoints(points.tolist()))
+    except RuntimeError:  # one is enough; only maps of half a world have some
+        found = np.full((len(points), 3), np.nan)
+        for number, point in enumerate(points.tolist()):
+            with suppress(RuntimeError):
+                found[number] = transform.TransformPoint(*point)
+        found[~np.isfinite(found).all(axis=1)] = np.nan
+        return found
 
 
 def _scale(columns: Coordinates, rows: Coordinates, step: int) -> float:
