@@ -1,7 +1,8 @@
 """Bands: reads what the manifest says of them; makes results/bands/{tile}/{band}.tif."""
 
 
-# Network-bound: it holds no core, but one of the `connections` that the profile allows.
+# Network-bound: it holds no core, but one of the `connections` that the profile allows. Tile by
+# tile, so that the first can be enhanced while others are on their way, and few bands wait on disk.
 rule fetch_band:
     """Fetch one band of a tile, verified."""
     output:
@@ -12,6 +13,7 @@ rule fetch_band:
         "logs/bands/{tile}/{band}.log",
     benchmark:
         "benchmarks/bands/{tile}/{band}.tsv"
+    priority: lambda wildcards: -plan().tiles.index.get_loc(wildcards.tile)
     conda:
         "../envs/conda.yaml"
     threads: 0
