@@ -70,10 +70,10 @@ def fetch_band(
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = shutil.disk_usage(output.parent).free
-            need = f"{size / 1e6:.0f} MB" if size else "an unknown size"
+            need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
             raise BandError(
                 f"the disk of {output.parent} is full: {href} has {need}, and"
-                f" {free / 1e6:.0f} MB are free; make room and run again."
+                f" {free / 1e6:.1f} MB are free; make room and run again."
             ) from None
         raise BandError(f"{href}: {error.strerror} ({error.filename}); run again.") from None
     except BasemakeError as error:
@@ -133,14 +133,18 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
-        fetch_band(
-            snakemake.params.href,
-            Path(snakemake.output[0]),
-            size=snakemake.params.size,
-            checksum=snakemake.params.checksum,
-            dtype=source["dn"].get("dtype"),
-            hosts=allowed_hosts(source),
-            limits=source["limits"],
-            credentials=credentials_of(source),
-            progress=Progress(f"{snakemake.wildcards.tile} {snakemake.wildcards.band}"),
-        )
+        label = f"tile {snakemake.wildcards.tile}, band {snakemake.wildcards.band}"
+        try:
+            fetch_band(
+                snakemake.params.href,
+                Path(snakemake.output[0]),
+                size=snakemake.params.size,
+                checksum=snakemake.params.checksum,
+                dtype=source["dn"].get("dtype"),
+                hosts=allowed_hosts(source),
+                limits=source["limits"],
+                credentials=credentials_of(source),
+                progress=Progress(f"{snakemake.wildcards.tile} {snakemake.wildcards.band}"),
+            )
+        except BasemakeError as error:
+            raise BandError(f"{label}: {error}") from None

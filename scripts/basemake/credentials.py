@@ -85,7 +85,7 @@ class Oidc(Credentials):
             wanted = ", ".join(sorted(self._settings["variables"].values()))
             raise CredentialsError(
                 f"the login at {urlsplit(self._settings['token_url']).netloc} was refused; check"
-                f" the environment variables {wanted}"
+                f" the environment variables {wanted}."
             )
         login |= answer
 
@@ -103,7 +103,7 @@ class Oidc(Credentials):
             return client | _refreshing(given)
         if not (found.get("user") and found.get("password")):
             names = [variables[key] for key in ("user", "password") if key in variables]
-            raise CredentialsError(f"set the environment variables {' and '.join(names)}")
+            raise CredentialsError(f"set the environment variables {' and '.join(names)}.")
         code = {"totp": found["totp"]} if found.get("totp") else {}
         password = {"username": found["user"], "password": found["password"]}
         return client | {"grant_type": "password"} | password | code
@@ -152,7 +152,7 @@ class S3(Credentials):
         keys = [os.environ.get(name, "") for name in variables.values()]
         if variables and not all(keys):
             raise CredentialsError(
-                f"set the environment variables {' and '.join(variables.values())}"
+                f"set the environment variables {' and '.join(variables.values())}."
             )
         pairs = zip(variables, keys, strict=True)
         names = {"key": "aws_access_key_id", "secret": "aws_secret_access_key"}

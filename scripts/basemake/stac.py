@@ -8,8 +8,10 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from pystac_client import Client
+from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import PystacClientWarning
 from requests import RequestException
 from shapely.geometry import mapping
 
@@ -19,6 +21,18 @@ from basemake.network import NetworkError, PatientSession
 # Services refuse larger requests; a polygon of this size is a few hundred vertices.
 LONGEST_POLYGON = 20_000  # bytes of GeoJSON
 FIRST_TOLERANCE = 0.001  # degrees
+# What pystac-client raises when an answer is not that of a STAC API.
+UNUSABLE = (
+    APIError,
+    ClientTypeError,
+    PystacClientWarning,
+    RequestException,
+    NotImplementedError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
 
 
 def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[dict]:
@@ -45,7 +59,7 @@ def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[d
             .pages_as_dicts()
         )
         return _all_items(pages, url, limits["search_seconds"])
-    except (APIError, RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(
             f"the search at {url} failed ({type(error).__name__}: {problem}); check the source's"

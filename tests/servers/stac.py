@@ -52,6 +52,7 @@ class StacServer(FaultyServer):
         self.empty_last, self.stuck, self.overlap = empty_last, stuck, overlap
         self.largest = largest
         self.replayed: list[dict] | None = None
+        self.landing: dict | None = None
         self.route("POST", "/v1/search", self._search)
         self.route("GET", "/v1/search", self._search)
         self.route("GET", "/v1/collections", self._collections)
@@ -63,15 +64,15 @@ class StacServer(FaultyServer):
         """The address of the landing page."""
         return f"{self.url}/v1"
 
-    def replay(self, pages: list[dict], *hosts: str) -> None:
+    def replay(self, pages: list[dict], *hosts: str, landing: dict | None = None) -> None:
         """Answer the next searches with recorded answers, their `hosts` (https://...) being here.
 
         Each of `hosts` becomes this server's address; after the last answer come empty ones.
         """
-        text = json.dumps(pages)
+        text = json.dumps([pages, landing])
         for host in hosts:
             text = text.replace(host, self.url)
-        self.replayed = json.loads(text)
+        self.replayed, self.landing = json.loads(text)
 
     def searches(self) -> list[dict]:
         """What was searched: the body or the query of each request, in order."""
@@ -82,13 +83,17 @@ class StacServer(FaultyServer):
         ]
 
     def right_answer(self, asked: Asked, ranges: bool = True) -> Answer:
-        # A recorded `next` may lead to a path of the service's own.
+        # Recorded answers and shipped sources name paths of the service's own.
         if self.replayed is not None and asked.path.endswith(("/search", "/items")):
             pages = self.replayed
             return _json(pages.pop(0) if pages else {"type": "FeatureCollection", "features": []})
+        if asked.path.rstrip("/").endswith("/v1") and not asked.path.startswith("/v1"):
+            return self._landing(asked)
         return super().right_answer(asked, ranges)
 
     def _landing(self, asked: Asked) -> Answer:
+        if self.landing is not None:
+            return _json(self.landing)
         links = [
             {"rel": "self", "href": self.api, "type": "application/json"},
             {"rel": "root", "href": self.api, "type": "application/json"},

@@ -23,22 +23,27 @@ class Build:
     def results(self) -> Path:
         return self.directory / "results"
 
-    def run(self, *arguments: str, check: bool = True) -> str:
-        """Run snakemake with `arguments`; return what it printed, or fail with it."""
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Start snakemake with `arguments`, as the head of a group of processes."""
         configfile = self.directory / "config.yaml"
         configfile.write_text(yaml.safe_dump(self.config))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "Snakefile")]
         command += ["--configfile", str(configfile), "--directory", str(self.directory)]
-        done = subprocess.run(
+        return subprocess.Popen(
             [*command, *arguments],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             # A user's own profile or config must not reach the tests.
             env={**os.environ, "XDG_CONFIG_HOME": str(self.directory), "PYTHONWARNINGS": ""},
-            check=False,
+            start_new_session=True,
         )
-        printed = done.stdout + done.stderr
-        if check and done.returncode:
+
+    def run(self, *arguments: str, check: bool = True) -> str:
+        """Run snakemake with `arguments`; return what it printed, or fail with it."""
+        running = self.start(*arguments)
+        printed, _ = running.communicate()
+        if check and running.returncode:
             pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{printed}")
         return printed
 

@@ -1,0 +1,669 @@
+"""Downloads in bad weather: each fault ends in the right bytes or in one sentence, and is cheap.
+
+The server is real, and its log says what was asked and sent.
+"""
+
+import hashlib
+import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+
+from basemake.config import check
+from basemake.credentials import Credentials, credentials_of
+from basemake.download import Download
+from basemake.errors import BandError
+from basemake.progress import Progress
+from fetch_band import fetch_band
+from servers import (
+    Asked,
+    Fault,
+    FaultyServer,
+    S3Keys,
+    SasTokens,
+    Tokens,
+    behave,
+    changed,
+    cut,
+    garbled,
+    http_date,
+    no_ranges,
+    redirect,
+    reset,
+    s3_server,
+    stall,
+    status,
+    trickle,
+)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HALF = 200_000  # bytes: about half of a band
+
+
+def limits(**changes: object) -> dict:
+    """A source's limits, for a server that is near."""
+    source = {
+        "type": "catalog",
+        "items": "items.json",
+        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+        "dn": {"scale": 1, "offset": 0, "nodata": None},
+        "attribution": "Somebody",
+        "limits": {
+            "requests_per_minute": 60_000,
+            "patience_seconds": 10,
+            "longest_wait_seconds": 0.1,
+            "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
+            **changes,
+        },
+    }
+    return check(source, "source", "test")["limits"]
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bands(write_geotiff, tmp_path_factory) -> list[bytes]:
+    """Two bands of the same size and one of another, of 400 KB."""
+    folder = tmp_path_factory.mktemp("bands")
+    chance = np.random.default_rng(7)
+    return [
+        write_geotiff(
+            folder / f"{n}.tif", chance.integers(1, 9999, (rows, 400), dtype=np.int16)
+        ).read_bytes()
+        for n, rows in enumerate((500, 500, 470))
+    ]
+
+
+@pytest.fixture
+def server(bands: list[bytes]) -> Iterator[FaultyServer]:
+    with FaultyServer({"/B04.tif": bands[0]}) as server:
+        yield server
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results" / "B04.tif"
+
+
+def sha256(content: bytes) -> str:
+    return "1220" + hashlib.sha256(content).hexdigest()
+
+
+def fetch(
+    href: str,
+    output: Path,
+    *hosts: str,
+    content: bytes | None = None,
+    credentials: Credentials | None = None,
+    **options: object,
+) -> None:
+    """Fetch with the promises that `content` keeps."""
+    fetch_band(
+        href,
+        output,
+        size=None if content is None else len(content),
+        checksum=None if content is None else sha256(content),
+        dtype="int16",
+        hosts=set(hosts),
+        limits=limits(**options),
+        credentials=credentials or Credentials(),
+        progress=Progress("tile band"),
+    )
+
+
+def refusal(href: str, output: Path, *hosts: str, **options) -> str:
+    """The one sentence that a fetch ends with, without an output."""
+    with pytest.raises(BandError) as caught:
+        fetch(href, output, *hosts, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    assert "None" not in message
+    assert not output.exists()
+    return message
+
+
+def sent(asked: list[Asked]) -> int:
+    """Bytes of bands that a server sent."""
+    return sum(a.sent for a in asked if a.status in (200, 206))
+
+
+# -- Each fault -----------------------------------------------------------------------------------
+
+PASSING = {
+    "429": [status(429)],
+    "429 seconds": [status(429, 1)],
+    "429 milliseconds": [status(429, 30_000)],
+    "429 huge": [status(429, 10**12)],
+    "429 date": [status(429, "in an hour")],
+    "500": [status(500)],
+    "502": [status(502)],
+    "503": [status(503, 0)],
+    "504": [status(504)],
+    "reset at once": [reset(-1)],
+    "reset before the body": [reset(0)],
+    "reset": [reset(HALF)],
+    "early end": [cut(HALF)],
+    "early end, too large a promise": [cut(HALF, "more")],
+    "early end, as promised": [cut(HALF, "sent")],
+    "stall": [stall(HALF)],
+    "stall at once": [stall(0)],
+    "trickle": [trickle(5_000)],
+    "other bytes": [garbled()],
+    "429 in a resumed transfer": [reset(HALF), status(429), status(503), reset(50_000)],
+    "every kind of break": [reset(50_000), cut(50_000), stall(50_000), cut(50_000, "more")],
+    "no ranges any more": [reset(HALF), no_ranges()],
+}
+# What must come twice, because nothing else can be right.
+TWICE = ("other bytes", "no ranges any more")
+
+
+# What only the item's promise of a size and a checksum can tell.
+UNTOLD = ("other bytes", "early end, as promised")
+
+
+@pytest.mark.parametrize(
+    ("name", "promised"),
+    [(name, True) for name in PASSING] + [(name, False) for name in PASSING if name not in UNTOLD],
+)
+def test_a_passing_fault_ends_in_the_right_bytes(
+    server: FaultyServer, bands: list[bytes], output: Path, name: str, promised: bool
+) -> None:
+    faults = PASSING[name]
+    if name == "429 date":
+        faults = [status(429, http_date(3600))]
+    url = server.script("/B04.tif", *faults)
+    fetch(url, output, server.host, content=bands[0] if promised else None)
+    assert output.read_bytes() == bands[0]
+    assert [path.name for path in output.parent.iterdir()] == ["B04.tif"]
+    assert len(server.log) == len(faults) + (name != "no ranges any more")
+    if name not in TWICE:
+        slack = 70_000 if name == "trickle" or "stall" in name else 0
+        assert sent(server.log) <= len(bands[0]) + slack
+
+
+def test_a_transfer_goes_on_where_it_stopped(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    url = server.script("/B04.tif", reset(HALF), status(429), cut(10_000))
+    fetch(url, output, server.host, content=bands[0])
+    ranges = [asked.range for asked in server.log]
+    assert ranges == [None, f"bytes={HALF}-", f"bytes={HALF}-", f"bytes={HALF + 10_000}-"]
+    assert all("if-range" in asked.headers for asked in server.log[1:])
+    assert sent(server.log) == len(bands[0])
+
+
+@pytest.mark.parametrize("etags", ["weak", "dates"])
+def test_the_date_of_an_object_will_do_to_go_on(
+    server: FaultyServer, bands: list[bytes], output: Path, etags: str
+) -> None:
+    server.etags = etags
+    fetch(server.script("/B04.tif", reset(HALF)), output, server.host)
+    assert output.read_bytes() == bands[0]
+    assert sent(server.log) == len(bands[0])
+
+
+def test_a_transfer_that_gets_on_is_not_given_up(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    """Patience is for failures without progress."""
+    url = server.script("/B04.tif", *[cut(10_000)] * 30)
+    fetch(url, output, server.host, content=bands[0], patience_seconds=0.4)
+    assert output.read_bytes() == bands[0]
+    assert server.log[-1].start - server.log[0].start > 0.8
+
+
+@pytest.mark.parametrize("etags", ["strong", "weak", "dates", "none"])
+@pytest.mark.parametrize("if_range", [True, False])
+@pytest.mark.parametrize("other", [1, 2], ids=["of the same size", "of another size"])
+def test_an_object_that_changed_is_begun_again(
+    server: FaultyServer, bands: list[bytes], output: Path, etags: str, if_range: bool, other: int
+) -> None:
+    """Not all services heed If-Range, and a weak ETag is no promise."""
+    server.etags, server.if_range = etags, if_range
+    url = server.script("/B04.tif", reset(HALF), changed(bands[other]))
+    fetch(url, output, server.host)
+    assert output.read_bytes() == bands[other]
+
+
+def test_what_an_older_run_left_of_another_object_is_not_used(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    url = server.script("/B04.tif", reset(HALF), *[status(503)] * 200)
+    refusal(url, output, server.host, content=bands[0], patience_seconds=0.3)
+    server.files["/B04.tif"] = bands[1]
+    server._scripts.clear()
+    fetch(url, output, server.host, content=bands[1])
+    assert output.read_bytes() == bands[1]
+
+
+def test_a_job_killed_when_an_object_has_changed_leaves_no_mixture(
+    server: FaultyServer, bands: list[bytes], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.script("/B04.tif", reset(HALF), *[status(503)] * 200)
+    refusal(url, output, server.host, patience_seconds=0.3)
+    server.files["/B04.tif"] = bands[1]
+    server._scripts.clear()
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Download, "_receive", killed)
+        with pytest.raises(SystemExit):
+            fetch(url, output, server.host)
+    fetch(url, output, server.host)
+    assert output.read_bytes() == bands[1]
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    url = server.script("/B04.tif", reset(HALF), *[status(503)] * 200)
+    message = refusal(url, output, server.host, content=bands[0], patience_seconds=0.3)
+    assert "503" in message
+    server._scripts.clear()
+    before = len(server.log)
+    fetch(url, output, server.host, content=bands[0])
+    assert [asked.range for asked in server.log[before:]] == [f"bytes={HALF}-"]
+    assert output.read_bytes() == bands[0]
+
+
+def test_what_is_whole_already_is_not_fetched_again(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    """As when a job was killed between the last byte and the file's last name."""
+    url = server.script("/B04.tif", reset(HALF), *[status(503)] * 200)
+    refusal(url, output, server.host, patience_seconds=0.3)
+    server._scripts.clear()
+    output.with_name("B04.tif.part").write_bytes(bands[0])
+    before = len(server.log)
+    fetch(url, output, server.host)
+    assert output.read_bytes() == bands[0]
+    assert sent(server.log[before:]) == 0
+
+
+FINAL = {
+    "401": (status(401), "401"),
+    "403": (status(403), "403"),
+    "404": (status(404), "404"),
+    "410": (status(410), "410"),
+    "busy for ever": (status(503), "503"),
+    "429 for ever": (status(429, 99_999), "429"),
+    "reset for ever": (reset(-1), "connection"),
+    "cut for ever": (cut(0), "broke off"),
+    "stall for ever": (stall(0), "broke off"),
+    "other bytes for ever": (garbled(), "sha256"),
+    "redirects for ever": (redirect("/B04.tif"), "redirect"),
+}
+
+
+@pytest.mark.parametrize(("fault", "word"), FINAL.values(), ids=FINAL)
+def test_a_lasting_fault_ends_in_one_sentence(
+    server: FaultyServer, bands: list[bytes], output: Path, fault: Fault, word: str
+) -> None:
+    url = server.always("/B04.tif", fault)
+    message = refusal(url, output, server.host, content=bands[0], patience_seconds=1.5)
+    assert url in message
+    assert word in message.lower() or word in message
+    most = {"401": 1, "403": 1, "404": 1, "410": 1, "garbled": 2, "redirect": 6}
+    assert len(server.log) <= most.get(fault.name.removeprefix("status "), 200)
+
+
+def test_a_server_whose_object_is_not_of_the_size_promised_is_not_asked_for_ever(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    message = refusal(f"{server.url}/B04.tif", output, server.host, content=bands[0] + b"more")
+    assert str(len(bands[0])) in message
+    assert str(len(bands[0]) + 4) in message
+    assert len(server.log) <= 6
+
+
+def test_a_server_that_breaks_off_at_every_start_is_given_up(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    """Bytes that come again are no progress."""
+    server.etags = "none"
+    url = server.always("/B04.tif", cut(HALF))
+    refusal(url, output, server.host, content=bands[0], patience_seconds=1)
+
+
+# -- Disk, kills, and all at once -----------------------------------------------------------------
+
+JOB = f"""
+import json, sys
+sys.path[:0] = [{str(CHECKOUT / "scripts")!r}]
+from pathlib import Path
+from basemake.credentials import Credentials
+from basemake.errors import BandError
+from basemake.progress import Progress
+from fetch_band import fetch_band
+arguments = json.loads(sys.argv[1])
+arguments["hosts"] = set(arguments["hosts"])
+output = Path(arguments.pop("output"))
+href = arguments.pop("href")
+try:
+    fetch_band(href, output, credentials=Credentials(), progress=Progress("a b"), **arguments)
+except BandError as error:
+    sys.exit(str(error))
+"""
+
+
+def job(href: str, output: Path, host: str, content: bytes, **options) -> subprocess.Popen:
+    """A fetch in a process of its own."""
+    arguments = {
+        "href": href,
+        "output": str(output),
+        "size": len(content),
+        "checksum": sha256(content),
+        "dtype": "int16",
+        "hosts": [host],
+        "limits": limits(),
+    }
+    command = [sys.executable, "-c", JOB, json.dumps(arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_a_killed_download_goes_on_where_it_was(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    server.rate = 200_000
+    url = f"{server.url}/B04.tif"
+    killed = job(url, output, server.host, bands[0])
+    part = output.with_name("B04.tif.part")
+    server.wait_until(lambda: part.exists() and part.stat().st_size >= HALF)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not output.exists()
+    kept = part.stat().st_size
+    assert HALF <= kept < len(bands[0])
+    server.rate = None
+    fetch(url, output, server.host, content=bands[0])
+    assert output.read_bytes() == bands[0]
+    assert [asked.range for asked in server.log] == [None, f"bytes={kept}-"]
+    assert server.log[1].sent == len(bands[0]) - kept
+
+
+def test_a_full_disk_is_one_sentence_with_the_size_needed(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    small = (100_000, 100_000)
+    full = job(
+        f"{server.url}/B04.tif",
+        output,
+        server.host,
+        bands[0],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small),
+    )
+    _, message = full.communicate(timeout=30)
+    assert full.returncode == 1
+    assert message.count("\n") == 1
+    assert "full" in message
+    assert f"{len(bands[0]) / 1e6:.1f} MB" in message or f"{len(bands[0]):,}" in message
+    assert not output.exists()
+    fetch(f"{server.url}/B04.tif", output, server.host, content=bands[0])
+    assert output.read_bytes() == bands[0]
+    assert sent(server.log[1:]) < len(bands[0])
+
+
+def test_a_full_device_is_one_sentence(bands: list[bytes], output: Path, tmp_path: Path) -> None:
+    (tmp_path / "B04.tif").write_bytes(bands[0])
+    output.with_name("B04.tif.part").symlink_to("/dev/full")
+    assert "full" in refusal(str(tmp_path / "B04.tif"), output, content=bands[0])
+
+
+WEATHER = [
+    status(429),
+    status(429, 1),
+    status(429, 60_000),
+    status(500),
+    status(502),
+    status(503, 2),
+    status(504),
+    reset(-1),
+    reset(0),
+    reset(30_000),
+    reset(150_000),
+    cut(0),
+    cut(40_000),
+    cut(90_000, "more"),
+    cut(60_000, "sent"),
+    no_ranges(),
+    stall(120_000),
+    trickle(8_000),
+    garbled(),
+]
+
+
+def test_all_faults_at_random_end_in_the_right_bytes(tmp_path: Path, bands: list[bytes]) -> None:
+    files = {f"/{n}.tif": bands[n % 3] for n in range(20)}
+    with FaultyServer(files) as server:
+        server.misbehave(6, WEATHER, share=0.6, row=4)
+
+        def get(path: str) -> bytes:
+            output = tmp_path / path[1:]
+            fetch(
+                server.url + path,
+                output,
+                server.host,
+                content=files[path],
+                requests_per_minute=3000,
+            )
+            return output.read_bytes()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(get, files)) == list(files.values())
+        assert server.most_in_flight <= 4
+        faults = [asked.fault for asked in server.log if asked.fault != "behave"]
+        assert {fault.name for fault in WEATHER} == set(faults)
+        # One request a fault, and one that ends each file.
+        assert len(server.log) <= len(faults) + len(files) + faults.count("garbled")
+        seconds = server.log[-1].start - server.log[0].start
+        assert len(server.log) <= seconds * 50 + 2  # 3000 a minute
+        # The same bytes come again only after other bytes, or without ranges.
+        again = faults.count("garbled") + faults.count("no ranges")
+        again += faults.count("stall") + faults.count("trickle")
+        assert sent(server.log) <= sum(map(len, files.values())) + again * len(bands[0])
+
+
+# -- Hosts and credentials ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def away(bands: list[bytes]) -> Iterator[FaultyServer]:
+    """Another host."""
+    with FaultyServer({"/final.tif": bands[0]}) as server:
+        yield server
+
+
+VARIABLES = {"user": "TEST_USER", "password": "TEST_PASSWORD"}
+
+
+def oidc(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch, **lifetimes: float
+) -> tuple[Tokens, Credentials]:
+    """A server whose bands need a token, and the credentials of a user of it."""
+    tokens = Tokens(server, **lifetimes)
+    server.protect("/B", tokens.allows)
+    monkeypatch.setenv("TEST_USER", tokens.user)
+    monkeypatch.setenv("TEST_PASSWORD", tokens.password)
+    settings = {"type": "oidc", "token_url": tokens.url, "client_id": "cdse-public"}
+    settings |= {"hosts": [server.host], "variables": VARIABLES}
+    return tokens, credentials_of({"credentials": settings})
+
+
+def test_a_redirect_to_an_allowed_host_sees_no_credentials(
+    server: FaultyServer,
+    away: FaultyServer,
+    bands: list[bytes],
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens, credentials = oidc(server, monkeypatch)
+    url = server.always("/B04.tif", redirect(f"{away.url}/final.tif"))
+    away.script("/final.tif", reset(HALF))
+    fetch(url, output, server.host, away.host, content=bands[0], credentials=credentials)
+    assert output.read_bytes() == bands[0]
+    assert [asked.range for asked in away.log] == [None, f"bytes={HALF}-"]
+    assert not {"authorization", "cookie"} & {name for a in away.log for name in a.headers}
+    assert not [s for s in tokens.secrets for a in away.log if s in str(a)]
+
+
+def test_a_redirect_to_a_foreign_host_is_refused(
+    server: FaultyServer, away: FaultyServer, output: Path
+) -> None:
+    url = server.always("/B04.tif", redirect(f"{away.url}/final.tif"))
+    message = refusal(url, output, server.host)
+    assert away.host in message
+    assert url in message
+    assert not away.log
+
+
+def test_a_token_that_ends_in_mid_transfer_is_renewed_once(
+    server: FaultyServer, bands: list[bytes], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, credentials = oidc(server, monkeypatch)
+
+    def ending(asked: Asked) -> bool:
+        if len(server.asked("/B04.tif")) == 2:
+            tokens.expire()
+        return tokens.allows(asked)
+
+    server._protected[:] = [("/B", ending, 401)]
+    url = server.script("/B04.tif", reset(HALF))
+    fetch(url, output, server.host, content=bands[0], credentials=credentials)
+    assert output.read_bytes() == bands[0]
+    asked = server.asked("/B04.tif")
+    assert [a.status for a in asked] == [200, 401, 206]
+    assert asked[2].range == f"bytes={HALF}-"
+    assert (tokens.logins, tokens.refreshes) == (1, 1)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_token_that_is_refused_for_ever_is_renewed_once(
+    server: FaultyServer, output: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    tokens, credentials = oidc(server, monkeypatch)
+    url = server.always("/B04.tif", status(code))
+    message = refusal(url, output, server.host, credentials=credentials)
+    assert str(code) in message
+    assert not [secret for secret in tokens.secrets if secret in message]
+    assert len(server.asked("/B04.tif")) == 2
+    assert (tokens.logins, tokens.refreshes) == (1, 1)
+
+
+def test_a_wrong_password_is_one_sentence(
+    server: FaultyServer, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, credentials = oidc(server, monkeypatch)
+    monkeypatch.setenv("TEST_PASSWORD", "not-the-word")
+    message = refusal(f"{server.url}/B04.tif", output, server.host, credentials=credentials)
+    assert "TEST_PASSWORD" in message
+    assert "not-the-word" not in message
+    assert tokens.refusals == 1
+    assert not server.asked("/B04.tif")
+
+
+def test_a_busy_login_is_waited_for(
+    server: FaultyServer, bands: list[bytes], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens, credentials = oidc(server, monkeypatch)
+    server.script(tokens.url.removeprefix(server.url), status(429, 1), status(503), reset(-1))
+    url = f"{server.url}/B04.tif"
+    fetch(url, output, server.host, content=bands[0], credentials=credentials)
+    assert output.read_bytes() == bands[0]
+    assert tokens.logins == 1
+
+
+def test_objects_come_by_signed_addresses(
+    server: FaultyServer,
+    bands: list[bytes],
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    keys = S3Keys()
+    server.protect("/eodata", keys.allows, 403)
+    server.files["/eodata/a/B04.tif"] = bands[0]
+    server.script("/eodata/a/B04.tif", reset(HALF), status(403), status(503))
+    monkeypatch.setenv("TEST_KEY", keys.access_key)
+    monkeypatch.setenv("TEST_SECRET", keys.secret_key)
+    settings = {"type": "s3", "endpoint": server.url, "region": "default"}
+    settings["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
+    credentials = credentials_of({"credentials": settings})
+    href = "s3://eodata/a/B04.tif"
+    fetch(href, output, server.host, content=bands[0], credentials=credentials)
+    assert output.read_bytes() == bands[0]
+    assert keys.refusals == []
+    assert server.log[-1].range == f"bytes={HALF}-"
+    output.unlink()
+    server.always("/eodata/a/B04.tif", status(403))
+    message = refusal(href, output, server.host, credentials=credentials)
+    assert href in message
+    for secret in keys.secrets:
+        assert secret not in message + caplog.text
+
+
+def test_objects_of_an_object_store_of_others_come_whole(
+    bands: list[bytes], output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with s3_server() as endpoint:
+        keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=endpoint, **keys)
+        client.create_bucket(Bucket="eodata")
+        client.put_object(Bucket="eodata", Key="a/B04.tif", Body=bands[0], ACL="public-read")
+        monkeypatch.setenv("TEST_KEY", "k")
+        monkeypatch.setenv("TEST_SECRET", "s")
+        settings = {"type": "s3", "endpoint": endpoint, "region": "default"}
+        signed = settings | {"variables": {"key": "TEST_KEY", "secret": "TEST_SECRET"}}
+        host = endpoint.removeprefix("http://")
+        for kind in (settings, signed):
+            credentials = credentials_of({"credentials": kind})
+            href = "s3://eodata/a/B04.tif"
+            fetch(href, output, host, content=bands[0], credentials=credentials)
+            assert output.read_bytes() == bands[0]
+            output.unlink()
+        message = refusal("s3://eodata/none.tif", output, host, credentials=credentials)
+        assert "404" in message
+
+
+def test_a_shared_token_that_ends_in_mid_transfer_is_renewed(
+    server: FaultyServer,
+    bands: list[bytes],
+    output: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    tokens = SasTokens(server)
+
+    def ending(asked: Asked) -> bool:
+        if len(server.asked("/B04.tif")) == 2:
+            tokens.expire()
+        return tokens.allows(asked)
+
+    server.protect("/B", ending, 403)
+    settings = {"type": "sas", "token_url": f"{tokens.url}/c", "hosts": [server.host]}
+    credentials = credentials_of({"credentials": settings})
+    url = server.script("/B04.tif", reset(HALF), behave)
+    fetch(url, output, server.host, content=bands[0], credentials=credentials)
+    assert output.read_bytes() == bands[0]
+    assert [a.status for a in server.asked("/B04.tif")] == [200, 403, 206]
+    assert tokens.issued == 2
+    server.always("/B04.tif", status(403))
+    output.unlink()
+    message = refusal(url, output, server.host, credentials=credentials)
+    for secret in tokens.secrets:
+        assert secret not in message + caplog.text
