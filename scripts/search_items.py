@@ -28,7 +28,9 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
     """
     span = _span(source, quarter)
     items, folder, searched = _find(source, quarter, regions, span)
-    timely = [item for item in items if span[0] <= begin(item) < span[1]]
+    timely = [
+        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source["only"])
+    ]
     features = []
     for tile, (item, footprint) in sorted(_choose(timely, source, regions).items()):
         inside = [name for name, region in sorted(regions.items()) if _overlap(footprint, region)]
@@ -39,7 +41,7 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
             raise ManifestError(
                 f"no tile covers region {name!r} (longitude {west:.3f} to {east:.3f}, latitude"
                 f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
-                f" items, {len(timely)} of them of that time; check region and quarter."
+                f" items, {len(timely)} of them of that time and kind; check region and quarter."
             )
     changed = write_manifest(manifest, describe_request(source, quarter, regions), features)
     return _table(features, regions) + f"{manifest}: {'written' if changed else 'unchanged'}"
@@ -94,6 +96,11 @@ def _catalog_items(path: Path) -> list[dict]:
     return check_items(features, f"the source's items {path}")
 
 
+def _wanted(item: dict, only: dict[str, list]) -> bool:
+    """Say whether an item's properties have the values that the source wants."""
+    return all(item["properties"].get(name) in values for name, values in only.items())
+
+
 def _choose(
     items: Iterable[dict], source: dict, regions: dict[str, Any]
 ) -> dict[str, tuple[dict, Any]]:
@@ -103,7 +110,13 @@ def _choose(
     ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
     for key in reversed(source["choose"]):  # sorts are stable: the last is the weightiest
         known = [item for item in ordered if value_of(item, key) is not None]
-        known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
+        try:
+            known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
+        except TypeError:
+            raise ManifestError(
+                f"items cannot be put in order by {key.removeprefix('-')!r}: its values are of"
+                " different types; mend the source's choose."
+            ) from None
         ordered = known + [item for item in ordered if value_of(item, key) is None]
     for item in ordered:
         footprint = footprint_of(item)

@@ -605,3 +605,15 @@ def test_the_real_mosaic_is_found_with_sizes_and_checksums(
             sizes += band["size"]
     assert f"{sizes / 1e6:.1f} MB" in table
     assert table.splitlines()[1].endswith(" 0.0%")
+
+
+def test_only_items_with_the_wanted_properties_are_looked_at(search: Search) -> None:
+    striped = item(platform="landsat-7")
+    plain = item("32TPR_0_0", platform="landsat-8")
+    found = search([striped, plain], only={"platform": ["landsat-8", "landsat-9"]})
+    assert list(found) == ["32TPR_0_0"]
+
+
+def test_values_that_cannot_be_put_in_order_are_named(search: Search) -> None:
+    given = [item(cloud=3), item("32TPR_0_0", cloud="little")]
+    assert "'cloud'" in refused(search, given, choose=["cloud"])

@@ -266,6 +266,7 @@ def test_the_planetary_computer_signs_addresses(
         key: {"href": f"{server.url}/data/{key}.tif", "gsd": 10} for key in source["bands"].values()
     }
     properties = {"proj:epsg": 32632, "eo:cloud_cover": 3, "s2:processing_baseline": "05.11"}
+    properties["platform"] = "landsat-8"  # which only one of the sources looks at
     server.items = [record(scenes[name], source["collection"], assets, **properties)]
     server.files |= {f"/data/{key}.tif": content["uint16"] for key in assets}
     (row,) = search(source, "2025Q3", REGION).values()
