@@ -9,6 +9,7 @@ from shapely.ops import unary_union
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from basemake.codecs import check_codec
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
 from basemake.manifest import describe_request, dn_reading, read_manifest
@@ -26,6 +27,7 @@ def stop(error):
 
 try:
     config.update(check(dict(config), "config", "config"))
+    check_codec(config["tile_codec"])
     SOURCE = read_source(config["source"])
     STEPS = read_recipe(config["recipe"])["steps"]
     REGIONS = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
@@ -111,6 +113,13 @@ def dn(wildcards):
 def enhanced(tiles):
     """The paths of enhanced tiles."""
     return [f"results/tiles/{tile}.tif" for tile in tiles]
+
+
+def tiles_to_compare():
+    """The enhanced tiles on which codecs are compared: a few that are there, or the first of all."""
+    paths = enhanced(plan().tiles.index)
+    there = [path for path in paths if Path(path).exists()]
+    return there[:: max(1, len(there) // 4)][:4] or paths[:1]
 
 
 def footprints(region):

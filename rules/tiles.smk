@@ -1,4 +1,7 @@
-"""Tiles: reads the three bands of a tile; makes results/tiles/{tile}.tif, its enhanced tile."""
+"""Tiles: reads the three bands of a tile; makes results/tiles/{tile}.tif, its enhanced tile.
+
+Asked for by name it also compares codecs on them, into results/codecs/.
+"""
 
 
 rule enhance_tile:
@@ -37,3 +40,23 @@ rule enhance_tile:
         },
     script:
         "../scripts/enhance_tile.py"
+
+
+# Like the search it declares no output: it measures whenever it is asked.
+rule compare_codecs:
+    """Compare codecs on enhanced tiles that are there, or on the first: size, speed, exactness."""
+    input:
+        lambda wildcards: tiles_to_compare(),
+    log:
+        "logs/codecs.log",
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=400,
+        disk_mb=1,
+        runtime=10,
+    params:
+        folder="results/codecs",
+        seconds=60,
+    script:
+        "../scripts/compare_codecs.py"

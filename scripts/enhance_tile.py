@@ -13,19 +13,13 @@ import tifffile
 from osgeo import gdal, gdal_array, osr
 
 from basemake import __version__
+from basemake.codecs import CODECS, check_codec
 from basemake.errors import TileError
 from basemake.raster import RGBA, halve, open_geotiff
 from basemake.recipe import CompiledRecipe
 
 SOFTWARE = f"basemake {__version__}"
 BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
-# Lossless all; the effort is the fastest: the slower ones save at most 7 % of the bytes and take
-# up to 40 times as long.
-CODECS: dict[str, dict] = {
-    "webp": {"compression": "webp", "compressionargs": {"lossless": True, "level": 0, "method": 0}},
-    "zstd": {"compression": "zstd", "compressionargs": {"level": 9}, "predictor": True},
-    "deflate": {"compression": "deflate", "compressionargs": {"level": 6}, "predictor": True},
-}
 # tifffile encodes this many bytes of blocks before it writes them.
 ENCODE_BUFFER = 16 << 20
 # Pixel scale, tie point, transformation, geo keys with their numbers and texts; GDAL's metadata;
@@ -65,7 +59,7 @@ def enhance_tile(
         big = shape[0] * shape[1] * 4 > 2**32 - 2**27
         with tifffile.TiffWriter(part, bigtiff=big) as tif:
             rows = _enhanced_rows(datasets, dtype, recipe)
-            _write_levels(tif, rows, shape, CODECS[codec], tags, threads)
+            _write_levels(tif, rows, shape, CODECS[codec].tifffile, tags, threads)
     part.replace(output)
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
@@ -224,6 +218,7 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])
+        check_codec(snakemake.params.codec)
         enhance_tile(
             [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
             Path(snakemake.output[0]),

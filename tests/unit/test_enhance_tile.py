@@ -10,8 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
+from basemake.codecs import CODECS
 from basemake.errors import TileError
-from enhance_tile import CODECS, enhance_tile
+from enhance_tile import enhance_tile
 
 L2A_OPTIMIZED = [
     {"step": "highlight_compression", "maximum": 3.0, "midpoint": 0.13},
@@ -63,9 +64,11 @@ def output(tmp_path: Path) -> Path:
 
 
 def enhance(bands: list[Path], output: Path, **options) -> NDArray[np.uint8]:
-    """The pixels (height, width, 4) of an enhanced tile as GDAL decodes them."""
+    """The pixels (height, width, 4) of an enhanced tile as GDAL decodes them, or else tifffile."""
     defaults = {"epsg": 32633, "steps": GAIN, "dn": MOSAIC_DN, "metadata": {}, "threads": 1}
     enhance_tile(bands, output, **{**defaults, "codec": "zstd", **options})
+    if options.get("codec") == "jxl":
+        return tifffile.imread(output)  # few builds of GDAL have the codec
     return np.moveaxis(gdal.Open(str(output)).ReadAsArray(), 0, -1)
 
 
@@ -174,8 +177,9 @@ def test_codecs_are_lossless_at_any_size(bands_of, output: Path, height: int, wi
         ties = np.abs(np.moveaxis(levels, 0, -1) % 1 - 0.5) < 1e-9
         assert ((rgba[..., :3] == expected) | ties).all(), codec
         assert (rgba[..., 3] == 255 * valid).all(), codec
-        used = gdal.Open(str(output)).GetMetadataItem("COMPRESSION", "IMAGE_STRUCTURE")
-        assert used == codec.upper()
+        if codec != "jxl":
+            used = gdal.Open(str(output)).GetMetadataItem("COMPRESSION", "IMAGE_STRUCTURE")
+            assert used == codec.upper()
 
 
 def halved(rgba: NDArray) -> NDArray:

@@ -28,9 +28,8 @@ def pinned(name: str) -> dict[str, str]:
     """Return package -> version of a requirements file; every line is pinned exactly."""
     lines = (CHECKOUT / "envs" / name).read_text().splitlines()
     entries = [line.split("#")[0].strip() for line in lines]
-    return dict(
-        re.fullmatch(r"([a-z0-9_-]+)==([0-9.]+)", entry).groups() for entry in entries if entry
-    )
+    package = re.compile(r"([a-z0-9_-]+)(?:\[[a-z,]+\])?==([0-9.]+)")
+    return dict(package.fullmatch(entry).groups() for entry in entries if entry)
 
 
 def imported(path: Path) -> set[str]:
