@@ -16,7 +16,7 @@ help:
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
-	@echo "make bench  measure how downloads and computing overlap"
+	@echo "make bench  measure speed and memory beside GDAL's tools (QUICK=1 GDAL=/path/of/gdal)"
 	@echo "make env    only set up: system packages (GDAL) and .venv"
 
 env: .venv/.done
@@ -48,7 +48,8 @@ lint: env
 	$(BIN)/snakemake --lint
 
 bench: env
-	$(BIN)/python tests/benchmarks/overlap.py
+	PYTHONPATH=scripts:tests $(BIN)/python -m benchmarks $(if $(QUICK),--quick) \
+		$(if $(GDAL),--gdal $(GDAL)) $(ARGS)
 
 serve: env
 	@$(BIN)/python scripts/serve.py $(RESULTS) --port $(PORT)

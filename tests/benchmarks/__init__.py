@@ -1,0 +1,1 @@
+"""Benchmarks of basemake beside its peers: `make bench`."""

@@ -1,0 +1,123 @@
+"""What the benchmarks work on: `python -m benchmarks.inputs NAME JSON`, in a process of its own.
+
+Measured jobs are started by a process that must stay small, so nothing large is made in it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import shapely
+import tifffile
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+
+from basemake.archive import write_part
+from basemake.simulated import simulate
+from basemake.webtiles import WebTile, geometry_to_mercator, overlapping
+from benchmarks.jobs import EPSG
+from benchmarks.measure import TESTS
+
+gdal.UseExceptions()
+
+REAL = TESTS.parents[1] / "shared/data/s2_10m/icor_belgium_sr_32631"
+REAL_NODATA, NODATA = 65535, -32768
+ORIGIN = 499_980, 5_000_040  # metres, of 33TWL
+BANDS = ("B04", "B03", "B02")
+FULL = 10_008  # pixels a side
+WEB_TILE_BYTES = 6000  # on average
+METATILE_TILES = 341  # five zooms
+
+
+def bands(folder: str, side: int) -> None:
+    """Write the three bands of a tile of 10 m, `side` pixels a side; print what they are of."""
+    if REAL.is_dir():
+        for name in BANDS:
+            dn = gdal.Open(str(REAL / f"{name}.tif")).ReadAsArray().astype(np.int32)
+            dn = np.where(dn == REAL_NODATA, NODATA, dn).astype(np.int16)
+            _write(_mirrored(dn, side), Path(folder) / f"{name}.tif")
+        print(f"real Sentinel-2 pixels ({REAL.name}), mirrored to {side} x {side} px")
+        return
+    [item] = simulate(shapely.Point(15.7, 44.7).buffer(0.01), "2025Q3", Path(folder), 41, 10.0)
+    for name in BANDS:
+        path = Path(folder) / item["assets"][name]["href"]
+        if side == FULL:
+            path.replace(Path(folder) / f"{name}.tif")
+        else:
+            _write(gdal.Open(str(path)).ReadAsArray(0, 0, side, side), Path(folder) / f"{name}.tif")
+    print(f"the simulated world, {side} x {side} px")
+
+
+def _mirrored(pixels: NDArray[np.int16], side: int) -> NDArray[np.int16]:
+    """Repeat an image, mirrored each time, to `side` pixels a side."""
+    twice = np.concatenate([pixels, pixels[::-1]], axis=0)
+    twice = np.concatenate([twice, twice[:, ::-1]], axis=1)
+    repeats = [side // length + 1 for length in twice.shape]
+    return np.tile(twice, repeats)[:side, :side]
+
+
+def _write(pixels: NDArray[np.int16], path: Path) -> None:
+    """Write a band as the mosaics have it: int16, DEFLATE, predictor, blocks of 1024."""
+    memory = gdal.GetDriverByName("MEM").Create("", *pixels.shape[::-1], 1, gdal.GDT_Int16)
+    srs = osr.SpatialReference()
+    srs.ImportFromEPSG(EPSG)
+    memory.SetSpatialRef(srs)
+    memory.SetGeoTransform((ORIGIN[0], 10, 0, ORIGIN[1], 0, -10))
+    memory.GetRasterBand(1).WriteArray(pixels)
+    memory.GetRasterBand(1).SetNoDataValue(NODATA)
+    options = ["COMPRESS=DEFLATE", "PREDICTOR=YES", "BLOCKSIZE=1024", "NUM_THREADS=ALL_CPUS"]
+    gdal.GetDriverByName("COG").CreateCopy(str(path), memory, options=options)
+
+
+def metatiles(tile: str, zoom: int) -> None:
+    """Print the names of the metatiles of a tile, as a JSON list."""
+    corners = gdal.Info(tile, format="json")["wgs84Extent"]
+    shape = geometry_to_mercator(shapely.from_geojson(json.dumps(corners)))
+    print(json.dumps(["{}_{}_{}".format(*found) for found in overlapping(shape, zoom)]))
+
+
+def gdal_version() -> None:
+    """Print the version of the GDAL that Python imports."""
+    print(gdal.__version__)
+
+
+def full_image(tile: str) -> None:
+    """Print the bytes of a GeoTIFF's image without its reduced ones."""
+    with tifffile.TiffFile(tile) as tif:
+        print(sum(tif.pages[0].tags["TileByteCounts"].value))
+
+
+def same_pixels(one: str, other: str) -> None:
+    """Print "the same", or end with an error."""
+    checksums = [
+        [dataset.GetRasterBand(n).Checksum() for n in (1, 2, 3, 4)]
+        for dataset in (gdal.Open(one), gdal.Open(other))
+    ]
+    if checksums[0] != checksums[1]:
+        sys.exit(f"{one} and {other} differ: {checksums}")
+    print("the same")
+
+
+def parts(folder: str, count: int) -> None:
+    """Write `count` web tiles of random bytes as archives of one metatile each."""
+    rng = np.random.default_rng(1)
+    for number, start in enumerate(range(0, count, METATILE_TILES)):
+        tiles = _descendants(WebTile(8, number % 256, number // 256))[: count - start]
+        sizes = rng.integers(WEB_TILE_BYTES // 2, WEB_TILE_BYTES * 3 // 2, len(tiles))
+        contents = [rng.bytes(int(size)) for size in sizes]
+        path = Path(folder) / f"{number}.pmtiles"
+        write_part(path, list(zip(tiles, contents, strict=True)), "webp")
+
+
+def _descendants(root: WebTile) -> list[WebTile]:
+    """Return a web tile and all below it, METATILE_TILES in all."""
+    found = level = [root]
+    while len(found) < METATILE_TILES:
+        level = [child for tile in level for child in tile.children]
+        found = found + level
+    return found
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](**json.loads(sys.argv[2]))

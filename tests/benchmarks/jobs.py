@@ -1,0 +1,135 @@
+"""What is measured, each in a process of its own: `python -m benchmarks.jobs NAME JSON`.
+
+Every job imports what it needs itself, as a job of the workflow does.
+"""
+
+import json
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+DN = {"scale": 0.0001, "offset": 0.0, "nodata": -32768}
+CACHE_MB = 64
+EPSG = 32633
+WEB_TILE = 256  # pixels
+WEBP_QUALITY = 80
+RENDERING: dict[str, Any] = {"image_format": "webp", "quality": WEBP_QUALITY, "tile_size": WEB_TILE}
+PACKED = {"min_lon_e7": 0, "min_lat_e7": 0, "max_lon_e7": 1, "max_lat_e7": 1, "center_zoom": 0}
+
+
+def enhance(
+    bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
+) -> None:
+    """Enhance a tile, as the workflow's job does."""
+    from basemake.raster import use_gdal
+    from enhance_tile import enhance_tile
+
+    use_gdal(CACHE_MB)
+    options: dict[str, Any] = {
+        "steps": steps,
+        "dn": DN,
+        "codec": "webp",
+        "metadata": {},
+        "threads": threads,
+    }
+    enhance_tile([Path(band) for band in bands], Path(output), epsg=epsg, **options)
+
+
+def plain(tile: str, output: str) -> None:
+    """Write an enhanced tile without compression."""
+    _translate(tile, output, ["BIGTIFF=IF_SAFER"])
+
+
+def gdal_webp(tile: str, output: str, threads: int) -> None:
+    """Write the same colours by GDAL's GTiff driver as lossless WebP."""
+    options = ["COMPRESS=WEBP", "WEBP_LOSSLESS=YES", "INTERLEAVE=PIXEL", f"NUM_THREADS={threads}"]
+    _translate(tile, output, options)
+
+
+def _translate(tile: str, output: str, options: list[str]) -> None:
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    blocks = ["TILED=YES", "BLOCKXSIZE=512", "BLOCKYSIZE=512"]
+    gdal.Translate(output, tile, format="GTiff", creationOptions=[*blocks, *options])
+
+
+def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -> None:
+    """Render a metatile of one tile, as the workflow's job does."""
+    from basemake.plan import metatile_of
+    from basemake.raster import use_gdal
+    from render_metatile import render_metatile
+
+    use_gdal(CACHE_MB)
+    place = metatile_of(metatile)
+    render_metatile(
+        place,
+        [Path(tile)],
+        Path(folder) / f"{metatile}.pmtiles",
+        Path(folder) / f"{metatile}.png",
+        outline=None,
+        min_zoom=place.z,
+        max_zoom=max_zoom,
+        resampling="bilinear",
+        threads=threads,
+        **RENDERING,
+    )
+
+
+def overview(folder: str, min_zoom: int) -> None:
+    """Render the web tiles above the metatiles, as the workflow's job does."""
+    from basemake.plan import metatile_of
+    from render_overview import render_overview
+
+    roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
+    render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **RENDERING)
+
+
+def pack(folder: str, output: str) -> None:
+    """Pack all archives of a folder into one, as the workflow's job does."""
+    import tempfile
+
+    from basemake.archive import TILE_TYPES, pack_parts
+
+    tempfile.tempdir = str(Path(output).parent)
+    header: dict[str, Any] = {"tile_type": TILE_TYPES["webp"], **PACKED}
+    header |= {"center_lon_e7": 0, "center_lat_e7": 0}
+    pack_parts(sorted(Path(folder).glob("*.pmtiles")), Path(output), header, {"name": "bench"})
+
+
+def convert(folder: str, output: str) -> None:
+    """Pack the same by way of MBTiles: one transaction, then the converter of PMTiles' authors."""
+    import tempfile
+
+    from pmtiles.convert import mbtiles_to_pmtiles
+    from pmtiles.reader import MmapSource, all_tiles
+
+    tempfile.tempdir = str(Path(output).parent)
+    mbtiles = Path(output).with_suffix(".mbtiles")
+    connection = sqlite3.connect(mbtiles)
+    connection.execute("CREATE TABLE metadata (name text, value text)")
+    connection.execute(
+        "CREATE TABLE tiles"
+        " (zoom_level integer, tile_column integer, tile_row integer, tile_data blob)"
+    )
+    facts = {"name": "bench", "format": "webp", "minzoom": "0", "maxzoom": "20"}
+    connection.executemany("INSERT INTO metadata VALUES (?, ?)", facts.items())
+    for path in sorted(Path(folder).glob("*.pmtiles")):
+        with path.open("rb") as file:
+            rows = ((z, x, 2**z - 1 - y, data) for (z, x, y), data in all_tiles(MmapSource(file)))
+            connection.executemany("INSERT INTO tiles VALUES (?, ?, ?, ?)", rows)
+    connection.execute(
+        "CREATE UNIQUE INDEX tile_index on tiles (zoom_level, tile_column, tile_row)"
+    )
+    connection.commit()
+    connection.close()
+    mbtiles_to_pmtiles(mbtiles, output, maxzoom=None)
+
+
+if __name__ == "__main__":
+    arguments = json.loads(sys.argv[2])
+    for library in ("OMP", "OPENBLAS", "MKL"):  # as Snakemake does
+        os.environ[f"{library}_NUM_THREADS"] = str(arguments.get("threads", 1))
+    globals()[sys.argv[1]](**arguments)

@@ -1,0 +1,155 @@
+"""Results: what was measured, which targets it meets, and how both look as text, JSON and chart."""
+
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from basemake.chart import Row, draw_bars, readable
+from benchmarks.measure import Usage
+
+COLUMNS = ("CPU s", "wall s", "peak MB", "MB", "dB")
+
+
+@dataclass
+class Measured:
+    """One thing measured in several runs; `runs` is empty where it is missing, and `note` why."""
+
+    name: str
+    runs: list[Usage] = field(default_factory=list)
+    megabytes: float | None = None
+    psnr: float | None = None
+    note: str = ""
+    own: bool = False
+
+    def median(self, figure: str) -> float | None:
+        """Return the median of cpu, wall or peak over the runs, or another figure; or None."""
+        if figure not in Usage._fields:
+            return getattr(self, figure)
+        return median(getattr(usage, figure) for usage in self.runs) if self.runs else None
+
+
+@dataclass
+class Check:
+    """A target: `value` at most (or at least) `limit`; None where it could not be measured."""
+
+    what: str
+    value: float | None
+    limit: float
+    unit: str = ""
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None where that is not known."""
+        if self.value is None:
+            return None
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+@dataclass
+class Section:
+    """One part of the benchmark: what was measured, targets, and remarks for the reader."""
+
+    title: str
+    measured: list[Measured]
+    checks: list[Check] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+
+def ratio(ours: Measured, theirs: Measured, figure: str) -> float | None:
+    """Return the ratio of two medians, or None where one is missing."""
+    a, b = ours.median(figure), theirs.median(figure)
+    return a / b if a is not None and b else None
+
+
+def difference(ours: Measured, theirs: Measured) -> float | None:
+    """Return by how many dB the first is nearer to the reference; None where one is missing."""
+    return None if ours.psnr is None or theirs.psnr is None else ours.psnr - theirs.psnr
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return "median (min..max)", or the value alone where there is one."""
+    if len(values) == 1:
+        return readable(values[0])
+    return f"{readable(median(values))} ({readable(min(values))}..{readable(max(values))})"
+
+
+def as_text(section: Section) -> str:
+    """Return a section as a table for people."""
+    head = ("", *COLUMNS)
+    body: list[tuple[str, ...]] = []
+    for row in section.measured:
+        if not row.runs:
+            body.append((row.name, f"missing: {row.note}", "", "", "", ""))
+            continue
+        spreads = [spread([getattr(u, name) for u in row.runs]) for name in Usage._fields]
+        body.append((row.name, *spreads, readable(row.megabytes), readable(row.psnr)))
+    lines = ["", section.title, "=" * len(section.title), *_aligned([head, *body])]
+    for remark in section.remarks:
+        lines += textwrap.wrap(remark, 100, initial_indent="  ", subsequent_indent="  ")
+    for check in section.checks:
+        word = {True: "met", False: "NOT MET", None: "not measured"}[check.met]
+        bound = "at least" if check.at_least else "at most"
+        unit = f" {check.unit}" if check.unit else ""
+        value = f"{readable(check.value)}{unit}"
+        lines.append(f"  [{word}] {check.what}: {value} (target: {bound} {check.limit:g}{unit})")
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return rows with their cells in columns; a row with a remark instead of figures keeps it."""
+    full = [row for row in rows if any(row[2:])]
+    widths = [max(len(row[n]) for row in full) for n in range(len(rows[0]))]
+    widths[0] = max(len(row[0]) for row in rows)
+    lines = []
+    for name, *cells in rows:
+        if any(cells[1:]):
+            texts = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        else:
+            texts = [cells[0]]
+        lines.append("  ".join([name.ljust(widths[0]), *texts]).rstrip())
+    return lines
+
+
+def write_json(path: Path, context: dict[str, Any], sections: list[Section]) -> None:
+    """Write all runs and checks, and what they ran on."""
+    content = [
+        {
+            "title": section.title,
+            "remarks": section.remarks,
+            "measured": [
+                {**asdict(row), "runs": [_rounded(run) for run in row.runs]}
+                for row in section.measured
+            ],
+            "checks": [{**asdict(check), "met": check.met} for check in section.checks],
+        }
+        for section in sections
+    ]
+    path.write_text(json.dumps({**context, "sections": content}, indent=1, ensure_ascii=False))
+
+
+def write_chart(path: Path, title: str, sections: list[Section]) -> None:
+    """Write a chart of the medians."""
+    figures: list[Callable[[Measured], float | None]] = [
+        lambda row: row.median("cpu"),
+        lambda row: row.median("wall"),
+        lambda row: row.median("peak"),
+        lambda row: row.megabytes,
+    ]
+    groups = {
+        section.title: [
+            Row(row.name + ("" if row.runs else " (missing)"), [f(row) for f in figures], row.own)
+            for row in section.measured
+        ]
+        for section in sections
+        if section.measured
+    }
+    draw_bars(path, title, list(COLUMNS[:4]), groups)
+
+
+def _rounded(usage: Usage) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in usage._asdict().items()}
