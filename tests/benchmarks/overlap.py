@@ -47,8 +47,8 @@ def bench_overlap(folder: Path, count: int, pixel_size: float) -> Section:
             Measured("both", [both], size / 1e6, own=True),
         ],
         [
-            Check("both, of the longer alone", both.wall / max(computing.wall, network.wall), 1.3),
-            Check("bands on disk at most, in tiles", peak / tile, 8),
+            Check("both, of the longer alone", both.wall / max(computing.wall, network.wall), 1.2),
+            Check("bands on disk at most, in tiles", peak / tile, 4),
         ],
         ["keep_bands: false. MB: all bands."],
     )
