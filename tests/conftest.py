@@ -18,7 +18,7 @@ def real_data() -> Path:
     """The folder of real Sentinel-2 and Landsat pixels; skips where it is missing."""
     folder = CHECKOUT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("real data not beside the checkout")
+        pytest.skip("skipped: real data not beside the checkout")
     return folder
 
 
