@@ -20,7 +20,7 @@ include: "rules/common.smk"
 wildcard_constraints:
     region="|".join(REGIONS),
     tile=r"[A-Za-z0-9][A-Za-z0-9_-]*",
-    band=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    band=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     epsg=r"\d{4,6}",
     metatile=r"\d+_\d+_\d+",
 

@@ -178,9 +178,11 @@ if __name__ == "__main__":
 
     from basemake.config import read_source
     from basemake.logs import job_log
+    from basemake.raster import use_gdal
     from basemake.region import read_region
 
     with job_log(snakemake.log[0]):
+        use_gdal(snakemake.config["gdal_cache_mb"])
         table = search_items(
             source=read_source(snakemake.params.source),
             quarter=snakemake.params.quarter,

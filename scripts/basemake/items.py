@@ -12,6 +12,7 @@ from shapely.geometry import mapping, shape
 
 from basemake.errors import BasemakeError, ManifestError
 from basemake.hrefs import allowed_hosts, check_url, is_remote, local_path
+from basemake.raster import open_geotiff
 
 
 def check_items(features: list, where: str) -> list[dict]:
@@ -88,15 +89,16 @@ def feature_of(
     bands = {
         key: _band(key, tile, item, source, folder, quarter) for key in source["bands"].values()
     }
-    first = item["assets"][source["bands"]["red"]]
+    key = source["bands"]["red"]
+    epsg, pixel = _grid_of(bands[key]["href"])
     return {
         "type": "Feature",
         "id": tile,
         "properties": {
             "tile": tile,
             "item": item["id"],
-            "epsg": _epsg(item, first),
-            "gsd": _pixel_size(item, first),
+            "epsg": epsg or _epsg(item, item["assets"][key]),
+            "gsd": pixel or _pixel_size(item, item["assets"][key]),
             "updated": item["properties"].get("updated"),
             "regions": regions,
             "bands": bands,
@@ -152,6 +154,21 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             f"item {item['id']!r}, asset {key!r}: file:size is {size!r}; allowed: bytes."
         )
     return {"href": href, "size": size, "checksum": asset.get("file:checksum")}
+
+
+def _grid_of(href: str) -> tuple[int | None, float | None]:
+    """Return EPSG code and metres a pixel of a band that is a file here, else None.
+
+    Where a file and its metadata disagree the file is right.
+    """
+    if is_remote(href):
+        return None, None
+    try:
+        with open_geotiff(Path(href)) as dataset:
+            code = dataset.GetSpatialRef().GetAuthorityCode(None)
+            return int(code), abs(dataset.GetGeoTransform()[1])
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return None, None  # fetching it will say what is wrong
 
 
 def _epsg(item: dict, asset: dict) -> int:

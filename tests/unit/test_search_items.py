@@ -13,6 +13,7 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import shapely
 from shapely.geometry import mapping
@@ -617,3 +618,13 @@ def test_only_items_with_the_wanted_properties_are_looked_at(search: Search) -> 
 def test_values_that_cannot_be_put_in_order_are_named(search: Search) -> None:
     given = [item(cloud=3), item("32TPR_0_0", cloud="little")]
     assert "'cloud'" in refused(search, given, choose=["cloud"])
+
+
+def test_a_file_here_knows_its_grid_better_than_its_item(search: Search, write_geotiff) -> None:
+    for band in ("B02", "B03", "B04"):
+        path = Path("bands") / f"{band}.tif"
+        write_geotiff(path, np.zeros((4, 4), np.int16), pixel=120.0, epsg=32633)
+    said = item(gsd=10)
+    del said["properties"]["proj:code"]
+    (row,) = search([said]).values()
+    assert (row["epsg"], row["gsd"]) == (32633, 120)
