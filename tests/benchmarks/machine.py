@@ -5,6 +5,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.measure import CORES
+
 LIBRARIES = ("numpy", "imagecodecs", "tifffile", "pillow", "pmtiles", "snakemake", "GDAL")
 
 
@@ -14,7 +16,7 @@ def machine() -> dict[str, str]:
     names = [line for line in processors.splitlines() if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(CORES),
         "processor": names[0].split(":")[1].strip() if names else platform.machine(),
         "memory": f"{memory / 1e9:.1f} GB",
         "load before": f"{os.getloadavg()[0]:.1f}",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TESTS = Path(__file__).resolve().parents[1]
+CORES = len(os.sched_getaffinity(0))
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'scripts'}:{TESTS}"}
 
 

@@ -1,7 +1,6 @@
 """The pyramid of a tile, beside `gdal raster tile` and gdal2tiles.py."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -9,13 +8,12 @@ import sys
 from pathlib import Path
 
 from benchmarks.jobs import WEBP_QUALITY
-from benchmarks.measure import Usage, job, one_after_another, prepare, run, together
+from benchmarks.measure import CORES, Usage, job, one_after_another, prepare, run, together
 from benchmarks.report import Check, Measured, Section, difference, ratio
 
 MIN_ZOOM, METATILE_ZOOM, MAX_ZOOM = 8, 9, 13
 THREADS = 2  # encoder threads of a metatile's job, as config's default
 SAMPLED = 100  # web tiles whose quality is measured
-CORES = min(4, os.cpu_count() or 1)
 OURS = "basemake: metatiles, overview, archive"
 LIMITS = {"gdal raster tile": 0.7, "gdal2tiles.py": 0.25}  # of their CPU
 
@@ -55,7 +53,7 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
             f"{CORES} cores for all. dB: PSNR of {SAMPLED} web tiles of the top zoom against GDAL's"
             " bilinear warp of the tile in float64, each pixel transformed exactly.",
             "gdal2tiles.py reduces without widening its kernel, so that its web tiles are another"
-            " picture: compare its bytes with its PSNR in view.",
+            " picture: compare its bytes with its PSNR in view. Peak: of the largest process.",
         ],
     )
 

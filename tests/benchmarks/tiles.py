@@ -1,15 +1,14 @@
 """Enhancing a tile, beside GDAL's own way of writing the same colours."""
 
-import os
 from pathlib import Path
 
 from basemake.config import read_recipe
-from benchmarks.measure import Usage, job, prepare, run
+from benchmarks.measure import CORES, Usage, job, prepare, run
 from benchmarks.report import Check, Measured, Section, ratio
 
 BANDS = ("B04", "B03", "B02")
 OURS = "basemake: bands to tile"
-THREADS = min(4, os.cpu_count() or 1)
+THREADS = min(4, CORES)
 
 
 def make_tile(folder: Path, side: int) -> str:

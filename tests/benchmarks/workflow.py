@@ -1,7 +1,6 @@
 """What Snakemake adds to the jobs of a region, and how long it takes to find nothing to do."""
 
 import json
-import os
 from pathlib import Path
 
 from shapely import union_all
@@ -9,7 +8,7 @@ from shapely.geometry import box
 
 from benchmarks import pyramid, tiles
 from benchmarks.builds import Build, snakemake
-from benchmarks.measure import job, run
+from benchmarks.measure import CORES, job, run
 from benchmarks.report import Check, Measured, Section
 
 REGION = union_all([box(9.5, 44.0, 18.0, 50.0), box(10.0, 43.3, 13.0, 44.0)])  # 85 tiles
@@ -26,7 +25,6 @@ SOURCE = {
 # As many metatiles as tiles of 10 m would have
 PYRAMID = {"max_zoom": 9, "metatile_zoom": 9}
 THREADS = {"enhance": 1, "render": 1}
-CORES = os.cpu_count() or 1
 
 
 def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, float]) -> Section:
@@ -36,7 +34,7 @@ def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, floa
     build.snakemake("manifest")
     build.snakemake("--until", "fetch_band", "--cores", CORES)
     found = json.loads((build.directory / "results/manifest.geojson").read_text())["features"]
-    through = Measured(f"snakemake --cores 1: enhance {len(found)} tiles of 278 px", own=True)
+    through = Measured(f"snakemake --cores 1: {len(found)} tiny tiles", own=True)
     through.runs = [build.snakemake("--until", "enhance_tile", "--cores", 1)]
     alone = Measured("one such job without Snakemake")
     bands = sorted((build.directory / "results/bands" / found[0]["id"]).iterdir(), reverse=True)
@@ -71,7 +69,8 @@ def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, floa
             Check("nothing to do, longer than an empty workflow", longer, 1.5, "s"),
         ],
         [
-            f"Snakemake adds {added['cpu']:.2f} CPU s and {added['wall']:.2f} s of wall to each job"
-            " (the run above by its jobs, planning included, less one job alone).",
+            "Tiny tiles: 278 px a side, so that jobs have next to no work of their own."
+            f" Snakemake adds {added['cpu']:.2f} CPU s and {added['wall']:.2f} s of wall to each"
+            " job (the run above by its jobs, planning included, less one job alone).",
         ],
     )
