@@ -118,8 +118,8 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
-    from basemake.plan import metatile_of
     from basemake.raster import use_gdal
+    from basemake.webtiles import metatile_of
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])

@@ -80,7 +80,7 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
-    from basemake.plan import metatile_of
+    from basemake.webtiles import metatile_of
 
     with job_log(snakemake.log[0]):
         paths = [Path(path) for path in snakemake.input.roots]

@@ -11,8 +11,8 @@ from shapely.ops import unary_union
 from basemake.errors import ConfigError
 from basemake.webtiles import (
     HALF_WORLD,
-    WebTile,
     geometry_to_mercator,
+    metatile_name,
     nearest_zoom,
     overlapping,
     resolution,
@@ -103,16 +103,6 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     return table.set_index(
         pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
     )
-
-
-def metatile_name(metatile: WebTile) -> str:
-    """Return the name of a metatile's files, such as 9_277_180."""
-    return f"{metatile.z}_{metatile.x}_{metatile.y}"
-
-
-def metatile_of(name: str) -> WebTile:
-    """Return the metatile of a name such as 9_277_180."""
-    return WebTile(*map(int, name.split("_")))
 
 
 def _reach(tiles: pd.DataFrame) -> NDArray:

@@ -48,6 +48,16 @@ class WebTile(NamedTuple):
         )
 
 
+def metatile_name(metatile: WebTile) -> str:
+    """Return the name of a metatile's files, such as 9_277_180."""
+    return f"{metatile.z}_{metatile.x}_{metatile.y}"
+
+
+def metatile_of(name: str) -> WebTile:
+    """Return the metatile of a name such as 9_277_180."""
+    return WebTile(*map(int, name.split("_")))
+
+
 def to_mercator(lonlat: NDArray) -> NDArray:
     """Return Mercator metres of degrees, both (n, 2); latitudes are cut at the quad's edge."""
     lat = np.radians(np.clip(lonlat[:, 1], -MAX_LATITUDE, MAX_LATITUDE))

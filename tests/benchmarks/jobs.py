@@ -58,8 +58,8 @@ def _translate(tile: str, output: str, options: list[str]) -> None:
 
 def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
-    from basemake.plan import metatile_of
     from basemake.raster import use_gdal
+    from basemake.webtiles import metatile_of
     from render_metatile import render_metatile
 
     use_gdal(CACHE_MB)
@@ -80,7 +80,7 @@ def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -
 
 def overview(folder: str, min_zoom: int) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
-    from basemake.plan import metatile_of
+    from basemake.webtiles import metatile_of
     from render_overview import render_overview
 
     roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}

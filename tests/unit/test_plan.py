@@ -12,12 +12,17 @@ from basemake.errors import ConfigError
 from basemake.plan import (
     Zooms,
     mercator_grid,
-    metatile_name,
-    metatile_of,
     plan_metatiles,
     plan_zooms,
 )
-from basemake.webtiles import HALF_WORLD, WebTile, geometry_to_mercator, to_mercator
+from basemake.webtiles import (
+    HALF_WORLD,
+    WebTile,
+    geometry_to_mercator,
+    metatile_name,
+    metatile_of,
+    to_mercator,
+)
 
 OPTIONS = {"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_size": 256}
 MILAN = shapely.box(9, 45, 10, 46)
