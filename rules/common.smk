@@ -1,20 +1,20 @@
 """What the DAG needs: config, source, recipe and regions, and the manifest as tables. No rule."""
 
 import functools
+import json
 import sys
 from pathlib import Path
 
 from shapely.geometry import mapping
-from shapely.ops import unary_union
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from basemake.code import code_digest
 from basemake.codecs import check_codec
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
-from basemake.manifest import describe_request, dn_reading, read_manifest
-from basemake.plan import mercator_grid, plan_metatiles, plan_zooms
-from basemake.recipe import digest
+from basemake.manifest import dn_reading
+from basemake.plan import Plan, mercator_grid
 from basemake.region import read_region
 
 MANIFEST = "results/manifest.geojson"
@@ -51,52 +51,30 @@ RENDERING = {
 }
 
 
-class Plan:
-    """The manifest and what follows from it, as tables."""
-
-    def __init__(self):
-        request = describe_request(SOURCE, config["quarter"], REGIONS)
-        self.tiles = read_manifest(Path(MANIFEST), request)
-        self.zooms, self.metatiles = {}, {}
-        for name, region in REGIONS.items():
-            rows = self.tiles_of(name)
-            zooms = self.zooms[name] = plan_zooms(PYRAMID, region, rows)
-            self.metatiles[name] = plan_metatiles(region, rows, zooms, PYRAMID["clip"])
-
-    def tiles_of(self, region, epsg=None):
-        """The manifest's rows of a region, or of one UTM zone of it."""
-        rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
-        return rows if epsg is None else rows[rows["epsg"] == int(epsg)]
-
-    def tile(self, name):
-        """The manifest's row of a tile."""
-        if name not in self.tiles.index:
-            stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(self.tiles.index)}.")
-        return self.tiles.loc[name]
-
-    def zones(self, region):
-        """The EPSG codes of a region's tiles, in the order in which they cover one another."""
-        return sorted(self.tiles_of(region)["epsg"].unique())
-
-    def extent(self, region):
-        """What the map of a region shows, in degrees: its polygon, or its tiles whole."""
-        if PYRAMID["clip"]:
-            return REGIONS[region]
-        return unary_union(list(self.tiles_of(region)["geometry"]))
-
-
 @functools.cache
 def plan():
     """Read the manifest when the first job is planned: a search needs none yet."""
     try:
-        return Plan()
+        return Plan(Path(MANIFEST), config, SOURCE, REGIONS)
     except BasemakeError as error:
         stop(error)
 
 
+def code(script):
+    """What a rule's script does: its outputs are stale when it changes."""
+    return code_digest(Path(workflow.basedir) / "scripts" / script)
+
+
+def tile(name):
+    """The manifest's row of a tile."""
+    if name not in plan().tiles.index:
+        stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(plan().tiles.index)}.")
+    return plan().tiles.loc[name]
+
+
 def band(wildcards):
     """What a band's job must know: href, size and checksum, and when its item was updated."""
-    row = plan().tile(wildcards.tile)
+    row = tile(wildcards.tile)
     if wildcards.band not in row["bands"]:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")
     return {**row["bands"][wildcards.band], "updated": row["updated"]}
@@ -105,7 +83,7 @@ def band(wildcards):
 def dn(wildcards):
     """How the digital numbers of a tile read."""
     try:
-        return dn_reading(SOURCE["dn"], plan().tile(wildcards.tile)["dn"])
+        return dn_reading(SOURCE["dn"], tile(wildcards.tile)["dn"])
     except BasemakeError as error:
         stop(error)
 
@@ -113,6 +91,14 @@ def dn(wildcards):
 def enhanced(tiles):
     """The paths of enhanced tiles."""
     return [f"results/tiles/{tile}.tif" for tile in tiles]
+
+
+def metatiles(region, suffix=".pmtiles"):
+    """The paths of what the metatiles of a region leave."""
+    return [
+        f"results/metatiles/{region}/{metatile}{suffix}"
+        for metatile in plan().metatiles[region].index
+    ]
 
 
 def tiles_to_compare():
@@ -139,6 +125,7 @@ def everything_that_lasts():
     """All that a build is asked for; bands only come along."""
     paths = enhanced(plan().tiles.index)
     for region in REGIONS:
+        paths += [*metatiles(region), *metatiles(region, ".png")]
         paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in plan().zones(region)]
         paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
         paths += [

@@ -4,7 +4,7 @@
 rule build_zone_vrt:
     """Build the VRT of one UTM zone of a region, and its view in Web Mercator."""
     input:
-        lambda wildcards: enhanced(plan().tiles_of(wildcards.region, wildcards.epsg).index),
+        lambda wildcards: enhanced(plan().tiles_of(wildcards.region, int(wildcards.epsg)).index),
     output:
         zone="results/mosaic/{region}_{epsg}.vrt",
         mercator="results/mosaic/{region}_{epsg}_3857.vrt",
@@ -19,8 +19,9 @@ rule build_zone_vrt:
         disk_mb=10,
         runtime=20,
     params:
+        code=code("build_zone_vrt.py"),
         grid=lambda wildcards: mercator_grid(
-            plan().tiles_of(wildcards.region, wildcards.epsg),
+            plan().tiles_of(wildcards.region, int(wildcards.epsg)),
             plan().zooms[wildcards.region].max,
             PYRAMID["tile_size"],
         ),
@@ -48,5 +49,7 @@ rule build_vrt:
         mem_mb=300,
         disk_mb=1,
         runtime=10,
+    params:
+        code=code("build_vrt.py"),
     script:
         "../scripts/build_vrt.py"

@@ -18,6 +18,7 @@ rule build_preview:
         disk_mb=10,
         runtime=10,
     params:
+        code=code("build_preview.py"),
         footprints=lambda wildcards: footprints(wildcards.region),
         outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
         title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",

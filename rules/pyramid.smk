@@ -23,6 +23,7 @@ rule render_metatile:
         disk_mb=100,
         runtime=30,
     params:
+        code=code("render_metatile.py"),
         outline=lambda wildcards: plan()
         .metatiles[wildcards.region]
         .at[wildcards.metatile, "outline"],
@@ -41,10 +42,7 @@ rule render_metatile:
 rule render_overview:
     """Render the web tiles above the metatiles, from the metatiles' roots."""
     input:
-        roots=lambda wildcards: [
-            f"results/metatiles/{wildcards.region}/{metatile}.png"
-            for metatile in plan().metatiles[wildcards.region].index
-        ],
+        roots=lambda wildcards: metatiles(wildcards.region, ".png"),
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
     log:
@@ -58,6 +56,7 @@ rule render_overview:
         disk_mb=100,
         runtime=30,
     params:
+        code=code("render_overview.py"),
         rendering=lambda wildcards: {
             **RENDERING,
             "min_zoom": plan().zooms[wildcards.region].min,
@@ -69,10 +68,8 @@ rule render_overview:
 rule pack_pyramid:
     """Pack all web tiles of a region into one archive."""
     input:
-        lambda wildcards: [
-            f"results/metatiles/{wildcards.region}/{part}.pmtiles"
-            for part in ["overview", *plan().metatiles[wildcards.region].index]
-        ],
+        "results/metatiles/{region}/overview.pmtiles",
+        lambda wildcards: metatiles(wildcards.region),
     output:
         "results/pyramid/{region}.pmtiles",
     log:
@@ -86,13 +83,13 @@ rule pack_pyramid:
         disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
         runtime=60,
     params:
+        code=code("pack_pyramid.py"),
         packing=lambda wildcards: {
             "extent": plan().extent(wildcards.region).wkt,
             "image_format": PYRAMID["format"],
             "metadata": {
                 "name": wildcards.region,
-                "description": f"{SOURCE['title']}, {config['quarter']},"
-                f" {Path(config['recipe']).stem}",
+                "description": f"{SOURCE['title']}, {config['quarter']}",
                 "attribution": ATTRIBUTION,
                 "type": "baselayer",
                 "format": {"jpeg": "jpg"}.get(PYRAMID["format"], PYRAMID["format"]),
@@ -119,6 +116,8 @@ rule export_mbtiles:
         mem_mb=300,
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=60,
+    params:
+        code=code("export_mbtiles.py"),
     script:
         "../scripts/export_mbtiles.py"
 
@@ -140,6 +139,7 @@ rule export_folder:
         disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
         runtime=60,
     params:
+        code=code("export_folder.py"),
         image_format=PYRAMID["format"],
     script:
         "../scripts/export_folder.py"
@@ -163,6 +163,7 @@ rule export_cog:
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=240,
     params:
+        code=code("export_cog.py"),
         exporting=lambda wildcards: {
             "outline": mapping(REGIONS[wildcards.region]) if PYRAMID["clip"] else None,
             "image_format": PYRAMID["format"],

@@ -12,13 +12,12 @@ import numpy as np
 import tifffile
 from osgeo import gdal, gdal_array, osr
 
-from basemake import __version__
 from basemake.codecs import CODECS, check_codec
 from basemake.errors import TileError
 from basemake.raster import RGBA, halve, open_geotiff
 from basemake.recipe import CompiledRecipe
 
-SOFTWARE = f"basemake {__version__}"
+SOFTWARE = "basemake"
 BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
 # tifffile encodes this many bytes of blocks before it writes them.
 ENCODE_BUFFER = 16 << 20

@@ -15,7 +15,7 @@ from shapely.ops import unary_union
 
 from basemake.errors import ManifestError
 from basemake.items import begin, check_items, feature_of, footprint_of, value_of
-from basemake.manifest import describe_request, quarter_span, write_manifest
+from basemake.manifest import check_quarter, describe_request, quarter_span, write_manifest
 
 SIMULATED_FOLDER = Path("simulated")
 
@@ -26,6 +26,7 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
     Raises ManifestError, one sentence, if the search fails, an item is not as the source says, or
     a region has no tile.
     """
+    check_quarter(manifest, quarter)
     span = _span(source, quarter)
     items, folder, searched = _find(source, quarter, regions, span)
     timely = [

@@ -96,6 +96,8 @@ def read_source(name: str) -> dict:
 def read_recipe(name: str) -> dict:
     """Return a recipe by the name of a file in config/recipes/, or by the path of one."""
     recipe = check(*_named("recipe", name))
+    # In one order, however they are written: a recipe that does the same is the same.
+    recipe["steps"] = [dict(sorted(step.items())) for step in recipe["steps"]]
     for number, step in enumerate(recipe["steps"]):
         # The curve has its pole there; a schema cannot compare two values.
         if step["step"] == "highlight_compression" and step["midpoint"] >= step["maximum"]:

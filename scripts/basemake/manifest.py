@@ -17,7 +17,7 @@ from shapely.geometry import shape
 from basemake.errors import ManifestError
 
 # What a source says of these does not change which items there are, nor where.
-NOT_SEARCHED = ("dn", "attribution", "title")
+NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
 
 
 def quarter_span(quarter: str) -> tuple[datetime, datetime]:
@@ -39,6 +39,21 @@ def describe_request(source: dict, quarter: str, regions: dict[str, Any]) -> dic
             for name, region in sorted(regions.items())
         },
     }
+
+
+def check_quarter(path: Path, quarter: str) -> None:
+    """Raise ManifestError if there is a manifest of another quarter: its map would be lost."""
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())["request"]["quarter"]
+    except (ValueError, KeyError, TypeError):
+        return  # not a manifest: it will be written anew
+    if found != quarter:
+        raise ManifestError(
+            f"this working directory holds {found}, and {quarter} is asked for: build it in"
+            f" another one, by --directory (or delete {path} to replace {found} here)."
+        )
 
 
 def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
@@ -82,6 +97,7 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
             f"{path} is not a manifest; delete it and run `snakemake manifest`."
         ) from None
     if changed:
+        check_quarter(path, request["quarter"])
         raise ManifestError(
             f"{changed} changed since {path} was written: run `snakemake manifest` to search again."
         )
@@ -113,8 +129,6 @@ def _difference(old: dict, new: dict) -> str:
     """Name what differs between two requests, for people."""
     if old["source"] != new["source"]:
         return "the source has"
-    if old["quarter"] != new["quarter"]:
-        return f"the quarter has (from {old['quarter']} to {new['quarter']})"
     names = [
         name
         for name in sorted({*old["regions"], *new["regions"]})

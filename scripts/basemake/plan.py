@@ -1,5 +1,6 @@
-"""The plan of a pyramid: its zooms, and which metatiles it has of which tiles."""
+"""The plan of a build: the manifest's tiles, and each pyramid's zooms and metatiles."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from shapely.ops import unary_union
 
 from basemake.errors import ConfigError
+from basemake.manifest import describe_request, read_manifest
 from basemake.webtiles import (
     HALF_WORLD,
     geometry_to_mercator,
@@ -31,6 +33,41 @@ class Zooms(NamedTuple):
     min: int
     max: int
     metatile: int
+
+
+class Plan:
+    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`."""
+
+    def __init__(self, manifest: Path, config: dict, source: dict, regions: dict[str, Any]) -> None:
+        """Read the manifest for checked `config` and `source`, and `regions` in degrees.
+
+        Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
+        """
+        self.tiles = read_manifest(manifest, describe_request(source, config["quarter"], regions))
+        self.zooms: dict[str, Zooms] = {}
+        self.metatiles: dict[str, pd.DataFrame] = {}
+        self._regions, self._clip = regions, config["pyramid"]["clip"]
+        for name, region in regions.items():
+            rows = self.tiles_of(name)
+            zooms = self.zooms[name] = plan_zooms(config["pyramid"], region, rows)
+            self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
+
+    def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
+        """Return the manifest's rows of a region, or of one UTM zone of it."""
+        rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
+        return rows if epsg is None else rows[rows["epsg"] == epsg]
+
+    def zones(self, region: str) -> list[int]:
+        """Return the EPSG codes of a region's tiles, in the order in which they cover another."""
+        return sorted(self.tiles_of(region)["epsg"].unique())
+
+    def extent(self, region: str) -> Any:
+        """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""
+        return (
+            self._regions[region]
+            if self._clip
+            else unary_union(list(self.tiles_of(region)["geometry"]))
+        )
 
 
 def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
@@ -95,7 +132,7 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
                 {
                     "metatile": metatile,
                     "tiles": [tiles.index[i] for i in near],
-                    "outline": None if inside else shapely.to_wkt(part, rounding_precision=2),
+                    "outline": None if inside else _as_text(part),
                 }
             )
     # Objects: of a column of texts pandas would make None NaN.
@@ -103,6 +140,12 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     return table.set_index(
         pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
     )
+
+
+def _as_text(outline: Any) -> str:
+    """Return polygons as WKT, the same for the same shape wherever its edges were cut."""
+    corners = shapely.simplify(shapely.normalize(outline), 0)
+    return shapely.to_wkt(corners, rounding_precision=2)
 
 
 def _reach(tiles: pd.DataFrame) -> NDArray:

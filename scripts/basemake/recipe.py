@@ -6,8 +6,6 @@ of at most 65 536 values, so all per-band steps up to the first mixing step fold
 over DN; those between two mixing steps, or after the last, into a table over 0..1 in 65 536 steps.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -142,11 +140,6 @@ class CompiledRecipe:
         if self._nodata is None:
             return np.ones(dn.shape[1:], bool)
         return (dn != self._nodata).all(axis=0)
-
-
-def digest(steps: list[dict]) -> str:
-    """Return a short name for what a recipe does: equal for equal steps, whatever their file."""
-    return hashlib.sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats], Floats]]]:

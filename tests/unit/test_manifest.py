@@ -10,7 +10,13 @@ import pytest
 import shapely
 
 from basemake.errors import ManifestError
-from basemake.manifest import describe_request, quarter_span, read_manifest, write_manifest
+from basemake.manifest import (
+    check_quarter,
+    describe_request,
+    quarter_span,
+    read_manifest,
+    write_manifest,
+)
 
 SOURCE = {
     "type": "catalog",
@@ -122,7 +128,6 @@ def test_what_is_not_known_reads_as_none_beside_what_is(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"quarter": "2025Q2"}, "the quarter has (from 2025Q3 to 2025Q2) changed"),
         ({"source": {"items": "other.json"}}, "the source has changed"),
         ({"source": {"hosts": ["x.org"]}}, "the source has changed"),
         ({"source": {"bands": {**SOURCE["bands"], "red": "B05"}}}, "the source has changed"),
@@ -143,6 +148,21 @@ def test_another_request_is_named_with_the_command_that_helps(
     assert said in text
     assert text.endswith("manifest.geojson was written: run `snakemake manifest` to search again.")
     assert "\n" not in text
+
+
+def test_another_quarter_is_refused_with_the_way_to_keep_both(path: Path) -> None:
+    write_manifest(path, request(), [feature("a")])
+    said = "holds 2025Q3, and 2025Q2 is asked for: build it in another one, by --directory"
+    for refuse in (
+        lambda: read_manifest(path, request(quarter="2025Q2")),
+        lambda: check_quarter(path, "2025Q2"),
+    ):
+        with pytest.raises(ManifestError, match=said):
+            refuse()
+    check_quarter(path, "2025Q3")
+    check_quarter(path.with_name("none"), "2025Q2")
+    path.write_text("[]")
+    check_quarter(path, "2025Q2")  # nothing to lose
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from basemake.config import check, read_recipe
-from basemake.recipe import CompiledRecipe, digest
+from basemake.recipe import CompiledRecipe
 
 Floats = NDArray[np.float64]
 NODATA = -32768
@@ -305,10 +305,3 @@ def test_steps_apply_in_the_order_listed() -> None:
     first = colours(CompiledRecipe([double, square], SENTINEL, INT16), dn)[0, 0]
     second = colours(CompiledRecipe([square, double], SENTINEL, INT16), dn)[0, 0]
     assert (first, second) == (163, 82)  # (2 x 0.4)^2 and 2 x 0.4^2 of 255
-
-
-def test_digest_depends_on_numbers_and_order_but_not_on_how_they_are_written() -> None:
-    step, other = {"step": "gain", "factor": 2.5}, {"step": "srgb"}
-    assert digest([step, other]) == digest([dict(reversed(step.items())), other])
-    different = [[other, step], [step], [{**step, "factor": 2.6}, other]]
-    assert len({digest(steps) for steps in [[step, other], *different]}) == 4

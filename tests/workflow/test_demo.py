@@ -225,5 +225,7 @@ def test_a_changed_request_stops_in_one_line(demo):
     demo.config["quarter"] = "2025Q2"
     printed = demo.run("--dry-run", check=False)
     demo.config["quarter"] = "2025Q3"
-    assert "the quarter has (from 2025Q3 to 2025Q2) changed" in printed
+    assert (
+        "holds 2025Q3, and 2025Q2 is asked for: build it in another one, by --directory" in printed
+    )
     assert "Traceback" not in printed

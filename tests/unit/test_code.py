@@ -1,0 +1,75 @@
+"""Digests of code: what counts as a change of what a script does."""
+
+from pathlib import Path
+
+import pytest
+
+import basemake.code
+from basemake.code import code_digest
+
+SCRIPT = '''
+"""Do it."""
+from basemake.one import work  # and more
+
+def main():
+    """Work."""
+    from basemake.late import help
+    return work() + help()
+'''
+ONE = "import basemake.two\n\ndef work(): return 1\n"
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script that imports one and late, one that imports two, and others."""
+    monkeypatch.setattr(basemake.code, "SCRIPTS", tmp_path)
+    (tmp_path / "basemake").mkdir()
+    for name in ("two", "late", "errors", "other"):
+        (tmp_path / f"basemake/{name}.py").write_text("X = 1\n")
+    (tmp_path / "basemake/one.py").write_text(ONE)
+    (tmp_path / "script.py").write_text(SCRIPT + "from basemake.errors import X\n")
+    return tmp_path / "script.py"
+
+
+def digest(script: Path) -> str:
+    basemake.code._read.cache_clear()
+    return code_digest(script)
+
+
+@pytest.mark.parametrize("name", ["script", "basemake/one", "basemake/two", "basemake/late"])
+def test_what_a_script_and_its_modules_do_counts(script: Path, name: str) -> None:
+    before = digest(script)
+    path = script.parent / f"{name}.py"
+    path.write_text(path.read_text() + "\nY = 2\n")
+    assert digest(script) != before
+
+
+@pytest.mark.parametrize("name", ["basemake/errors", "basemake/other"])
+def test_what_it_does_not_use_or_only_tells_does_not(script: Path, name: str) -> None:
+    before = digest(script)
+    (script.parent / f"{name}.py").write_text("X = 2\n")
+    assert digest(script) == before
+
+
+def test_words_and_layout_do_not(script: Path) -> None:
+    before = digest(script)
+    text = SCRIPT.replace("Do it.", "Do it well.").replace("# and more", "").replace("Work.", "W.")
+    script.write_text(text.replace("    ", "  ") + "\n\nfrom basemake.errors import (X)\n")
+    assert digest(script) == before
+
+
+def test_place_does_not(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest(script)
+    moved = script.parent / "moved"
+    moved.mkdir()
+    script.rename(moved / "script.py")
+    (script.parent / "basemake").rename(moved / "basemake")
+    monkeypatch.setattr(basemake.code, "SCRIPTS", moved)
+    assert digest(moved / "script.py") == before
+
+
+def test_basemakes_own_scripts_are_followed() -> None:
+    scripts = Path(basemake.code.__file__).parents[1]
+    names = {path.name for path in basemake.code._read(scripts / "render_metatile.py")[1]}
+    assert {"raster.py", "warp.py", "archive.py"} <= names
+    assert "logs.py" not in names
