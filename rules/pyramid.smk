@@ -80,7 +80,7 @@ rule pack_pyramid:
         "../envs/conda.yaml"
     resources:
         mem_mb=400,
-        disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
+        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=60,
     params:
         code=code("pack_pyramid.py"),

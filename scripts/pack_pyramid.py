@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,6 @@ if __name__ == "__main__":
     from basemake.logs import job_log
 
     with job_log(snakemake.log[0]):
-        # The PMTiles writer spools all web tiles: /tmp may be smaller than the pyramid.
-        tempfile.tempdir = str(Path(snakemake.output[0]).parent)
         pack_pyramid(
             [Path(path) for path in snakemake.input],
             Path(snakemake.output[0]),

@@ -1,17 +1,26 @@
 """PMTiles archives: the parts that jobs leave, and the pyramid that is packed from them."""
 
+import gzip
+import json
+from bisect import bisect
 from collections.abc import Iterable, Iterator
-from itertools import groupby
-from operator import itemgetter
+from hashlib import sha256
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import BinaryIO
+from zlib import crc32
 
+import numpy as np
+from numpy.typing import NDArray
 from pmtiles.reader import MmapSource, Reader
 from pmtiles.tile import (
     Compression,
+    Entry,
     TileType,
     deserialize_directory,
     deserialize_header,
+    serialize_directory,
+    serialize_header,
     tileid_to_zxy,
     zxy_to_tileid,
 )
@@ -20,24 +29,18 @@ from pmtiles.writer import Writer
 from basemake.webtiles import WebTile
 
 TILE_TYPES = {"webp": TileType.WEBP, "png": TileType.PNG, "jpeg": TileType.JPEG}
-WHOLE_WORLD = {
-    "min_lon_e7": -1800000000,
-    "min_lat_e7": -850511287,
-    "max_lon_e7": 1800000000,
-    "max_lat_e7": 850511287,
-    "center_zoom": 0,
-    "center_lon_e7": 0,
-    "center_lat_e7": 0,
-}
+HEADER_BYTES = 127
+ROOT_BYTES = 16384 - HEADER_BYTES  # PMTiles: header and root directory lie in the first 16 KiB
+ROOT_ENTRIES = 1024  # so many always fit: a leaf directory's entry takes 15 bytes at most
+LEAF_ENTRIES = 4096
+CHUNK = 2**18  # bytes
 
-
-class Place(NamedTuple):
-    """Where an encoded web tile lies: its PMTiles id, and offset and length (bytes) in a file."""
-
-    tile_id: int
-    part: int
-    offset: int
-    length: int
+# A directory entry of a part: its data lie at `position` (bytes) in the parts, taken as one file,
+# and have the CRC-32 `crc`. There is one for each web tile of the pyramid, so it is kept small.
+PLACE = np.dtype(
+    [("tile_id", ">u8"), ("run_length", "u4"), ("position", "u8"), ("length", "u4"), ("crc", "u4")]
+)
+Places = NDArray[np.void]
 
 
 def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format: str) -> None:
@@ -49,7 +52,11 @@ def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format:
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
         if ordered:
-            _write(file, ordered, {"tile_type": TILE_TYPES[image_format]}, {})
+            writer = Writer(file)
+            for tile_id, data in ordered:
+                writer.write_tile(tile_id, data)
+            kind = {"tile_type": TILE_TYPES[image_format], "tile_compression": Compression.NONE}
+            writer.finalize(kind, {})
     part.replace(path)
 
 
@@ -57,16 +64,44 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
     """Write all web tiles of `parts` as one archive in Hilbert order; return how many there are.
 
     Equal tiles are stored once. `header` holds tile_type, bounds and centre as PMTiles names
-    them; `metadata` is the archive's JSON.
+    them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile.
     """
-    places = sorted(place for number, path in enumerate(parts) for place in _places(number, path))
-    zooms = [tileid_to_zxy(places[end].tile_id)[0] for end in (0, -1)]
-    header["center_zoom"] = min(max(header["center_zoom"], zooms[0]), zooms[1])
+    source = _Parts(parts)
+    places = np.fromiter(source.places(), PLACE)
+    places.view(f"S{PLACE.itemsize}").sort()  # by id: big-endian numbers sort as bytes, in place
+    root, leaves, entries = _directories(_entries(places, source), len(places))
+    described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
+    ends = int(places["tile_id"][0]), int(places["tile_id"][-1] + places["run_length"][-1]) - 1
+    zooms = [tileid_to_zxy(tile_id)[0] for tile_id in ends]
+    count = int(places["run_length"].sum())
+    header = {
+        **header,
+        "center_zoom": min(max(header["center_zoom"], zooms[0]), zooms[1]),
+        "min_zoom": zooms[0],
+        "max_zoom": zooms[1],
+        "addressed_tiles_count": count,
+        "tile_entries_count": entries,
+        "tile_contents_count": int(np.count_nonzero(places["length"])),
+        "clustered": True,
+        "internal_compression": Compression.GZIP,
+        "tile_compression": Compression.NONE,
+    }
+    sizes = {
+        "root": len(root),
+        "metadata": len(described),
+        "leaf_directory": len(leaves),
+        "tile_data": int(places["length"].sum()),
+    }
+    offset = HEADER_BYTES
+    for section, size in sizes.items():
+        header |= {f"{section}_offset": offset, f"{section}_length": size}
+        offset += size
     part = output.with_name(output.name + ".part")
     with part.open("wb") as file:
-        _write(file, _read(parts, places), header, metadata)
+        file.writelines([serialize_header(header), root, described, leaves])
+        source.copy(places, file)
     part.replace(output)
-    return len(places)
+    return count
 
 
 def read_tile(path: Path, tile: WebTile) -> bytes | None:
@@ -77,42 +112,104 @@ def read_tile(path: Path, tile: WebTile) -> bytes | None:
         return Reader(MmapSource(file)).get(*tile)
 
 
-def _write(
-    file: IO[bytes], tiles: Iterable[tuple[int, bytes]], header: dict, metadata: dict
-) -> None:
-    writer = Writer(file)
-    for tile_id, data in tiles:
-        writer.write_tile(tile_id, data)
-    compression = {"tile_compression": Compression.NONE}
-    writer.finalize({**WHOLE_WORLD, **compression, **header}, metadata)
+class _Parts:
+    """Archives as one long file: each begins where the one before ends."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+
+    def places(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yield what PLACE holds of every directory entry, in the order of the parts."""
+        for path, start in zip(self.paths, self.starts, strict=False):
+            if path.stat().st_size == 0:
+                continue
+            with path.open("rb") as file:
+                get_bytes = MmapSource(file)
+                header = deserialize_header(get_bytes(0, HEADER_BYTES))
+                directories = [(header["root_offset"], header["root_length"])]
+                while directories:
+                    for entry in deserialize_directory(get_bytes(*directories.pop())):
+                        if entry.run_length == 0:
+                            leaf = header["leaf_directory_offset"] + entry.offset
+                            directories.append((leaf, entry.length))
+                            continue
+                        offset = header["tile_data_offset"] + entry.offset
+                        crc = crc32(get_bytes(offset, entry.length))
+                        yield entry.tile_id, entry.run_length, start + offset, entry.length, crc
+
+    def read(self, position: int, length: int) -> Iterator[bytes]:
+        """Yield `length` bytes of one part from `position`, in chunks."""
+        number = bisect(self.starts, position) - 1
+        with self.paths[number].open("rb", buffering=0) as file:
+            file.seek(position - self.starts[number])
+            for done in range(0, length, CHUNK):
+                yield file.read(min(CHUNK, length - done))
+
+    def copy(self, places: Places, output: BinaryIO) -> None:
+        """Write the data of `places` that have a length; what lies in one stretch goes as one."""
+        for rows in _slices(places):
+            kept = rows[rows["length"] > 0]
+            ends = kept["position"] + kept["length"]
+            breaks = np.flatnonzero(ends[:-1] != kept["position"][1:]) + 1
+            for stretch in np.split(kept, breaks):
+                if len(stretch):
+                    position, length = stretch["position"][0], stretch["length"].sum()
+                    output.writelines(self.read(int(position), int(length)))
 
 
-def _places(number: int, path: Path) -> Iterator[Place]:
-    """Yield where each web tile of a part lies; `number` is the part's place in the list."""
-    if path.stat().st_size == 0:
-        return
-    with path.open("rb") as file:
-        get_bytes = MmapSource(file)
-        header = deserialize_header(get_bytes(0, 127))
-        directories = [(header["root_offset"], header["root_length"])]
-        while directories:
-            for entry in deserialize_directory(get_bytes(*directories.pop())):
-                if entry.run_length == 0:
-                    leaf = header["leaf_directory_offset"] + entry.offset
-                    directories.append((leaf, entry.length))
-                for tile_id in range(entry.tile_id, entry.tile_id + entry.run_length):
-                    offset = header["tile_data_offset"] + entry.offset
-                    yield Place(tile_id, number, offset, entry.length)
+def _slices(places: Places) -> Iterator[Places]:
+    """Yield views of some rows each: Python objects are made of few at a time."""
+    for start in range(0, len(places), LEAF_ENTRIES):
+        yield places[start : start + LEAF_ENTRIES]
 
 
-def _read(parts: list[Path], places: list[Place]) -> Iterator[tuple[int, bytes]]:
-    """Yield (PMTiles id, data), with one file open at a time.
+def _shared_crcs(places: Places) -> set[int]:
+    """Return the CRCs that more than one place has."""
+    crcs = np.sort(places["crc"])
+    return set(crcs[1:][crcs[1:] == crcs[:-1]].tolist())
 
-    A metatile's descendants of one zoom follow one another in Hilbert order, so each file is
-    opened once a zoom.
+
+def _entries(places: Places, source: _Parts) -> Iterator[Entry]:
+    """Yield the directory entries of a pyramid of `places`, sorted by id.
+
+    Sets the length of places to 0 whose data are stored already, for an equal tile before.
     """
-    for number, group in groupby(places, key=itemgetter(1)):
-        with parts[number].open("rb") as file:
-            for place in group:
-                file.seek(place.offset)
-                yield place.tile_id, file.read(place.length)
+    shared = _shared_crcs(places)
+    stored: dict[bytes, int] = {}
+    end = 0
+    last = None
+    for rows in _slices(places):
+        for row, (tile_id, run_length, position, length, crc) in enumerate(rows.tolist()):
+            offset = end
+            if crc in shared:  # a CRC does not prove that data are equal
+                digest = sha256(b"".join(source.read(position, length))).digest()
+                offset = stored.setdefault(digest, end)
+            if offset == end:
+                end += length
+            else:
+                rows["length"][row] = 0
+            if last and (last.offset, last.tile_id + last.run_length) == (offset, tile_id):
+                last.run_length += run_length
+                continue
+            if last:
+                yield last
+            last = Entry(tile_id, offset, length, run_length)
+    if last:
+        yield last
+
+
+def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytearray, int]:
+    """Return the root directory, the leaf directories and the count of entries, `most` at most."""
+    size = max(LEAF_ENTRIES, most // ROOT_ENTRIES + 1)
+    root: list[Entry] = []
+    leaves = bytearray()
+    count = 0
+    while leaf := list(islice(entries, size)):
+        directory = serialize_directory(leaf)
+        root.append(Entry(leaf[0].tile_id, len(leaves), len(directory), 0))
+        leaves += directory
+        count += len(leaf)
+    if len(root) == 1 and len(leaves) <= ROOT_BYTES:
+        return bytes(leaves), bytearray(), count
+    return serialize_directory(root), leaves, count

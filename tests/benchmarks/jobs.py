@@ -89,11 +89,8 @@ def overview(folder: str, min_zoom: int) -> None:
 
 def pack(folder: str, output: str) -> None:
     """Pack all archives of a folder into one, as the workflow's job does."""
-    import tempfile
-
     from basemake.archive import TILE_TYPES, pack_parts
 
-    tempfile.tempdir = str(Path(output).parent)
     header: dict[str, Any] = {"tile_type": TILE_TYPES["webp"], **PACKED}
     header |= {"center_lon_e7": 0, "center_lat_e7": 0}
     pack_parts(sorted(Path(folder).glob("*.pmtiles")), Path(output), header, {"name": "bench"})

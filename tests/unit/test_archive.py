@@ -1,16 +1,26 @@
 """PMTiles archives: what is written is read back, in the order that range requests like."""
 
-import errno
 import itertools
+import resource
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 from pmtiles.reader import MmapSource, Reader, all_tiles
-from pmtiles.tile import Compression, TileType, zxy_to_tileid
-from pmtiles.writer import Writer
+from pmtiles.tile import (
+    Compression,
+    Entry,
+    TileType,
+    deserialize_directory,
+    tileid_to_zxy,
+    zxy_to_tileid,
+)
 
+from basemake import archive
 from basemake.archive import TILE_TYPES, pack_parts, read_tile, write_part
 from basemake.webtiles import WebTile
 
@@ -20,7 +30,7 @@ HEADER = {
     "min_lat_e7": 440000000,
     "max_lon_e7": 110000000,
     "max_lat_e7": 460000000,
-    "center_zoom": 7,
+    "center_zoom": 5,
     "center_lon_e7": 100000000,
     "center_lat_e7": 450000000,
 }
@@ -31,6 +41,45 @@ SEA = b"the same blue tile"
 def reader(path: Path) -> Reader:
     with path.open("rb") as file:
         return Reader(MmapSource(file))
+
+
+def entries(path: Path) -> list[Entry]:
+    """The entries of all directories, one after another."""
+    packed = reader(path)
+    header = packed.header()
+    found = deserialize_directory(packed.get_bytes(header["root_offset"], header["root_length"]))
+    if found[0].run_length:
+        return found
+    leaves = [(header["leaf_directory_offset"] + leaf.offset, leaf.length) for leaf in found]
+    return [entry for leaf in leaves for entry in deserialize_directory(packed.get_bytes(*leaf))]
+
+
+def check(path: Path, tiles: dict[WebTile, bytes]) -> None:
+    """Check what `pmtiles verify` does, and that the archive holds `tiles` and none besides."""
+    header, found = reader(path).header(), entries(path)
+    sections = ("root", "metadata", "leaf_directory", "tile_data")
+    end = 127
+    for section in sections:
+        assert header[f"{section}_offset"] == end
+        end += header[f"{section}_length"]
+    assert end == path.stat().st_size
+    assert header["root_offset"] + header["root_length"] <= 16384
+    assert header["addressed_tiles_count"] == len(tiles)
+    assert header["addressed_tiles_count"] == sum(entry.run_length for entry in found)
+    assert header["tile_entries_count"] == len(found)
+    assert header["tile_contents_count"] == len(set(tiles.values()))
+    assert header["tile_contents_count"] == len({entry.offset for entry in found})
+    assert header["min_zoom"] == min(tiles).z
+    assert header["max_zoom"] == max(tiles).z
+    assert header["min_zoom"] <= header["center_zoom"] <= header["max_zoom"]
+    assert header["clustered"]
+    end = 0
+    for entry, after in itertools.zip_longest(found, found[1:]):
+        assert after is None or entry.tile_id + entry.run_length <= after.tile_id
+        assert entry.offset <= end
+        end = max(end, entry.offset + entry.length)
+    assert end == header["tile_data_length"]
+    assert {WebTile(*zxy): data for zxy, data in all_tiles(reader(path).get_bytes)} == tiles
 
 
 def descendants(root: WebTile, most: int) -> list[WebTile]:
@@ -86,24 +135,32 @@ def test_an_archive_holds_all_tiles_of_its_parts(parts: tuple, tmp_path: Path) -
     paths, tiles = parts
     output = tmp_path / "alps.pmtiles"
     assert pack_parts(paths, output, HEADER, METADATA) == len(tiles)
-    assert {WebTile(*zxy): data for zxy, data in all_tiles(reader(output).get_bytes)} == tiles
+    check(output, tiles)
     assert all(read_tile(output, tile) == data for tile, data in tiles.items())
     assert read_tile(output, WebTile(6, 63, 63)) is None
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_header_and_metadata_say_what_is_in_it(parts: tuple, tmp_path: Path) -> None:
-    paths, tiles = parts
+    paths, _ = parts
     output = tmp_path / "alps.pmtiles"
     pack_parts(paths, output, HEADER, METADATA)
     header = reader(output).header()
     assert {key: header[key] for key in HEADER} == HEADER
     assert (header["min_zoom"], header["max_zoom"]) == (0, 6)
     assert header["tile_compression"] == Compression.NONE
-    assert header["addressed_tiles_count"] == len(tiles)
-    assert header["tile_contents_count"] == len(set(tiles.values()))
     assert header["version"] == 3
     assert reader(output).metadata() == METADATA
+
+
+@pytest.mark.parametrize(("given", "kept"), [(2, 3), (6, 6), (9, 6)])
+def test_the_centre_is_at_a_zoom_that_there_is(
+    parts: tuple, tmp_path: Path, given: int, kept: int
+) -> None:
+    header = {**HEADER, "center_zoom": given}
+    pack_parts(parts[0][:1], tmp_path / "packed", header, METADATA)
+    assert reader(tmp_path / "packed").header()["center_zoom"] == kept
+    assert header["center_zoom"] == given
 
 
 def test_equal_tiles_are_stored_once_and_in_hilbert_order(parts: tuple, tmp_path: Path) -> None:
@@ -111,7 +168,6 @@ def test_equal_tiles_are_stored_once_and_in_hilbert_order(parts: tuple, tmp_path
     output = tmp_path / "alps.pmtiles"
     pack_parts(paths, output, HEADER, METADATA)
     header = reader(output).header()
-    assert header["clustered"]
     in_order = [tiles[tile] for tile in sorted(tiles, key=lambda tile: zxy_to_tileid(*tile))]
     once = b"".join(dict.fromkeys(in_order))
     data = output.read_bytes()[header["tile_data_offset"] :]
@@ -136,7 +192,30 @@ def test_runs_of_equal_tiles_of_a_part_are_all_packed(tmp_path: Path) -> None:
     output = tmp_path / "packed"
     header = {**HEADER, "tile_type": TileType.PNG}
     assert pack_parts([tmp_path / "part"], output, header, {}) == len(tiles)
-    assert {WebTile(*zxy): data for zxy, data in all_tiles(reader(output).get_bytes)} == tiles
+    check(output, tiles)
+    assert len(entries(output)) == reader(tmp_path / "part").header()["tile_entries_count"]
+
+
+def test_equal_tiles_of_neighbouring_parts_are_one_run(tmp_path: Path) -> None:
+    tiles = {WebTile(*tileid_to_zxy(tile_id)): SEA for tile_id in range(400)}
+    ordered = list(tiles.items())
+    paths = [tmp_path / f"{start}" for start in range(0, 400, 100)]
+    for path in paths:
+        start = int(path.name)
+        write_part(path, ordered[start : start + 100], "webp")
+    assert pack_parts(paths[::-1], tmp_path / "packed", HEADER, {}) == 400
+    check(tmp_path / "packed", tiles)
+    assert [entry.run_length for entry in entries(tmp_path / "packed")] == [400]
+
+
+def test_tiles_of_equal_checksum_and_length_are_told_apart(tmp_path: Path) -> None:
+    contents = [b"plumless", b"buckeroo"]
+    assert crc32(contents[0]) == crc32(contents[1])
+    tiles = {WebTile(3, x, 0): contents[x % 2] for x in range(8)}
+    for x in range(8):
+        write_part(tmp_path / f"{x}", [(WebTile(3, x, 0), contents[x % 2])], "webp")
+    pack_parts([tmp_path / f"{x}" for x in range(8)], tmp_path / "packed", HEADER, {})
+    check(tmp_path / "packed", tiles)
 
 
 def test_many_zooms_and_leaf_directories_read_back(tmp_path: Path) -> None:
@@ -153,11 +232,41 @@ def test_many_zooms_and_leaf_directories_read_back(tmp_path: Path) -> None:
     output = tmp_path / "packed"
     header = {**HEADER, "tile_type": TILE_TYPES["jpeg"]}
     assert pack_parts([tmp_path / "a", tmp_path / "b"], output, header, {}) == len(tiles)
-    packed = reader(output)
-    assert packed.header()["leaf_directory_length"] > 0
-    assert packed.header()["max_zoom"] == 24
-    assert {WebTile(*zxy): data for zxy, data in all_tiles(packed.get_bytes)} == tiles
+    assert reader(output).header()["leaf_directory_length"] > 0
+    assert reader(output).header()["max_zoom"] == 24
+    check(output, tiles)
     assert read_tile(output, WebTile(24, 2**24 - 1, 2**23)) == tiles[WebTile(24, 2**24 - 1, 2**23)]
+
+
+def test_the_root_directory_fits_whatever_the_count_of_tiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with millions of tiles, leaf directories grow instead of the root."""
+    monkeypatch.setattr(archive, "LEAF_ENTRIES", 1)
+    rng = np.random.default_rng(1)
+    places = rng.integers(0, 2**24, (5_000, 2)).tolist()
+    tiles = {WebTile(24, x, y): rng.bytes(n) for n, (x, y) in enumerate(places, 1)}
+    write_part(tmp_path / "part", tiles.items(), "webp")
+    pack_parts([tmp_path / "part"], tmp_path / "packed", HEADER, {})
+    check(tmp_path / "packed", tiles)
+
+
+def test_memory_hardly_grows_with_the_count_of_tiles(tmp_path: Path) -> None:
+    """Of each tile 28 bytes are kept, of a part its path; Python objects would take hundreds."""
+    paths = []
+    for number in range(160):
+        metatile = WebTile(8, number, 100)
+        tiles = [(tile, f"{tile}".encode()) for tile in descendants(metatile, 12)]
+        paths.append(tmp_path / f"{number}")
+        write_part(paths[-1], tiles, "webp")
+    counts, peaks = [], []
+    for some in (paths[:20], paths):
+        tracemalloc.start()
+        counts.append(pack_parts(some, tmp_path / "packed", HEADER, {}))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert counts == [20 * 341, 160 * 341]
+    assert (peaks[1] - peaks[0]) / (counts[1] - counts[0]) < 64
 
 
 @pytest.mark.parametrize(
@@ -169,15 +278,15 @@ def test_many_zooms_and_leaf_directories_read_back(tmp_path: Path) -> None:
     ids=["write_part", "pack_parts"],
 )
 def test_what_breaks_off_is_not_taken_for_an_archive(
-    parts: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+    parts: tuple, tmp_path: Path, write: Callable[[Any, Path], object]
 ) -> None:
-    def full(writer: Writer, *_: object) -> None:
-        writer.tile_f.close()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     output = tmp_path / "output.pmtiles"
     output.write_bytes(b"of an earlier run")
-    monkeypatch.setattr(Writer, "finalize", full)
-    with pytest.raises(OSError, match="No space left"):
-        write(parts[0], output)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as if the disk were full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write(parts[0], output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert output.read_bytes() == b"of an earlier run"
