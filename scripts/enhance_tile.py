@@ -3,13 +3,19 @@
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
 from basemake.codecs import CODECS, check_codec
@@ -19,11 +25,18 @@ from basemake.recipe import CompiledRecipe
 
 SOFTWARE = "basemake"
 BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
-# tifffile encodes this many bytes of blocks before it writes them.
-ENCODE_BUFFER = 16 << 20
 # Pixel scale, tie point, transformation, geo keys with their numbers and texts; GDAL's metadata;
 # copyright.
 COPIED_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 33432)
+
+Window = tuple[slice, slice]  # rows, columns
+
+
+class Part(NamedTuple):
+    """What is made of a window of an image: its half, and its encoded blocks, row by row."""
+
+    half: RGBA
+    blocks: list[list[bytes]]
 
 
 def enhance_tile(
@@ -42,8 +55,8 @@ def enhance_tile(
     The output has the bands' grid, uint8 RGBA with alpha 255 where all three are valid, blocks of
     512 px compressed by `codec` (a key of CODECS), reduced-resolution images down to one block,
     and `metadata` as GDAL metadata. `epsg` is the CRS that the bands must have; `steps` and `dn`
-    as in CompiledRecipe. Memory is bounded by a row of blocks and `threads`. Raises TileError if
-    the bands do not fit together.
+    as in CompiledRecipe. Memory is bounded by a row of the bands' blocks and `threads`. Raises
+    TileError if the bands do not fit together.
     """
     with ExitStack() as stack:
         datasets = []
@@ -51,14 +64,19 @@ def enhance_tile(
             with _naming(path):
                 datasets.append(stack.enter_context(open_geotiff(path)))
         dtype = _check_agreement(datasets, bands, epsg)
-        recipe = CompiledRecipe(steps, dn, dtype)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
+        step = _window_size(datasets[0])
         tags = _geo_tags(datasets[0], metadata)
-        part = output.with_name(output.name + ".part")
-        big = shape[0] * shape[1] * 4 > 2**32 - 2**27
-        with tifffile.TiffWriter(part, bigtiff=big) as tif:
-            rows = _enhanced_rows(datasets, dtype, recipe)
-            _write_levels(tif, rows, shape, CODECS[codec].tifffile, tags, threads)
+    recipe = CompiledRecipe(steps, dn, dtype)
+
+    def enhanced(window: Window) -> RGBA:
+        return recipe(_read(bands, window, dtype))
+
+    part = output.with_name(output.name + ".part")
+    big = shape[0] * shape[1] * 4 > 2**32 - 2**27
+    with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(threads) as pool:
+        run = partial(_in_order, pool, 2 * threads)
+        _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run)
     part.replace(output)
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
@@ -134,37 +152,51 @@ def _geo_tags(dataset: gdal.Dataset, metadata: dict[str, str]) -> list[tuple]:
         ]
 
 
-def _enhanced_rows(
-    datasets: list[gdal.Dataset], dtype: np.dtype, recipe: CompiledRecipe
-) -> Iterator[RGBA]:
-    """Yield the enhanced tile as rows of blocks, (at most BLOCK, width, 4), from the top."""
-    height = datasets[0].RasterYSize
-    for top in range(0, height, BLOCK):
-        count = min(BLOCK, height - top)
-        dn = np.empty((len(datasets), count, datasets[0].RasterXSize), dtype)
-        for dataset, band in zip(datasets, dn, strict=True):
-            with _naming(dataset.GetDescription()):
-                dataset.ReadAsArray(0, top, *band.shape[::-1], buf_obj=band)
-        yield recipe(dn)
+def _window_size(dataset: gdal.Dataset) -> tuple[int, int]:
+    """Return (height, width) of windows of whole blocks: no block of a band is decoded twice."""
+    width, height = dataset.GetRasterBand(1).GetBlockSize()
+    return -(-height // BLOCK) * BLOCK, -(-width // BLOCK) * BLOCK
+
+
+def _read(bands: list[Path], window: Window, dtype: np.dtype) -> NDArray:
+    """Return a window of all bands, (bands, height, width); TileError names one that fails.
+
+    Opens them anew, which takes a ten-thousandth of a second: GDAL's datasets serve one thread
+    only, and keep what they decoded as long as they are open.
+    """
+    rows, columns = window
+    dn = np.empty((len(bands), rows.stop - rows.start, columns.stop - columns.start), dtype)
+    for path, band in zip(bands, dn, strict=True):
+        with _naming(path), open_geotiff(path) as dataset:
+            dataset.ReadAsArray(columns.start, rows.start, *band.shape[::-1], buf_obj=band)
+    return dn
 
 
 def _write_levels(
     tif: tifffile.TiffWriter,
-    rows: Iterator[RGBA],
+    pixels: Callable[[Window], RGBA],
     shape: tuple[int, int],
-    codec: dict,
+    step: tuple[int, int],
+    codec: dict[str, Any],
     tags: list[tuple],
-    threads: int,
+    run: Callable[[Callable[[Window], Part], Iterable[Window]], Iterator[Part]],
     reduced: bool = False,
 ) -> None:
     """Write an image and then its reduced ones, each half the size of the last.
 
-    While an image is written, its half goes row by row to a file on disk, from which it is written
-    next: memory holds no more than a few rows of blocks.
+    `run` makes its windows of `step` (height, width) out of `pixels`. The halves go in rows to a
+    file on disk, from which they are written next: memory holds no more than a row of windows.
     """
+    encode = _encoder(codec)
+
+    def make(window: Window) -> Part:
+        rgba = pixels(window)
+        return Part(halve(rgba), [[encode(block) for block in row] for row in _blocks(rgba)])
+
+    windows = _windows(shape, step)
     with tempfile.TemporaryFile(dir=Path(tif.filehandle.path).parent) as spill:
         tif.write(
-            _blocks(_spilling_halves(rows, spill)),
+            _spilling_halves(run(make, chain(*windows)), len(windows[0]), spill),
             shape=(*shape, 4),
             dtype=np.uint8,
             tile=(BLOCK, BLOCK),
@@ -174,39 +206,68 @@ def _write_levels(
             software=SOFTWARE,
             metadata=None,
             extratags=tags,
-            maxworkers=threads,
-            buffersize=ENCODE_BUFFER,
             **codec,
         )
         if max(shape) > BLOCK:
             half = (shape[0] + 1) // 2, (shape[1] + 1) // 2
-            spill.seek(0)
-            _write_levels(tif, _rows_of(spill, half), half, codec, [], threads, reduced=True)
+            spill.flush()
+
+            def spilled(window: Window) -> RGBA:
+                return np.memmap(spill, np.uint8, "r", shape=(*half, 4))[window]
+
+            _write_levels(tif, spilled, half, (BLOCK, BLOCK), codec, [], run, reduced=True)
 
 
-def _blocks(rows: Iterator[RGBA]) -> Iterator[RGBA]:
-    """Yield (BLOCK, BLOCK, 4) blocks from the left, padded with transparent pixels."""
-    for row in rows:
-        for left in range(0, row.shape[1], BLOCK):
-            block = row[:, left : left + BLOCK]
-            if block.shape[:2] != (BLOCK, BLOCK):
-                height, width = block.shape[:2]
-                block = np.pad(block, ((0, BLOCK - height), (0, BLOCK - width), (0, 0)))
-            yield np.ascontiguousarray(block)
+def _encoder(codec: dict[str, Any]) -> Callable[[RGBA], bytes]:
+    """Return what encodes a block just as tifffile would with these arguments."""
+    number = tifffile.COMPRESSION[codec["compression"].upper()]
+    compress = partial(tifffile.TIFF.COMPRESSORS[number], **codec["compressionargs"])
+    if codec.get("predictor"):
+        return lambda block: compress(imagecodecs.delta_encode(block, axis=-2))
+    return compress
 
 
-def _spilling_halves(rows: Iterator[RGBA], spill: IO[bytes]) -> Iterator[RGBA]:
-    for row in rows:
-        spill.write(halve(row).data)
+def _windows(shape: tuple[int, int], step: tuple[int, int]) -> list[list[Window]]:
+    """Return rows of windows of at most `step` that make up an image of `shape`."""
+    rows, columns = (
+        [slice(start, min(start + length, side)) for start in range(0, side, length)]
+        for side, length in zip(shape, step, strict=True)
+    )
+    return [[(row, column) for column in columns] for row in rows]
+
+
+def _blocks(rgba: RGBA) -> Iterator[list[RGBA]]:
+    """Yield rows of (BLOCK, BLOCK, 4) blocks, padded with transparent pixels."""
+    height, width = rgba.shape[:2]
+    for top in range(0, height, BLOCK):
+        row = []
+        for left in range(0, width, BLOCK):
+            block = rgba[top : top + BLOCK, left : left + BLOCK]
+            missing = [(0, BLOCK - side) for side in block.shape[:2]]
+            row.append(np.pad(block, (*missing, (0, 0))))
         yield row
 
 
-def _rows_of(spill: IO[bytes], shape: tuple[int, int]) -> Iterator[RGBA]:
-    """Yield rows of blocks of a raw RGBA image of `shape` (height, width)."""
-    for top in range(0, shape[0], BLOCK):
-        count = min(BLOCK, shape[0] - top)
-        data = spill.read(count * shape[1] * 4)
-        yield np.frombuffer(data, np.uint8).reshape(count, shape[1], 4)
+def _in_order(
+    pool: Executor, ahead: int, function: Callable[[Window], Part], windows: Iterable[Window]
+) -> Iterator[Part]:
+    """Yield function(window) of all windows; at most `ahead` are made or waiting at a time."""
+    pending: deque = deque()
+    for window in windows:
+        pending.append(pool.submit(function, window))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _spilling_halves(parts: Iterator[Part], columns: int, spill: IO[bytes]) -> Iterator[bytes]:
+    """Yield the encoded blocks of an image in order, and write its half, raw, to `spill`."""
+    while row := list(islice(parts, columns)):
+        spill.write(np.hstack([part.half for part in row]).data)
+        for blocks in zip(*(part.blocks for part in row), strict=True):
+            yield from chain(*blocks)
+        del row, blocks  # memory holds one row: this one goes before the next is made
 
 
 if __name__ == "__main__":
