@@ -22,7 +22,7 @@ rule enhance_tile:
         "../envs/conda.yaml"
     threads: config["threads"]["enhance"]
     resources:
-        mem_mb=336 + config["gdal_cache_mb"],
+        mem_mb=lambda wildcards, threads: 80 + 64 * threads + config["gdal_cache_mb"],
         disk_mb=300,
         runtime=20,
     params:

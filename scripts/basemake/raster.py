@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
+cv2.setNumThreads(1)  # jobs run side by side, and windows in a job's own threads
 RGBA = NDArray[np.uint8]
 STRIP = 64  # rows halved at a time: bounds the memory of padding and wide sums
 

@@ -16,8 +16,6 @@ from osgeo import gdal, osr
 
 from basemake.raster import RGBA, open_geotiff
 
-cv2.setNumThreads(1)  # jobs run side by side instead
-
 GRID_STEP = 32  # pixels between points that PROJ transforms, for web pixels up to GRID_PIXEL metres
 GRID_PIXEL = 500.0
 # ^ interpolating between them is off by 0.0005 of a pixel of 13 m, and grows with pixel and step²
