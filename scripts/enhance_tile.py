@@ -1,5 +1,6 @@
 """Enhance one tile: three bands of digital numbers to a true-colour RGBA GeoTIFF."""
 
+import hashlib
 import io
 import logging
 import tempfile
@@ -29,6 +30,7 @@ READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
 # Pixel scale, tie point, transformation, geo keys with their numbers and texts; GDAL's metadata;
 # copyright.
 COPIED_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 33432)
+NO_DIGEST = 64 * "0"
 
 Window = tuple[slice, slice]  # rows, columns
 
@@ -55,9 +57,9 @@ def enhance_tile(
 
     The output has the bands' grid, uint8 RGBA with alpha 255 where all three are valid, blocks of
     512 px compressed by `codec` (a key of CODECS), reduced-resolution images down to one block,
-    and `metadata` as GDAL metadata. `epsg` is the CRS that the bands must have; `steps` and `dn`
-    as in CompiledRecipe. Memory is bounded by a row of the bands' blocks and `threads`. Raises
-    TileError if the bands do not fit together.
+    and as GDAL metadata `metadata` and DIGEST, the SHA-256 of all that it holds. `epsg` is the CRS
+    that the bands must have; `steps` and `dn` as in CompiledRecipe. Memory is bounded by a row of
+    the bands' blocks and `threads`. Raises TileError if the bands do not fit together.
     """
     with ExitStack() as stack:
         datasets = []
@@ -67,7 +69,7 @@ def enhance_tile(
         dtype = _check_agreement(datasets, bands, epsg)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
-        tags = _geo_tags(datasets[0], metadata)
+        tags = _geo_tags(datasets[0], {**metadata, "DIGEST": NO_DIGEST})
     recipe = CompiledRecipe(steps, dn, dtype)
     # Windows of whole blocks: none is decoded twice. Where blocks are low and as wide as the band
     # they are read a few at a time.
@@ -88,8 +90,18 @@ def enhance_tile(
     with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(threads) as pool:
         run = partial(_in_order, pool, 2 * threads)
         _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run)
+    _seal(part)
     part.replace(output)
     logging.info("%s: %d bytes", output, output.stat().st_size)
+
+
+def _seal(path: Path) -> None:
+    """Put the digest of the file, as it is without one, into its metadata."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tag = tif.pages[0].tags["GDAL_METADATA"]
+        tag.overwrite(tag.value.replace(NO_DIGEST, digest).encode())
 
 
 def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int) -> np.dtype:

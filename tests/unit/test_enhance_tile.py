@@ -1,5 +1,6 @@
 """Enhanced tiles: every pixel against the published formula, and files as GDAL reads them."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -252,6 +253,17 @@ def test_metadata_is_read_back_as_it_was_written(bands_of, output: Path) -> None
     enhance(bands_of(smooth(20, 30)), output, metadata=metadata)
     found = gdal.Open(str(output)).GetMetadata()
     assert {key: found[key] for key in metadata} == metadata
+
+
+def test_the_digest_is_of_all_that_the_file_holds(bands_of, output: Path) -> None:
+    digests = []
+    for height, word in ((20, "a"), (20, "a"), (20, "ä"), (21, "a")):
+        enhance(bands_of(smooth(height, 30)), output, metadata={"ITEM": word})
+        digests.append(gdal.Open(str(output)).GetMetadataItem("DIGEST"))
+        without = output.read_bytes().replace(digests[-1].encode(), 64 * b"0")
+        assert hashlib.sha256(without).hexdigest() == digests[-1]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
 
 
 def test_the_bytes_do_not_depend_on_threads(bands_of, output: Path) -> None:
