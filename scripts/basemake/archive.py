@@ -16,6 +16,8 @@ from pmtiles.reader import MmapSource, Reader
 from pmtiles.tile import (
     Compression,
     Entry,
+    MagicNumberNotFound,
+    SpecVersionUnsupported,
     TileType,
     deserialize_directory,
     deserialize_header,
@@ -26,6 +28,7 @@ from pmtiles.tile import (
 )
 from pmtiles.writer import Writer
 
+from basemake.errors import TileError
 from basemake.webtiles import WebTile
 
 TILE_TYPES = {"webp": TileType.WEBP, "png": TileType.PNG, "jpeg": TileType.JPEG}
@@ -64,7 +67,8 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
     """Write all web tiles of `parts` as one archive in Hilbert order; return how many there are.
 
     Equal tiles are stored once. `header` holds tile_type, bounds and centre as PMTiles names
-    them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile.
+    them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile. Raises
+    TileError, naming it, if a part is not whole.
     """
     source = _Parts(parts)
     places = np.fromiter(source.places(), PLACE)
@@ -112,6 +116,18 @@ def read_tile(path: Path, tile: WebTile) -> bytes | None:
         return Reader(MmapSource(file)).get(*tile)
 
 
+def _header(path: Path, start: bytes) -> dict:
+    """Return the header of a part of which `start` are the first bytes; TileError if not whole."""
+    try:
+        header: dict = deserialize_header(start)
+        whole = path.stat().st_size == header["tile_data_offset"] + header["tile_data_length"]
+    except (MagicNumberNotFound, SpecVersionUnsupported, LookupError, ValueError):
+        whole = False
+    if not whole:
+        raise TileError(f"{path} is not a whole archive; delete it and run again to make it anew.")
+    return header
+
+
 class _Parts:
     """Archives as one long file: each begins where the one before ends."""
 
@@ -126,7 +142,7 @@ class _Parts:
                 continue
             with path.open("rb") as file:
                 get_bytes = MmapSource(file)
-                header = deserialize_header(get_bytes(0, HEADER_BYTES))
+                header = _header(path, get_bytes(0, HEADER_BYTES))
                 directories = [(header["root_offset"], header["root_length"])]
                 while directories:
                     for entry in deserialize_directory(get_bytes(*directories.pop())):

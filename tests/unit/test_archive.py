@@ -22,6 +22,7 @@ from pmtiles.tile import (
 
 from basemake import archive
 from basemake.archive import TILE_TYPES, pack_parts, read_tile, write_part
+from basemake.errors import TileError
 from basemake.webtiles import WebTile
 
 HEADER = {
@@ -151,6 +152,17 @@ def test_header_and_metadata_say_what_is_in_it(parts: tuple, tmp_path: Path) -> 
     assert header["tile_compression"] == Compression.NONE
     assert header["version"] == 3
     assert reader(output).metadata() == METADATA
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: data[:60], lambda data: b"PM"]
+)
+def test_a_part_that_is_not_whole_is_named(parts: tuple, tmp_path: Path, damage: Callable) -> None:
+    damaged = parts[0][1]
+    damaged.write_bytes(damage(damaged.read_bytes()))
+    with pytest.raises(TileError, match=f"{damaged} is not a whole archive; delete it"):
+        pack_parts(parts[0], tmp_path / "all.pmtiles", HEADER, METADATA)
+    assert not (tmp_path / "all.pmtiles").exists()
 
 
 @pytest.mark.parametrize(("given", "kept"), [(2, 3), (6, 6), (9, 6)])
