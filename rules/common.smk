@@ -45,7 +45,6 @@ workflow.register_resource(
 SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 # What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
 RENDERING = {
-    "tile_size": PYRAMID["tile_size"],
     "image_format": PYRAMID["format"],
     "quality": None if PYRAMID["format"] == "png" else PYRAMID["quality"],
 }

@@ -29,6 +29,7 @@ rule render_metatile:
         .at[wildcards.metatile, "outline"],
         rendering=lambda wildcards: {
             **RENDERING,
+            "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
                 plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile
             ),

@@ -21,7 +21,7 @@ from basemake.webtiles import (
 )
 
 MAX_ZOOM = 20  # as config allows
-METATILE_PIXELS = 4096  # a side: 67 MB of RGBA, which a job can hold a few times over
+METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 13
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
 FOOTPRINT_ERROR = 1000.0
@@ -98,11 +98,11 @@ def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
             f"pyramid.metatile_zoom is {metatile}; allowed: at most max_zoom, here {top}."
         )
     pixels = size << (top - metatile)
-    if pixels > 2 * METATILE_PIXELS:
+    if pixels > METATILE_PIXELS:
         raise ConfigError(
             f"pyramid.metatile_zoom is {metatile}, which makes metatiles of {pixels} pixels a side;"
-            f" allowed: at most {2 * METATILE_PIXELS}, so at least zoom"
-            f" {top - (2 * METATILE_PIXELS // size).bit_length() + 1}."
+            f" allowed: at most {METATILE_PIXELS}, so at least zoom"
+            f" {top - (METATILE_PIXELS // size).bit_length() + 1}."
         )
     return Zooms(options["min_zoom"], top, metatile)
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-cv2.setNumThreads(1)  # jobs run side by side, and windows in a job's own threads
+cv2.setNumThreads(1)  # jobs run side by side, and web tiles in a job's own threads
+
 RGBA = NDArray[np.uint8]
-STRIP = 64  # rows halved at a time: bounds the memory of padding and wide sums
+STRIP = 128  # rows weighted by alpha at a time: bounds the memory of the sums
 
 
 def use_gdal(cache_mb: int) -> None:
@@ -24,20 +25,25 @@ def use_gdal(cache_mb: int) -> None:
     gdal.SetCacheMax(cache_mb << 20)
 
 
-@contextmanager
-def open_geotiff(path: Path, level: int = 0) -> Iterator[gdal.Dataset]:
+def geotiff(path: Path, level: int = 0) -> gdal.Dataset:
     """Open a file with the GTiff driver only, without sidecar files; RuntimeError if it cannot.
 
     Other drivers follow references out of a file to other files. `level` n is the file's n-th
     reduced-resolution image.
     """
-    dataset = gdal.OpenEx(
+    return gdal.OpenEx(
         str(path),
         gdal.OF_RASTER | gdal.OF_VERBOSE_ERROR,
         allowed_drivers=["GTiff"],
         open_options=[f"OVERVIEW_LEVEL={level - 1}"] if level else [],
         sibling_files=[Path(path).name],
     )
+
+
+@contextmanager
+def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
+    """Open a file as `geotiff` does, and close it."""
+    dataset = geotiff(path)
     try:
         yield dataset
     finally:
@@ -50,29 +56,25 @@ def halve(rgba: RGBA) -> RGBA:
     Odd sides round up; the last row or column then stands for itself. Rounds half up.
     """
     height, width = rgba.shape[:2]
-    out = np.empty(((height + 1) // 2, (width + 1) // 2, 4), np.uint8)
-    for top in range(0, height, STRIP):
-        strip = rgba[top : top + STRIP]
-        strip = np.pad(strip, ((0, len(strip) % 2), (0, width % 2), (0, 0)), "edge")
-        out[top // 2 : (top + STRIP) // 2] = _halve_even(strip)
-    return out
+    if height % 2 or width % 2:
+        rgba = cv2.copyMakeBorder(rgba, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    half = cv2.resize(rgba, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # rounds half up
+    for top in range(0, len(half), STRIP):
+        strip = rgba[2 * top : 2 * (top + STRIP)]
+        if strip[..., 3].min() < 255:
+            _weigh(half[top : top + STRIP], strip)
+    return half
 
 
-def _halve_even(rgba: RGBA) -> RGBA:
-    # OpenCV's INTER_AREA rounds half up where it halves bytes.
-    out = cv2.resize(rgba, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    weights = _sum_2x2(cv2.extractChannel(rgba, 3).astype(np.uint16))
-    mixed = (weights > 0) & (weights < 4 * 255)  # few: along edges only
-    if mixed.any():
-        row, column = np.nonzero(mixed)
-        weight = weights[mixed, np.newaxis].astype(np.uint32)
-        colours = np.zeros((len(row), 3), np.uint32)
-        for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            pixels = rgba[2 * row + down, 2 * column + right].astype(np.uint32)
-            colours += pixels[:, :3] * pixels[:, 3:]
-        out[mixed, :3] = (2 * colours + weight) // (2 * weight) * (out[mixed, 3:] > 0)
-    return out
-
-
-def _sum_2x2(a: NDArray) -> NDArray:
-    return a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2]
+def _weigh(half: RGBA, rgba: RGBA) -> None:
+    """Weight the colours of `half` by the alpha of `rgba`, where that is not one for all four."""
+    alpha = rgba[..., 3].astype(np.uint16)
+    weights = alpha[::2, ::2] + alpha[1::2, ::2] + alpha[::2, 1::2] + alpha[1::2, 1::2]
+    row, column = np.nonzero((weights > 0) & (weights < 4 * 255))  # few: along edges only
+    weight = weights[row, column, np.newaxis].astype(np.uint32)
+    colours = np.zeros((len(row), 3), np.uint32)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        pixels = rgba[2 * row + down, 2 * column + right].astype(np.uint32)
+        colours += pixels[:, :3] * pixels[:, 3:]
+    shown = half[row, column, 3:] > 0
+    half[row, column, :3] = (2 * colours + weight) // (2 * weight) * shown

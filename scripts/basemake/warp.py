@@ -6,20 +6,24 @@ thread, so the bytes depend on nothing but the tiles.
 
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-from basemake.raster import RGBA, open_geotiff
+from basemake.errors import TileError
+from basemake.raster import RGBA, geotiff, open_geotiff
 
-GRID_STEP = 32  # pixels between points that PROJ transforms, for web pixels up to GRID_PIXEL metres
-GRID_PIXEL = 500.0
-# ^ interpolating between them is off by 0.0005 of a pixel of 13 m, and grows with pixel and step²
-STRIP = 256  # rows warped at a time
+GRID_STEP = 64  # pixels between points that PROJ transforms, for web pixels up to GRID_PIXEL metres
+GRID_PIXEL = 125.0
+# ^ interpolating between them is off by 0.002 of a pixel of 13 m, and grows with pixel and step²
+OPEN_FILES = 64  # at a time: a coarse map may show thousands of tiles in one metatile
+EDGE_POINTS = 21  # along each side of a tile, to find where it is
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -30,36 +34,100 @@ HALF = 127 << 8  # with room for rounding
 OUTSIDE = -1e6  # a column and row for what has none: not in any tile
 MARGIN = 3  # source pixels that the kernels reach beyond a coordinate
 
+Bounds = tuple[float, float, float, float]  # west, south, east and north in Mercator metres
 Coordinates = NDArray[np.floating]
 
 
-def warp_onto(
-    canvas: RGBA, bounds: tuple[float, float, float, float], path: Path, resampling: str
-) -> None:
-    """Draw the enhanced tile at `path` over `canvas`, (n, n, 4), where it is valid.
+class _Source(NamedTuple):
+    """An enhanced tile and its place in the canvas."""
 
-    `bounds` are the canvas's west, south, east and north in Mercator metres; n is a multiple of
-    STRIP; `resampling` is a key of INTERPOLATION. A pixel is drawn, opaque, where the tile's
-    nearest one is valid, with the colours of what is valid near it. Where the canvas is coarser
-    than the tile it is smoothed first, so that nothing aliases: from a reduced-resolution image,
-    then by a kernel that together with the interpolation is as wide as GDAL's. RuntimeError if
-    GDAL cannot read the tile.
-    """
-    with open_geotiff(path) as dataset:
-        step = _grid_step((bounds[2] - bounds[0]) / len(canvas))
-        columns, rows = _grid(dataset, bounds, len(canvas), step)
-        scale = _scale(columns, rows, step)
-        level = min(int(math.log2(max(scale, 1))), dataset.GetRasterBand(1).GetOverviewCount())
-    with open_geotiff(path, level) as dataset:
-        columns, rows = ((a + 0.5) / 2**level - 0.5 for a in (columns, rows))
-        kernel = _smoothing(scale / 2**level) if resampling != "nearest" else None
-        for top, x, y in _strips(columns, rows, step):
-            drawn = _remap(dataset, x, y, kernel, INTERPOLATION[resampling])
-            if drawn is not None:
-                strip = canvas[top : top + STRIP]
-                # As one number a pixel: numpy copies bytes under a mask four times as slowly.
-                shown = drawn[..., 3:] > 0
-                np.copyto(strip.view(np.uint32), drawn.view(np.uint32), where=shown)
+    path: Path
+    level: int  # which reduced-resolution image of it to read; 0: the full one
+    kernel: Coordinates | None  # to smooth it with
+    down: range  # rows and columns of pieces that it may show in
+    across: range
+    step: int  # pixels between the points of the grid, which begins at the first of those pieces
+    columns: Coordinates  # of `level` at the grid's points; 0 is the first pixel's centre
+    rows: Coordinates
+
+
+class Warper:
+    """Enhanced tiles, warped to a canvas in Web Mercator one square piece at a time."""
+
+    def __init__(
+        self, paths: list[Path], bounds: Bounds, count: int, size: int, resampling: str
+    ) -> None:
+        """Find where the tiles at `paths` lie in a canvas of `count` x `count` pieces.
+
+        `bounds` are the canvas's; a piece is `size` pixels a side, a multiple of GRID_STEP;
+        `resampling` is a key of INTERPOLATION. Raises TileError, naming it, if a tile cannot be
+        read.
+        """
+        self._size = size
+        self._interpolation = INTERPOLATION[resampling]
+        self._open = lru_cache(OPEN_FILES)(geotiff)
+        self._sources = []
+        for path in paths:
+            with _naming(path), open_geotiff(path) as dataset:
+                source = _place(path, dataset, bounds, count, size, resampling != "nearest")
+            if source is not None:
+                self._sources.append(source)
+
+    def may_show(self, row: int, column: int, count: int) -> bool:
+        """Tell whether a tile may show in `count` x `count` pieces from `row` and `column` on."""
+        return any(
+            source.down.start < row + count
+            and row < source.down.stop
+            and source.across.start < column + count
+            and column < source.across.stop
+            for source in self._sources
+        )
+
+    def draw(self, row: int, column: int) -> RGBA | None:
+        """Return a piece of the canvas, (size, size, 4), or None if no tile shows in it.
+
+        Where tiles overlap the last one shows. A pixel is drawn, opaque, where the tile's nearest
+        one is valid, with the colours of what is valid near it. Where the canvas is coarser than
+        the tile it is smoothed first, so that nothing aliases: from a reduced-resolution image,
+        then by a kernel that together with the interpolation is as wide as GDAL's. Raises
+        TileError, naming it, if a tile cannot be read.
+        """
+        piece = None
+        for source in self._sources:
+            if row in source.down and column in source.across:
+                with _naming(source.path):
+                    drawn = self._drawn(source, row, column)
+                if piece is None:
+                    piece = drawn
+                elif drawn is not None:
+                    cv2.copyTo(drawn, cv2.extractChannel(drawn, 3), piece)
+        return piece
+
+    def _drawn(self, source: _Source, row: int, column: int) -> RGBA | None:
+        """Return a piece with one tile in it, or None where that does not reach."""
+        points = self._size // source.step
+        top, left = (row - source.down.start) * points, (column - source.across.start) * points
+        part = np.s_[top : top + points + 1, left : left + points + 1]
+        return _remap(
+            self._open(source.path, source.level),
+            source.columns[part],
+            source.rows[part],
+            source.step,
+            source.kernel,
+            self._interpolation,
+        )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a tile in a TileError if GDAL cannot open or read it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TileError(
+            f"the enhanced tile {path} cannot be read ({error});"
+            " delete it and run again to make it anew."
+        ) from error
 
 
 def web_mercator() -> osr.SpatialReference:
@@ -76,20 +144,82 @@ def _grid_step(pixel: float) -> int:
     return 1 << int(math.log2(max(step, 1)))
 
 
-def _grid(
-    dataset: gdal.Dataset, bounds: tuple[float, float, float, float], pixels: int, step: int
-) -> tuple[Coordinates, Coordinates]:
-    """Return columns and rows of the tile, 0 at the first pixel's centre, at each step of canvas.
+def _place(
+    path: Path, dataset: gdal.Dataset, bounds: Bounds, count: int, size: int, smooth: bool
+) -> _Source | None:
+    """Return the tile with its place in a canvas of `count` x `count` pieces, None if outside."""
+    to_mercator = osr.CoordinateTransformation(_srs(dataset), web_mercator())
+    down, across = _reach(dataset, to_mercator, bounds, count)
+    if not down or not across:
+        return None
+    pixel = (bounds[2] - bounds[0]) / (count * size)
+    step = _grid_step(pixel)
+    part = (range(at.start * size, at.stop * size) for at in (down, across))
+    columns, rows = _grid(dataset, bounds, count * size, step, *part)
+    scale = pixel / _pixel(dataset, to_mercator)
+    level = min(int(math.log2(max(scale, 1))), dataset.GetRasterBand(1).GetOverviewCount())
+    columns, rows = ((a + 0.5) / 2**level - 0.5 for a in (columns, rows))
+    kernel = _smoothing(scale / 2**level) if smooth else None
+    return _Source(path, level, kernel, down, across, step, columns, rows)
 
-    Both are (pixels / step + 1) squared: at the centres of canvas pixels 0, step, 2 step, ...
+
+def _reach(
+    dataset: gdal.Dataset, to_mercator: osr.CoordinateTransformation, bounds: Bounds, count: int
+) -> tuple[range, range]:
+    """Return the rows and columns of pieces of a canvas that a tile may show in."""
+    # A pixel more on each side, for what rounding and edges between points may add.
+    x = np.linspace(-1, dataset.RasterXSize + 1, EDGE_POINTS)
+    y = np.linspace(-1, dataset.RasterYSize + 1, EDGE_POINTS)
+    sides = [(x, y[0]), (x, y[-1]), (x[0], y), (x[-1], y)]
+    edge = np.concatenate([np.column_stack(np.broadcast_arrays(*side)) for side in sides])
+    edge = _transformed(_located(dataset, edge), to_mercator)
+    if not np.isfinite(edge).all():
+        return range(count), range(count)
+    west, _, east, north = bounds
+    piece = (east - west) / count
+    return _pieces(north - edge[:, 1], piece, count), _pieces(edge[:, 0] - west, piece, count)
+
+
+def _pixel(dataset: gdal.Dataset, to_mercator: osr.CoordinateTransformation) -> float:
+    """Return the size in Mercator metres of the pixel in the middle of a tile."""
+    x, y = dataset.RasterXSize / 2, dataset.RasterYSize / 2
+    points = np.array([[x, y], [x + 1, y], [x, y + 1]])
+    corner, right, below = _transformed(_located(dataset, points), to_mercator)
+    return math.sqrt(math.dist(corner, right) * math.dist(corner, below))
+
+
+def _located(dataset: gdal.Dataset, points: Coordinates) -> Coordinates:
+    """Return where points (n, 2), in columns and rows from a tile's corner, are in its CRS."""
+    left, width, _, top, _, height = dataset.GetGeoTransform()
+    return points * (width, height) + (left, top)
+
+
+def _pieces(metres: NDArray, piece: float, count: int) -> range:
+    """Return which pieces hold the distances from the canvas's edge."""
+    first, last = math.floor(metres.min() / piece), math.floor(metres.max() / piece)
+    return range(max(first, 0), min(last + 1, count))
+
+
+def _srs(dataset: gdal.Dataset) -> osr.SpatialReference:
+    """Return a tile's CRS with coordinates in the order x, y."""
+    srs = dataset.GetSpatialRef()
+    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return srs
+
+
+def _grid(
+    dataset: gdal.Dataset, bounds: Bounds, pixels: int, step: int, down: range, across: range
+) -> tuple[Coordinates, Coordinates]:
+    """Return columns and rows of the tile, 0 at the first pixel's centre, at points of a canvas.
+
+    The canvas is `pixels` wide; the points are the centres of each `step`-th of its pixels `down`
+    and `across`, and of those after the last, so that all between can be interpolated.
     """
     west, _, east, north = bounds
     pixel = (east - west) / pixels
-    at = np.arange(0, pixels + 1, step) + 0.5
-    x, y = np.meshgrid(west + at * pixel, north - at * pixel)
-    tile = dataset.GetSpatialRef()
-    tile.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    transform = osr.CoordinateTransformation(web_mercator(), tile)
+    y, x = ((np.arange(at.start, at.stop + 1, step) + 0.5) * pixel for at in (down, across))
+    x, y = np.meshgrid(west + x, north - y)
+    transform = osr.CoordinateTransformation(web_mercator(), _srs(dataset))
     points = _transformed(np.column_stack([x.ravel(), y.ravel()]), transform)
     left, width, _, top, _, height = dataset.GetGeoTransform()
     columns = (points[:, 0] - left) / width - 0.5
@@ -110,14 +240,6 @@ def _transformed(points: Coordinates, transform: osr.CoordinateTransformation) -
         return found
 
 
-def _scale(columns: Coordinates, rows: Coordinates, step: int) -> float:
-    """Return how many source pixels a canvas pixel is wide, from the middle of the grid."""
-    i = len(rows) // 2 - 1
-    across = math.hypot(columns[i, i + 1] - columns[i, i], rows[i, i + 1] - rows[i, i])
-    down = math.hypot(columns[i + 1, i] - columns[i, i], rows[i + 1, i] - rows[i, i])
-    return math.sqrt(across * down) / step
-
-
 def _smoothing(scale: float) -> Coordinates | None:
     """Return the kernel to smooth with before interpolating at `scale` source pixels a pixel.
 
@@ -130,47 +252,41 @@ def _smoothing(scale: float) -> Coordinates | None:
     return np.array([variance / 2, 1 - variance, variance / 2], np.float32)
 
 
-def _strips(
-    columns: Coordinates, rows: Coordinates, step: int
-) -> Iterator[tuple[int, Coordinates, Coordinates]]:
-    """Yield (first row, x, y): the grid interpolated to every pixel of STRIP rows of the canvas."""
-    x, y = _stretch(columns, step), _stretch(rows, step)
-    below = (np.arange(STRIP, dtype=np.float32) % step / step)[:, np.newaxis]
-    for top in range(0, (len(rows) - 1) * step, STRIP):
-        above = (top + np.arange(STRIP)) // step
-        across, down = (a[above] + (a[above + 1] - a[above]) * below for a in (x, y))
-        yield top, np.nan_to_num(across, nan=OUTSIDE), np.nan_to_num(down, nan=OUTSIDE)
-
-
-def _stretch(grid: Coordinates, step: int) -> Coordinates:
-    """Interpolate a grid along its rows to every pixel."""
-    right = np.arange(step) / step
-    stretched = grid[:, :-1, np.newaxis] * (1 - right) + grid[:, 1:, np.newaxis] * right
-    return stretched.reshape(len(grid), -1).astype(np.float32)  # right to 0.001 pixels
+def _between(grid: Coordinates, step: int) -> Coordinates:
+    """Interpolate a grid to every pixel: ((n - 1) step, (m - 1) step) of (n, m) points."""
+    grid = grid.astype(np.float32)  # right to 0.001 pixels
+    at = np.arange(step, dtype=np.float32) / step
+    across = grid[:, :-1, np.newaxis] + np.diff(grid)[..., np.newaxis] * at
+    across = across.reshape(len(grid), 1, -1)
+    down = across[:-1] + np.diff(across, axis=0) * at[:, np.newaxis]
+    down = down.reshape(-1, down.shape[-1])
+    return np.nan_to_num(down, nan=OUTSIDE) if np.isnan(grid).any() else down
 
 
 def _remap(
     dataset: gdal.Dataset,
-    x: Coordinates,
-    y: Coordinates,
+    columns: Coordinates,
+    rows: Coordinates,
+    step: int,
     kernel: Coordinates | None,
     interpolation: int,
 ) -> RGBA | None:
-    """Return the tile at columns `x` and rows `y`, or None where it does not reach."""
+    """Return the tile between the points of a grid, or None where it does not reach."""
     width, height = dataset.RasterXSize, dataset.RasterYSize
-    left, right = _window(x, width)
-    top, bottom = _window(y, height)
+    left, right = _window(columns, width)
+    top, bottom = _window(rows, height)
     if left >= right or top >= bottom:
         return None
     source = np.empty((bottom - top, right - left, 4), np.uint8)
     dataset.ReadAsArray(left, top, right - left, bottom - top, buf_obj=source, interleave="pixel")
-    if not source[..., 3].any():
+    alpha = cv2.extractChannel(source, 3)
+    if alpha.max() == 0:
         return None
-    to = x - np.float32(left), y - np.float32(top)
-    if source[..., 3].all() and left > 0 and top > 0 and right < width and bottom < height:
+    to = _between(columns, step) - left, _between(rows, step) - top
+    if alpha.min() > 0 and left > 0 and top > 0 and right < width and bottom < height:
         return _interpolate(source, to, kernel, interpolation)
     # RGB is 0 under alpha 0, so colours mix premultiplied; in 16 bits, as a small alpha magnifies.
-    valid = cv2.remap(source[..., 3], *to, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    valid = cv2.remap(alpha, *to, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     wide = source.astype(np.uint16) << 8
     mixed = _interpolate(wide, to, kernel, interpolation)
     if interpolation == cv2.INTER_CUBIC:  # its negative lobes overshoot where pixels are missing
@@ -193,7 +309,9 @@ def _interpolate(
 
 def _window(at: Coordinates, size: int) -> tuple[int, int]:
     """Return the first source pixel that coordinates need, and the first one after."""
-    low, high = float(at.min()), float(at.max())
+    if np.isnan(at).all():
+        return 0, 0
+    low, high = float(np.nanmin(at)), float(np.nanmax(at))
     return max(0, math.floor(low) - MARGIN), min(size, math.ceil(high) + MARGIN + 1)
 
 

@@ -7,7 +7,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 RADIUS = 6378137.0
@@ -70,6 +69,8 @@ def geometry_to_mercator(geometry: Any) -> Any:
     GeoJSON's edges are straight in longitude and latitude, where Mercator's are not: they are cut
     to 0.02 degrees first, which keeps them right to less than 0.2 m up to 75 degrees north.
     """
+    import shapely  # not above: jobs that render need none of it, and start sooner
+
     return shapely.transform(shapely.segmentize(geometry, 0.02), to_mercator)
 
 
@@ -86,6 +87,8 @@ def nearest_zoom(pixel_size: float, latitude: float, tile_size: int) -> int:
 
 def overlapping(geometry: Any, zoom: int) -> list[WebTile]:
     """Return the web tiles of `zoom` that share an area with a Mercator geometry, by x, then y."""
+    import shapely  # see geometry_to_mercator
+
     count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
     found = []
     for part in getattr(geometry, "geoms", [geometry]):

@@ -15,7 +15,7 @@ CACHE_MB = 64
 EPSG = 32633
 WEB_TILE = 256  # pixels
 WEBP_QUALITY = 80
-RENDERING: dict[str, Any] = {"image_format": "webp", "quality": WEBP_QUALITY, "tile_size": WEB_TILE}
+RENDERING: dict[str, Any] = {"image_format": "webp", "quality": WEBP_QUALITY}
 PACKED = {"min_lon_e7": 0, "min_lat_e7": 0, "max_lon_e7": 1, "max_lat_e7": 1, "center_zoom": 0}
 
 
@@ -58,13 +58,13 @@ def _translate(tile: str, output: str, options: list[str]) -> None:
 
 def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
+    import render_metatile  # first, as in the workflow: it says how many threads numpy starts
     from basemake.raster import use_gdal
     from basemake.webtiles import metatile_of
-    from render_metatile import render_metatile
 
     use_gdal(CACHE_MB)
     place = metatile_of(metatile)
-    render_metatile(
+    render_metatile.render_metatile(
         place,
         [Path(tile)],
         Path(folder) / f"{metatile}.pmtiles",
@@ -72,6 +72,7 @@ def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -
         outline=None,
         min_zoom=place.z,
         max_zoom=max_zoom,
+        tile_size=WEB_TILE,
         resampling="bilinear",
         threads=threads,
         **RENDERING,

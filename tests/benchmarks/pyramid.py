@@ -11,7 +11,7 @@ from benchmarks.jobs import WEBP_QUALITY
 from benchmarks.measure import CORES, Usage, job, one_after_another, prepare, run, together
 from benchmarks.report import Check, Measured, Section, difference, ratio
 
-MIN_ZOOM, METATILE_ZOOM, MAX_ZOOM = 8, 9, 13
+MIN_ZOOM, METATILE_ZOOM, MAX_ZOOM = 8, 8, 13
 THREADS = 2  # encoder threads of a metatile's job, as config's default
 SAMPLED = 100  # web tiles whose quality is measured
 OURS = "basemake: metatiles, overview, archive"

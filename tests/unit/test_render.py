@@ -23,9 +23,11 @@ from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import Compression, TileType
 
+import basemake.warp
 from basemake.encoding import encoder
 from basemake.errors import TileError
 from basemake.vrt import build_mosaic
+from basemake.warp import Warper
 from basemake.webtiles import WebTile
 from export_cog import export_cog
 from export_folder import export_folder
@@ -272,7 +274,7 @@ def mean_of_children(canvas: NDArray) -> NDArray:
 def test_each_lower_zoom_is_the_mean_of_its_children(parts, tmp_path: Path) -> None:
     overview = tmp_path / "overview.pmtiles"
     roots = {metatile: root for metatile, (_, root) in parts.items()}
-    drawing = {key: LOSSLESS[key] for key in ("tile_size", "image_format", "quality")}
+    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
     render_overview(roots, overview, min_zoom=0, **drawing)
     tiles = {}
     for path in [overview, *(archive for archive, _ in parts.values())]:
@@ -328,7 +330,7 @@ def test_nodata_leaves_no_halo_at_any_zoom(
     drawing = {"image_format": image_format, "quality": quality}
     archive, root = render(tmp_path, WEST, list(ragged), **drawing)
     overview = tmp_path / "overview.pmtiles"
-    render_overview({WEST: root}, overview, min_zoom=0, tile_size=256, **drawing)
+    render_overview({WEST: root}, overview, min_zoom=0, **drawing)
     tiles = encoded(archive) | encoded(overview)
     assert {z for z, _, _ in tiles} == set(range(MAX_ZOOM + 1))
     errors, partly = [], 0
@@ -372,6 +374,35 @@ def test_only_pixels_inside_the_outline_show(world, tmp_path: Path) -> None:
     wanted, unsure = inside(outline, x, y)
     assert ((alpha == np.where(wanted, 255, 0)) | unsure).all()
     assert WebTile(MAX_ZOOM, WEST.x * 4, WEST.y * 4) not in tiles
+
+
+@pytest.mark.parametrize("open_files", [1, 64])
+def test_a_web_tile_does_not_depend_on_its_metatile(
+    world, parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: int
+) -> None:
+    """Whichever metatile holds it, and however many tiles are open at a time."""
+    monkeypatch.setattr(basemake.warp, "OPEN_FILES", open_files)
+    above, _ = render(tmp_path, WEST.parent, world, min_zoom=8)
+    below: dict[WebTile, bytes] = {}
+    for metatile in EAST.children:
+        below |= encoded(render(tmp_path, metatile, world)[0])
+    west, east = (encoded(parts[metatile][0]) for metatile in (WEST, EAST))
+    assert (west | east).items() <= encoded(above).items()
+    assert below == {name: data for name, data in east.items() if name.z > EAST.z}
+
+
+def test_what_has_no_tile_is_neither_read_nor_warped(
+    world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tile in one corner of a large metatile: only pieces around it are drawn."""
+    drawn = []
+    draw = Warper.draw
+    monkeypatch.setattr(Warper, "draw", lambda *place: drawn.append(place[1:]) or draw(*place))
+    archive, _ = render(tmp_path, WebTile(6, 35, 22), world[:1])
+    shown = {(y % 16, x % 16) for z, x, y in encoded(archive) if z == MAX_ZOOM}
+    assert shown <= set(drawn)
+    assert len(drawn) <= 25
+    assert len(shown) >= 6
 
 
 def test_the_bytes_do_not_depend_on_threads(
@@ -449,6 +480,14 @@ def test_quality_is_what_a_web_tile_is_encoded_at() -> None:
         assert sizes == sorted(set(sizes)), image_format
 
 
+@pytest.mark.parametrize("side", [1, 7, 256])
+def test_lossless_webp_is_the_image(side: int) -> None:
+    rgba = np.random.default_rng(5).integers(0, 256, (side, side, 4), np.uint8)
+    rgba[..., 3] = 255 * (rgba[..., 3] > 100)
+    rgba *= rgba[..., 3:] > 0
+    assert (decode(encoder("webp", "lossless")(rgba)) == rgba).all()
+
+
 @pytest.mark.parametrize("kept", [0.6, 0.001, 0])
 def test_a_truncated_tile_is_named_and_nothing_is_left(world, tmp_path: Path, kept: float) -> None:
     broken = shutil.copy(world[3], tmp_path / "33TYM_0_0.tif")
@@ -495,7 +534,7 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
     assert not pixels_of(root).any()
     assert pixels_of(root).shape == (256, 256, 4)
     overview = tmp_path / "overview.pmtiles"
-    drawing = {key: LOSSLESS[key] for key in ("tile_size", "image_format", "quality")}
+    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
     render_overview({elsewhere: root}, overview, min_zoom=0, **drawing)
     assert overview.stat().st_size == 0
     packing = {"extent": "POLYGON((1 1, 2 1, 2 2, 1 1))", "image_format": "webp", "metadata": {}}
@@ -516,9 +555,7 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory, parts) -> Path:
     folder = tmp_path_factory.mktemp("pyramid")
     overview = folder / "overview.pmtiles"
     roots = {metatile: root for metatile, (_, root) in parts.items()}
-    render_overview(
-        roots, overview, min_zoom=5, tile_size=256, image_format="webp", quality="lossless"
-    )
+    render_overview(roots, overview, min_zoom=5, image_format="webp", quality="lossless")
     pack_pyramid(
         [overview, parts[EAST][0], parts[WEST][0]],
         folder / "demo.pmtiles",

@@ -5,7 +5,7 @@ import pytest
 from osgeo import gdal, osr
 
 from basemake.recipe import CompiledRecipe
-from basemake.warp import _grid, _grid_step, _strips, warp_onto
+from basemake.warp import Warper, _between, _grid, _grid_step
 from basemake.webtiles import WebTile, overlapping, to_mercator
 
 L2A = [
@@ -23,6 +23,19 @@ def crs(epsg: int) -> osr.SpatialReference:
     return srs
 
 
+def warp(path, bounds, pixels):
+    """The whole canvas of a tile, piece by piece."""
+    count = pixels // 256
+    warper = Warper([path], bounds, count, 256, "bilinear")
+    canvas = np.zeros((pixels, pixels, 4), np.uint8)
+    for row, column in np.ndindex(count, count):
+        piece = warper.draw(row, column)
+        if piece is not None:
+            assert warper.may_show(row, column, 1)
+            canvas[row * 256 : (row + 1) * 256, column * 256 : (column + 1) * 256] = piece
+    return canvas
+
+
 @pytest.mark.parametrize("latitude", [0.5, 45.0, 70.0, 83.0])
 @pytest.mark.parametrize("zoom", [3, 6, 9, 11])
 def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixel(
@@ -38,12 +51,14 @@ def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixe
     )
     dataset = gdal.Open(str(path))
     step = _grid_step(ground)
-    columns, rows = _grid(dataset, metatile.bounds, pixels, step)
+    whole = range(pixels)
+    grid = _grid(dataset, metatile.bounds, pixels, step, whole, whole)
+    column, row = (_between(a, step) for a in grid)
     rng = np.random.default_rng(1)
-    for top, column, row in _strips(columns, rows, step):
-        i, j = rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
+    for top in range(0, pixels, 256):
+        i, j = top + rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
         west, _, _, top_north = metatile.bounds
-        points = np.column_stack([west + (j + 0.5) * ground, top_north - (top + i + 0.5) * ground])
+        points = np.column_stack([west + (j + 0.5) * ground, top_north - (i + 0.5) * ground])
         to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
         exact = np.array(to_tile.TransformPoints(points.tolist()))
         near = np.abs(exact[:, 0] - 500_000) < 600_000  # where a tile of the zone can be
@@ -74,8 +89,7 @@ def test_real_texture_is_as_gdals_exact_warper_shows_it(real_data, write_geotiff
         left + 256 * pixel, top - 512 * pixel
     )
     metatile = overlapping(_box(*centre[:2]), 11)[0]
-    canvas = np.zeros((1024, 1024, 4), np.uint8)
-    warp_onto(canvas, metatile.bounds, path, "bilinear")
+    canvas = warp(path, metatile.bounds, 1024)
     exact = gdal.GetDriverByName("MEM").Create("", 1024, 1024, 3, gdal.GDT_Float64)
     west, south, east, north = metatile.bounds
     exact.SetGeoTransform((west, (east - west) / 1024, 0, north, 0, (south - north) / 1024))
@@ -104,8 +118,7 @@ def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
     dataset.BuildOverviews("AVERAGE", [2, 4, 8])
     del dataset
     metatile = WebTile(9, 277, 184)
-    canvas = np.zeros((512, 512, 4), np.uint8)
-    warp_onto(canvas, metatile.bounds, path, "bilinear")
+    canvas = warp(path, metatile.bounds, 512)
     shown = canvas[canvas[..., 3] == 255][:, :3]
     assert len(shown) > 5_000
     assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
@@ -115,8 +128,7 @@ def test_a_map_of_the_world_has_the_tile_once_and_in_its_place(write_geotiff, tm
     """Half the world has no coordinates in a UTM zone: none of it may be taken for the tile."""
     solid = np.full((4, 100, 100), 255, np.uint8)
     path = write_geotiff(tmp_path / "t.tif", solid, (400_000.0, 5_100_000.0), 2000.0)
-    canvas = np.zeros((1024, 1024, 4), np.uint8)
-    warp_onto(canvas, WebTile(0, 0, 0).bounds, path, "bilinear")
+    canvas = warp(path, WebTile(0, 0, 0).bounds, 1024)
     row, column = np.nonzero(canvas[..., 3])
     assert len(row) > 10
     lon = (column + 0.5) / 1024 * 360 - 180
