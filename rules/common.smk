@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from shapely.geometry import mapping
+from snakemake.utils import available_cpu_count
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
@@ -13,11 +14,14 @@ from basemake.code import code_digest
 from basemake.codecs import check_codec
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
+from basemake.machine import share, usable_cores, usable_memory
 from basemake.manifest import dn_reading
 from basemake.plan import Plan, mercator_grid
 from basemake.region import read_region
 
 MANIFEST = "results/manifest.geojson"
+MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
+MEMORY_SHARE = 0.75  # for jobs; the rest is the system's and Snakemake's own
 
 
 def stop(error):
@@ -42,6 +46,20 @@ CONNECTIONS = SOURCE["limits"]["connections"]
 workflow.register_resource(
     "connections", min(CONNECTIONS, (ALLOWED and ALLOWED.value) or CONNECTIONS)
 )
+# This machine bounds what runs on it, but not what --jobs sends to others; the process of a single
+# job has been given its bounds.
+CORES = workflow.global_resources["_cores"].value or 1
+HERE = workflow.global_resources["_nodes"].value is None
+if workflow.is_main_process:
+    if CORES == available_cpu_count():  # `cores: all`, which knows neither containers nor clusters
+        CORES = usable_cores() if HERE else 64  # the most that `threads` may say
+        workflow.register_resource("_cores", CORES)
+    if HERE and "mem_mb" not in workflow.global_resources:
+        workflow.register_resource("mem_mb", int(MEMORY_SHARE * usable_memory() / 1e6))
+THREADS = {
+    name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
+    for name, threads in config["threads"].items()
+}
 SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 # What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
 RENDERING = {

@@ -17,7 +17,7 @@ rule render_metatile:
     priority: 20
     conda:
         "../envs/conda.yaml"
-    threads: config["threads"]["render"]
+    threads: THREADS["render"]
     resources:
         mem_mb=336 + config["gdal_cache_mb"],
         disk_mb=100,

@@ -20,7 +20,7 @@ rule enhance_tile:
     priority: 10
     conda:
         "../envs/conda.yaml"
-    threads: config["threads"]["enhance"]
+    threads: THREADS["enhance"]
     resources:
         mem_mb=lambda wildcards, threads: 80 + 64 * threads + config["gdal_cache_mb"],
         disk_mb=300,

@@ -121,7 +121,7 @@ def test_defaults_are_filled_in_at_every_depth_and_the_original_is_left_alone() 
     filled = check(document, "config", "test")
     assert document == before
     assert filled["recipe"] == "l2a-optimized"
-    assert filled["threads"] == {"enhance": 4, "render": 2}
+    assert filled["threads"] == {"enhance": "auto", "render": "auto"}
     assert filled["pyramid"]["max_zoom"] == 9
     assert filled["pyramid"]["outputs"] == ["pmtiles"]
 
@@ -162,7 +162,9 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "tile_codec", "lzw", "tile_codec is 'lzw'; allowed: webp, zstd, deflate"),
         ("config", "keep_bands", "yes", "keep_bands is 'yes'; allowed: true or false"),
         ("config", "threads", 4, "threads is 4; allowed: a mapping"),
-        ("config", "threads.enhance", 0, "threads.enhance is 0; allowed: at least 1"),
+        ("config", "threads.enhance", 0, "threads.enhance is 0; allowed: a whole number from 1 to"),
+        ("config", "threads.enhance", 65, "is 65; allowed: a whole number from 1 to 64, or auto"),
+        ("config", "threads.enhance", "all", "is 'all'; allowed: a whole number from 1 to 64"),
         ("config", "threads.render", 2.5, "threads.render is 2.5; allowed: a whole number"),
         ("config", "threads.render", True, "threads.render is True; allowed: a whole number"),
         ("config", "gdal_cache_mb", 1, "gdal_cache_mb is 1; allowed: at least 16"),

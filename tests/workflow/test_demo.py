@@ -2,7 +2,11 @@
 
 import itertools
 import json
+import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from osgeo import gdal
 from shapely.geometry import shape
 from webmap import canvas, header, images, metadata, pixel_centres
 
+from basemake.machine import usable_memory
 from basemake.world import reflectance
 
 SEED = 41  # of config/sources/simulated.yaml
@@ -192,6 +197,44 @@ def test_a_touched_manifest_and_a_repeated_search_rebuild_nothing(demo):
     assert manifest.stat().st_mtime_ns == before
     manifest.touch()
     assert "Nothing to be done" in demo.run("--cores", "2")
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Let this process and those it starts use one core only."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [min(allowed)])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [([], 1), (["--cores", "6"], 3), (["--cores", "64"], 4), (["--jobs", "9"], 4)],
+)
+def test_threads_are_a_share_of_the_cores_but_not_of_a_login_nodes(demo, arguments, threads):
+    with one_core():
+        printed = demo.run("--dry-run", "--forceall", *arguments)
+    jobs = re.findall(r"^rule enhance_tile:(.*?mem_mb=\d+)", printed, re.MULTILINE | re.DOTALL)
+    assert len(jobs) == 6
+    for job in jobs:
+        assert (f"threads: {threads}\n" in job) == (threads > 1)
+        assert job.endswith(f"mem_mb={80 + 64 * threads + 64}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "megabytes"),
+    [
+        ([], int(0.75 * usable_memory() / 1e6)),
+        (["--resources", "mem_mb=700"], 700),
+        (["--jobs", "9"], None),
+    ],
+)
+def test_jobs_here_keep_to_the_memory_of_this_machine(demo, arguments, megabytes):
+    provided = re.findall(r'"mem_mb", (\d+)', demo.run("manifest", *arguments))
+    assert provided == ([] if megabytes is None else [str(megabytes)])
 
 
 def test_threads_and_cache_rebuild_nothing(demo):

@@ -1,0 +1,64 @@
+"""The machine: cores and memory that this process may use, a container's limits among them."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+SYSTEM = Path("/")
+CGROUPS = "sys/fs/cgroup"
+
+
+def usable_cores(system: Path = SYSTEM) -> int:
+    """Return how many cores' time this process may use, at least 1; `system` is the root of /proc.
+
+    A container's limit of CPU time (`docker run --cpus`) is rounded up.
+    """
+    limits = [float(os.cpu_count() or 1)]
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    for group in _control_groups(system, "cpu"):
+        if (text := _read(group / "cpu.max")) and not text.startswith("max"):
+            quota, period = text.split()
+            limits.append(int(quota) / int(period))
+        if (text := _read(group / "cpu.cfs_quota_us")) and int(text) > 0:
+            limits.append(int(text) / int(_read(group / "cpu.cfs_period_us")))
+    return max(1, -int(-min(limits) // 1))
+
+
+def usable_memory(system: Path = SYSTEM) -> int:
+    """Return the bytes of memory that this process and its children may use together."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group in _control_groups(system, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            if (text := _read(group / name)) and text != "max":
+                limits.append(int(text))
+    return min(limits)
+
+
+def share(cores: int, most: int) -> int:
+    """Return threads of a job, at most `most`, such that jobs of so many use `cores` evenly."""
+    return cores // -(-cores // most)
+
+
+def _control_groups(system: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the control groups that bound this process, of both versions."""
+    for line in _read(system / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):  # version 1
+            root = system / CGROUPS / controller
+        elif not controllers:  # version 2
+            root = system / CGROUPS
+        else:
+            continue
+        # A container sees its own group at the root, whatever path it is told.
+        group = root / path.lstrip("/")
+        yield group
+        yield from (above for above in group.parents if above.is_relative_to(root))
+
+
+def _read(path: Path) -> str:
+    """Return a file's text without blanks at its ends; empty where there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
