@@ -8,8 +8,9 @@ rule render_metatile:
             plan().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
         ),
     output:
-        archive="results/metatiles/{region}/{metatile}.pmtiles",
-        root="results/metatiles/{region}/{metatile}.png",
+        # Kept until the job ends: it renders nothing if its tiles turn out to be the same as before.
+        archive=update("results/metatiles/{region}/{metatile}.pmtiles"),
+        root=update("results/metatiles/{region}/{metatile}.png"),
     log:
         "logs/metatiles/{region}/{metatile}.log",
     benchmark:

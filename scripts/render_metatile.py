@@ -1,5 +1,7 @@
 """Render one metatile: all web tiles of its zooms from the enhanced tiles that show in it."""
 
+import hashlib
+import json
 import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, ogr
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from basemake.archive import write_part
 from basemake.encoding import encoder
 from basemake.quadtree import grow
-from basemake.raster import RGBA
-from basemake.warp import Warper, web_mercator
+from basemake.raster import RGBA, open_geotiff
+from basemake.warp import Warper, naming, web_mercator
 from basemake.webtiles import WebTile
 
+MADE_OF = "made of"  # the text in a root that says so
 AHEAD = 32  # web tiles that may wait for an encoder: bounds their memory
 
 
@@ -38,15 +42,16 @@ def render_metatile(
     quality: int | str | None,
     resampling: str,
     threads: int,
+    made_of: str,
 ) -> None:
     """Write the web tiles of `metatile` from `max_zoom` to `min_zoom` to `archive`, and its root.
 
     `tiles` are enhanced tiles; where they overlap the last one shows. `outline` is the part to
     show as WKT in Mercator metres, None for all of it. Fully transparent web tiles are left out.
     `root` becomes a lossless PNG of the metatile at its own zoom, tile_size pixels a side, from
-    which the overview grows. Each web tile is warped when it is needed, so memory does not grow
-    with the metatile, but for a byte a pixel with an outline. The bytes do not depend on `threads`.
-    Raises TileError, naming it, if a tile cannot be read.
+    which the overview grows, and keeps `made_of` for `is_made_of`. Each web tile is warped when it
+    is needed, so memory does not grow with the metatile, but for a byte a pixel with an outline.
+    The bytes do not depend on `threads`. Raises TileError, naming it, if a tile cannot be read.
     """
     side = 1 << (max_zoom - metatile.z)
     warper = Warper(tiles, metatile.bounds, side, tile_size, resampling)
@@ -76,11 +81,40 @@ def render_metatile(
                 encoded[-AHEAD][1].result()
 
         image = grow(metatile, max_zoom, leaf, lambda tile: warper.may_show(*place(tile)), use)
+    root.unlink(missing_ok=True)  # while the archive is replaced nothing says what it is made of
     write_part(archive, [(tile, data.result()) for tile, data in encoded], image_format)
     if image is None:
         image = np.zeros((tile_size, tile_size, 4), np.uint8)
-    Image.fromarray(image).save(root, "PNG")
+    about = PngInfo()
+    about.add_text(MADE_OF, made_of)
+    part = root.with_name(root.name + ".part")
+    Image.fromarray(image).save(part, "PNG", pnginfo=about)
+    part.replace(root)
     logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
+
+
+def digest_inputs(tiles: list[Path], options: Any) -> str:
+    """Return what a metatile is made of: a digest of its tiles' own digests, and of `options`.
+
+    With their sizes, by which a tile is known that was cut short. Raises TileError if a tile cannot
+    be read.
+    """
+    known = []
+    for path in tiles:
+        with naming(path), open_geotiff(path) as dataset:
+            known.append((dataset.GetMetadataItem("DIGEST"), path.stat().st_size))
+    return hashlib.sha256(json.dumps([known, options], sort_keys=True).encode()).hexdigest()
+
+
+def is_made_of(archive: Path, root: Path, made_of: str) -> bool:
+    """Tell whether a metatile is there, and was made of `made_of`."""
+    if not (archive.exists() and root.exists()):
+        return False
+    try:
+        with Image.open(root, formats=["PNG"]) as image:
+            return bool(image.info.get(MADE_OF) == made_of)
+    except OSError:  # not an image
+        return False
 
 
 def _mask(metatile: WebTile, pixels: int, outline: str) -> NDArray[np.uint8]:
@@ -111,12 +145,17 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])
-        render_metatile(
-            metatile_of(snakemake.wildcards.metatile),
-            [Path(path) for path in snakemake.input.tiles],
-            Path(snakemake.output.archive),
-            Path(snakemake.output.root),
-            threads=snakemake.threads,
-            **snakemake.params.rendering,
-            outline=snakemake.params.outline,
-        )
+        tiles = [Path(path) for path in snakemake.input.tiles]
+        archive, root = Path(snakemake.output.archive), Path(snakemake.output.root)
+        options = {**snakemake.params.rendering, "outline": snakemake.params.outline}
+        made_of = digest_inputs(tiles, [options, snakemake.params.code])
+        if is_made_of(archive, root, made_of):
+            logging.info("its tiles were made again, and are the same: nothing to render")
+            archive.touch()
+            root.touch()
+        else:
+            metatile = metatile_of(snakemake.wildcards.metatile)
+            threads = snakemake.threads
+            render_metatile(
+                metatile, tiles, archive, root, **options, threads=threads, made_of=made_of
+            )

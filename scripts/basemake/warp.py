@@ -68,7 +68,7 @@ class Warper:
         self._open = lru_cache(OPEN_FILES)(geotiff)
         self._sources = []
         for path in paths:
-            with _naming(path), open_geotiff(path) as dataset:
+            with naming(path), open_geotiff(path) as dataset:
                 source = _place(path, dataset, bounds, count, size, resampling != "nearest")
             if source is not None:
                 self._sources.append(source)
@@ -95,7 +95,7 @@ class Warper:
         piece = None
         for source in self._sources:
             if row in source.down and column in source.across:
-                with _naming(source.path):
+                with naming(source.path):
                     drawn = self._drawn(source, row, column)
                 if piece is None:
                     piece = drawn
@@ -119,7 +119,7 @@ class Warper:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Name a tile in a TileError if GDAL cannot open or read it."""
     try:
         yield

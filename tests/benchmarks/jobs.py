@@ -75,6 +75,7 @@ def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -
         tile_size=WEB_TILE,
         resampling="bilinear",
         threads=threads,
+        made_of=render_metatile.digest_inputs([Path(tile)], RENDERING),
         **RENDERING,
     )
 

@@ -32,7 +32,7 @@ from basemake.webtiles import WebTile
 from export_cog import export_cog
 from export_folder import export_folder
 from pack_pyramid import pack_pyramid
-from render_metatile import render_metatile
+from render_metatile import digest_inputs, is_made_of, render_metatile
 from render_overview import render_overview
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -179,6 +179,7 @@ LOSSLESS = {
     "quality": "lossless",
     "resampling": "bilinear",
     "threads": 2,
+    "made_of": "these",
 }
 
 
@@ -246,6 +247,48 @@ def around_hole() -> NDArray[np.bool_]:
         for top, bottom, left, right in holes
     ]
     return np.any([place.near_edge(WEST, 1024) for place in places], axis=0)
+
+
+def test_a_metatile_knows_what_it_is_made_of(tmp_path: Path, world: list[Path]) -> None:
+    tiles = [Path(shutil.copy(path, tmp_path / f"{n}.tif")) for n, path in enumerate(world[:2])]
+    options = {"quality": 80}
+    made_of = digest_inputs(tiles, options)
+    archive, root = render(tmp_path, WEST, tiles, made_of=made_of)
+    assert is_made_of(archive, root, made_of)
+    for other in (digest_inputs(tiles[::-1], options), digest_inputs(tiles, {"quality": 81})):
+        assert not is_made_of(archive, root, other)
+
+    shutil.copy(world[0], tiles[0])  # the same again
+    assert digest_inputs(tiles, options) == made_of
+    tiles[0].write_bytes(tiles[0].read_bytes()[:-1])
+    assert digest_inputs(tiles, options) != made_of
+    shutil.copy(world[2], tiles[0])
+    assert digest_inputs(tiles, options) != made_of
+
+    content = root.read_bytes()
+    root.write_bytes(content[:20])
+    assert not is_made_of(archive, root, made_of)
+    root.unlink()
+    assert not is_made_of(archive, root, made_of)
+    root.write_bytes(content)
+    archive.unlink()
+    assert not is_made_of(archive, root, made_of)
+
+
+def test_what_breaks_off_does_not_say_what_it_is_made_of(
+    tmp_path: Path, world: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of the old archive nor of the new one, of which one is there."""
+    archive, root = render(tmp_path, WEST, world, made_of="old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("killed")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="killed"):
+        render(tmp_path, WEST, world[:2], made_of="new")
+    assert not is_made_of(archive, root, "old")
+    assert not is_made_of(archive, root, "new")
 
 
 @pytest.mark.parametrize("shift", [(0.5, 0), (0, 0.5)], ids=["x", "y"])

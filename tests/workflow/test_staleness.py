@@ -426,6 +426,19 @@ def test_shared_module_edited(scene, checkout, from_nothing):
     assert scene.lasting() == from_nothing(scene)
 
 
+def test_tiles_made_again_alike_end_there(base, scene, checkout):
+    """Early cut-off: Snakemake has planned all that follows, but metatiles are not rendered."""
+    path = checkout / "scripts/basemake/recipe.py"
+    path.write_text(path.read_text() + "\nNOTHING = 0\n")
+    scene = replace(scene, checkout=checkout)
+    tiles = tiles_of(scene, "first")
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    for metatile in metatiles(scene):
+        log = (scene.directory / f"logs/metatiles/first/{metatile}.log").read_text()
+        assert "nothing to render" in log
+    assert scene.lasting() == base.lasting()
+
+
 # -- By hand ---------------------------------------------------------------------------------------
 
 
