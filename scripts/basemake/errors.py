@@ -30,3 +30,7 @@ class BandError(BasemakeError):
 
 class TileError(BasemakeError):
     """Bands or enhanced tiles do not fit together."""
+
+
+class BusyError(BasemakeError):
+    """Another run is going on in the working directory."""

@@ -1,15 +1,49 @@
 """Whole runs: the real snakemake, as a user calls it, in a working directory of its own."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import shapely
 import yaml
+from osgeo import gdal
+from shapely.geometry import mapping
+
+from basemake.simulated import simulate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# Over the border of UTM zones 33 and 34: 7 tiles, 10 metatiles of zoom 9.
+OUTLINE = [
+    (17.3, 43.35),
+    (18.9, 43.35),
+    (18.97, 44.75),
+    (18.85, 44.75),
+    (18.8, 44.3),
+    (17.35, 44.1),
+    (17.33, 43.6),
+]
+# The same with a corner further along its southern edge, which otherwise stays.
+SMALLER = [(17.4, 43.35), *OUTLINE[1:]]
+# Half within the first, and beyond it to the south, on two tiles more.
+OTHER = [(17.5, 43.1), (17.7, 43.1), (17.7, 43.5), (17.5, 43.5)]
+EDGE = "34TCQ_0_0"  # the tile that alone shows in the region's northern tip
+TIP = "9_282_184"
+ZOOM = 9  # of metatiles
+SOURCE = {
+    "type": "catalog",
+    "items": "catalog/items.json",
+    "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+    "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
+    "attribution": "Simulated imagery",
+}
+LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*")
 
 
 @dataclass
@@ -26,20 +60,25 @@ class Build:
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start snakemake with `arguments`, as the head of a group of processes."""
+        snakefile = str(self.checkout / "Snakefile")
+        return self.python(["-m", "snakemake", "--snakefile", snakefile], *arguments)
+
+    def command(self, name: str, *arguments: str) -> subprocess.Popen:
+        """Start one of the commands beside the workflow; its stderr comes by itself."""
+        script = str(self.checkout / f"scripts/{name}.py")
+        return self.python([script], *arguments, stderr=subprocess.PIPE)
+
+    def python(
+        self, program: list[str], *arguments: str, stderr: int = subprocess.STDOUT
+    ) -> subprocess.Popen:
+        """Start a Python program with snakemake's options for this build, then `arguments`."""
         configfile = self.directory / "config.yaml"
         configfile.write_text(yaml.safe_dump(self.config))
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--snakefile",
-            str(self.checkout / "Snakefile"),
-        ]
-        command += ["--configfile", str(configfile), "--directory", str(self.directory)]
+        place = ["--configfile", str(configfile), "--directory", str(self.directory)]
         return subprocess.Popen(
-            [*command, *arguments],
+            [sys.executable, *program, *place, *arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             text=True,
             # A user's own profile or config must not reach the tests.
             env={**os.environ, "XDG_CONFIG_HOME": str(self.directory), "PYTHONWARNINGS": ""},
@@ -84,3 +123,73 @@ class Build:
             for path in sorted(self.results.glob(pattern))
             if path.is_file()
         }
+
+
+@dataclass
+class Scene(Build):
+    """A build from a catalog of its own."""
+
+    @property
+    def items(self) -> list[dict]:
+        return json.loads((self.directory / "catalog/items.json").read_text())["features"]
+
+    @items.setter
+    def items(self, items: list[dict]) -> None:
+        document = {"type": "FeatureCollection", "features": items}
+        (self.directory / "catalog/items.json").write_text(json.dumps(document))
+
+    def draw(self, region: str, outline: list[tuple[float, float]]) -> None:
+        polygon = mapping(shapely.Polygon(outline))
+        (self.directory / f"{region}.geojson").write_text(json.dumps(polygon))
+
+    def lasting(self) -> dict[str, bytes]:
+        return {path: data for pattern in LASTING for path, data in self.files(pattern).items()}
+
+    def edit_bands(self, tile: str) -> None:
+        """Make a tile's bands brighter and its item newer, as a reprocessed quarter is."""
+        items = self.items
+        item = next(item for item in items if item["id"].endswith(tile))
+        for band, asset in item["assets"].items():
+            path = self.directory / "catalog" / asset["href"]
+            dataset = gdal.Open(str(path), gdal.GA_Update)
+            dn = dataset.ReadAsArray()
+            dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
+            del dataset
+            asset["file:size"] = path.stat().st_size
+            del asset["file:checksum"]
+            assert band in SOURCE["bands"].values()
+        item["properties"]["updated"] = "2026-02-01T00:00:00Z"
+        self.items = items
+
+    def copy(self, directory: Path) -> "Scene":
+        """Return a copy in a new directory, times and all, to be changed."""
+        shutil.copytree(self.directory, directory, symlinks=True)
+        return replace(self, directory=directory, config=json.loads(json.dumps(self.config)))
+
+    def rebuild(self, expected: Iterable[str]) -> None:
+        """Search again; see that dry-run and run name the expected jobs, and a second run none."""
+        self.run("manifest")
+        assert self.jobs("--dry-run") == set(expected)
+        assert self.jobs("--cores", "4") == set(expected)
+        assert "Nothing to be done" in self.run("--cores", "4")
+
+
+def small_scene(directory: Path) -> Scene:
+    """Return a Scene that is built in an empty directory: 7 tiles, 10 metatiles."""
+    scene = Scene(
+        directory,
+        {
+            "source": "source.yaml",
+            "quarter": "2025Q3",
+            "regions": {"first": "first.geojson"},
+            "pyramid": {"max_zoom": 10, "metatile_zoom": ZOOM},
+        },
+    )
+    (directory / "source.yaml").write_text(yaml.safe_dump(SOURCE))
+    scene.draw("first", OUTLINE)
+    scene.draw("other", OTHER)
+    (directory / "catalog").mkdir()
+    world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))
+    scene.items = simulate(world, "2025Q3", directory / "catalog", seed=41, pixel_size=360)
+    scene.build(cores=4)
+    return scene

@@ -10,97 +10,24 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import shapely
 import yaml
-from osgeo import gdal
-from runs import CHECKOUT, Build
-from shapely.geometry import mapping, shape
+from runs import CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP, ZOOM, Scene, small_scene
+from shapely.geometry import shape
 
-from basemake.simulated import simulate
 from basemake.webtiles import WebTile, geometry_to_mercator
 
-# Over the border of UTM zones 33 and 34: 7 tiles, 10 metatiles of zoom 9.
-OUTLINE = [
-    (17.3, 43.35),
-    (18.9, 43.35),
-    (18.97, 44.75),
-    (18.85, 44.75),
-    (18.8, 44.3),
-    (17.35, 44.1),
-    (17.33, 43.6),
-]
-# The same with a corner further along its southern edge, which otherwise stays.
-SMALLER = [(17.4, 43.35), *OUTLINE[1:]]
-# Half within the first, and beyond it to the south, on two tiles more.
-OTHER = [(17.5, 43.1), (17.7, 43.1), (17.7, 43.5), (17.5, 43.5)]
-EDGE = "34TCQ_0_0"  # the tile that alone shows in the region's northern tip
-TIP = "9_282_184"
-ZOOM = 9  # of metatiles
-SOURCE = {
-    "type": "catalog",
-    "items": "catalog/items.json",
-    "bands": {"red": "B04", "green": "B03", "blue": "B02"},
-    "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
-    "attribution": "Simulated imagery",
-}
-LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*")
 # Snakemake compares small files by content; ours are small, and meant to stand for large ones.
 BY_TIME = ("--max-checksum-file-size", "0")
 
 
-@dataclass
-class Scene(Build):
-    """A build from a catalog of its own."""
-
-    @property
-    def items(self) -> list[dict]:
-        return json.loads((self.directory / "catalog/items.json").read_text())["features"]
-
-    @items.setter
-    def items(self, items: list[dict]) -> None:
-        document = {"type": "FeatureCollection", "features": items}
-        (self.directory / "catalog/items.json").write_text(json.dumps(document))
-
-    def draw(self, region: str, outline: list[tuple[float, float]]) -> None:
-        polygon = mapping(shapely.Polygon(outline))
-        (self.directory / f"{region}.geojson").write_text(json.dumps(polygon))
-
-    def lasting(self) -> dict[str, bytes]:
-        return {path: data for pattern in LASTING for path, data in self.files(pattern).items()}
-
-    def rebuild(self, expected: Iterable[str]) -> None:
-        """Search again; see that dry-run and run name the expected jobs, and a second run none."""
-        self.run("manifest")
-        assert self.jobs("--dry-run") == set(expected)
-        assert self.jobs("--cores", "4") == set(expected)
-        assert "Nothing to be done" in self.run("--cores", "4")
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Scene:
-    directory = tmp_path_factory.mktemp("staleness")
-    pyramid = {"max_zoom": 10, "metatile_zoom": ZOOM}
-    scene = Scene(
-        directory,
-        {
-            "source": "source.yaml",
-            "quarter": "2025Q3",
-            "regions": {"first": "first.geojson"},
-            "pyramid": pyramid,
-        },
-    )
-    (directory / "source.yaml").write_text(yaml.safe_dump(SOURCE))
-    scene.draw("first", OUTLINE)
-    scene.draw("other", OTHER)
-    (directory / "catalog").mkdir()
-    world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))
-    scene.items = simulate(world, "2025Q3", directory / "catalog", seed=41, pixel_size=360)
-    scene.build(cores=4)
+    scene = small_scene(tmp_path_factory.mktemp("staleness"))
     assert len(scene.files("tiles/*")) == 7
     assert len(metatiles(scene)) == 10
     return scene
@@ -109,9 +36,7 @@ def base(tmp_path_factory) -> Scene:
 @pytest.fixture
 def scene(base, tmp_path) -> Scene:
     """A copy of the base, times and all, to be changed."""
-    directory = tmp_path / "scene"
-    shutil.copytree(base.directory, directory, symlinks=True)
-    return replace(base, directory=directory, config=json.loads(json.dumps(base.config)))
+    return base.copy(tmp_path / "scene")
 
 
 @pytest.fixture(scope="module")
@@ -238,25 +163,8 @@ def test_item_moved_to_another_place(scene):
 # -- One tile --------------------------------------------------------------------------------------
 
 
-def edit_bands(scene: Scene, tile: str) -> None:
-    """Make a tile's bands brighter and its item newer, as a reprocessed quarter is."""
-    items = scene.items
-    item = next(item for item in items if item["id"].endswith(tile))
-    for band, asset in item["assets"].items():
-        path = scene.directory / "catalog" / asset["href"]
-        dataset = gdal.Open(str(path), gdal.GA_Update)
-        dn = dataset.ReadAsArray()
-        dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
-        del dataset
-        asset["file:size"] = path.stat().st_size
-        del asset["file:checksum"]
-        assert band in SOURCE["bands"].values()
-    item["properties"]["updated"] = "2026-02-01T00:00:00Z"
-    scene.items = items
-
-
 def test_item_updated(scene, from_nothing):
-    edit_bands(scene, EDGE)
+    scene.edit_bands(EDGE)
     touched = showing(scene, [EDGE])
     assert touched == {TIP, "9_282_185"}
     scene.rebuild(

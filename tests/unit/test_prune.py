@@ -1,0 +1,194 @@
+"""What is an orphan, and that nothing else is ever deleted."""
+
+import json
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+import pytest
+
+from prune import delete, find_orphans, table
+
+KEPT = "results/tiles/33TWM_0_0.tif"
+GONE = "results/tiles/33TWN_0_0.tif"
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path, monkeypatch) -> Path:
+    directory = tmp_path / "maps"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    return directory
+
+
+def write(path: str, content: str = "x") -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(content)
+    return Path(path)
+
+
+def record(output: str, folder: str = "metadata") -> Path:
+    """Write Snakemake's record of an output."""
+    name = urlsafe_b64encode(output.encode()).decode()
+    parts = [name[i : i + 254] for i in range(0, len(name), 254)]
+    return write("/".join([f".snakemake/{folder}", *(f"@{p}" for p in parts[:-1]), parts[-1]]))
+
+
+def make(output: str) -> None:
+    write(output)
+    record(output)
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*") if not path.is_dir()}
+
+
+def prune(*wanted: str) -> set[str]:
+    """Return the files that are deleted, records apart."""
+    before = files()
+    delete(find_orphans(set(wanted)))
+    return {path for path in before - files() if not path.startswith(".snakemake")}
+
+
+def test_an_output_goes_with_its_log_benchmark_record_and_folders():
+    make(KEPT)
+    band = "results/bands/33TWN_0_0/B04.tif"
+    make(band)
+    log = write("logs/bands/33TWN_0_0/B04.log")
+    benchmark = write("benchmarks/bands/33TWN_0_0/B04.tsv")
+    assert prune(KEPT) == {band, str(log), str(benchmark)}
+    assert files() == {KEPT, str(record(KEPT))}
+    assert not Path("results/bands").exists()
+    assert not Path("benchmarks/bands").exists()
+
+
+def test_what_snakemake_does_not_know_is_the_users():
+    for path in (
+        GONE,
+        "results/tiles/mine.tif",
+        "results/bands/33TWN_0_0/mine.tif",
+        "results/bands/33TWN_0_0/mine.tif.part",
+        "logs/tiles/33TWN_0_0.log",
+    ):
+        write(path)
+    assert prune() == set()
+
+
+def test_what_no_rule_makes_is_another_workflows():
+    for path in ("results/mine/a.tif", "results/tiles/a.csv", "results/manifest.geojson", "a.tif"):
+        make(path)
+    assert prune() == set()
+
+
+@pytest.mark.parametrize("output", ["results/tiles/../../../outside.tif", "results/bands/../a.tif"])
+def test_no_record_leads_out_of_results(output):
+    write(output)
+    record(output)
+    assert prune() == set()
+    assert Path(output).exists()
+
+
+def test_symlinks_are_never_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "33TWN_0_0.tif").write_text("x")
+    record(GONE)
+    Path("results").mkdir()
+    Path("results/tiles").symlink_to(outside)
+    orphans = find_orphans(set())
+    delete(orphans)
+    assert orphans.files == []
+    assert orphans.left == [Path(GONE)]
+    assert (outside / "33TWN_0_0.tif").exists()
+
+    Path("results/tiles").unlink()
+    Path("results/tiles").mkdir()
+    Path(GONE).symlink_to(outside / "33TWN_0_0.tif")
+    record(GONE)
+    assert prune() == set()
+    assert Path(GONE).is_symlink()
+    assert (outside / "33TWN_0_0.tif").exists()
+
+
+def test_all_of_the_results_behind_a_symlink(tmp_path):
+    (tmp_path / "disk").mkdir()
+    Path("results").symlink_to(tmp_path / "disk")
+    make(GONE)
+    assert prune() == set()
+    assert Path(GONE).exists()
+
+
+def test_band_that_was_not_kept_leaves_its_log():
+    band = "results/bands/33TWN_0_0/B04.tif"
+    kept = record(band)
+    assert prune(band) == set()
+    assert kept.exists()
+    write("logs/bands/33TWN_0_0/B04.log")
+    assert prune() == {"logs/bands/33TWN_0_0/B04.log"}
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("known", ["killed", "failed"])
+def test_download_that_was_broken_off(known):
+    band = "results/bands/33TWN_0_0/B04.tif"
+    write(f"{band}.part")
+    write(f"{band}.part.json")
+    log = write("logs/bands/33TWN_0_0/B04.log")
+    if known == "killed":
+        record(band, "incomplete")
+        assert prune(band) == set()
+    assert prune() == {f"{band}.part", f"{band}.part.json", str(log)}
+    assert files() == set()
+
+
+def test_folder_of_web_tiles_goes_but_for_what_others_put_there():
+    folder = "results/pyramid/alps"
+    record(folder)
+    write(f"{folder}/index.html")
+    ours = {f"{folder}/{name}" for name in ("9/277/180.webp", "metadata.json", "0/0/0.png")}
+    for path in ours:
+        write(path)
+    assert prune() == ours
+    assert files() == {f"{folder}/index.html"}
+    assert not Path(folder, "9").exists()
+
+
+def test_both_views_of_a_zone_share_a_log():
+    for view in ("", "_3857"):
+        make(f"results/mosaic/alps_32633{view}.vrt")
+    make("results/mosaic/alps.vrt")
+    log = write("logs/mosaic/alps_32633.log")
+    write("logs/mosaic/alps.log")
+    deleted = prune("results/mosaic/alps.vrt")
+    assert deleted == {f"results/mosaic/alps_32633{v}.vrt" for v in ("", "_3857")} | {str(log)}
+
+
+def test_long_names_of_records():
+    tile = "results/tiles/" + "T" * 200 + ".tif"
+    make(tile)
+    assert prune() == {tile}
+    assert not any(path.is_file() for path in Path(".snakemake").rglob("*"))
+
+
+def test_table_says_what_and_how_much():
+    make(GONE)
+    write(GONE, 1_500_000 * "x")
+    write(f"{GONE}.aux.xml")
+    write("logs/tiles/33TWN_0_0.log")
+    said = table(find_orphans(set())).splitlines()
+    assert said[1].split() == ["tiles", "1", "1.5", "MB", "33TWN_0_0"]
+    assert said[2].split() == ["logs", "1", "0.0", "MB", "33TWN_0_0"]
+    assert said[3].split() == ["all", "2", "1.5", "MB"]
+    assert said[4].endswith(f"(1): {GONE}.aux.xml")
+
+
+def test_many_names_are_cut():
+    for number in range(20):
+        make(f"results/tiles/33TWN_0_{number:02}.tif")
+    assert "33TWN_0_00 ... 33TWN_0_19" in table(find_orphans(set()))
+
+
+def test_files_that_are_no_records():
+    write(".snakemake/metadata/notes.txt")
+    write(".snakemake/incomplete/migration_underway")
+    write(".snakemake/metadata/" + json.dumps("é"))
+    assert prune() == set()

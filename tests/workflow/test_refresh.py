@@ -1,0 +1,159 @@
+"""Keeping a map fresh: prune and refresh, on builds that really were made."""
+
+import re
+import subprocess
+
+import pytest
+from runs import CHECKOUT, EDGE, TIP, Scene, small_scene
+
+from prune import SUFFIXES, _kind_and_job
+
+PLACES = ("results", "logs", "benchmarks", "catalog", ".snakemake/metadata")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Scene:
+    return small_scene(tmp_path_factory.mktemp("refresh"))
+
+
+@pytest.fixture
+def scene(base, tmp_path) -> Scene:
+    """A copy of the base, times and all, to be changed."""
+    return base.copy(tmp_path / "scene")
+
+
+def call(scene: Scene, name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Run a command to its end."""
+    running = scene.command(name, *arguments)
+    out, err = running.communicate()
+    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+
+def says(scene: Scene, name: str, *arguments: str) -> str:
+    """Return what a command prints; fail if it fails or says anything on stderr."""
+    done = call(scene, name, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+def content(scene: Scene) -> dict[str, bytes]:
+    """The content of all files but Snakemake's own logs and scripts."""
+    return {
+        str(path.relative_to(scene.directory)): path.read_bytes()
+        for place in PLACES
+        for path in (scene.directory / place).rglob("*")
+        if path.is_file()
+    }
+
+
+def drop(scene: Scene, tile: str) -> None:
+    scene.items = [item for item in scene.items if not item["id"].endswith(tile)]
+
+
+# -- Prune -----------------------------------------------------------------------------------------
+
+
+def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
+    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
+    outputs: dict[str, str] = {}
+    for job in re.split(r"^rule ", scene.run("--dry-run", "--forceall"), flags=re.MULTILINE):
+        fields = dict(re.findall(r"^    (output|log|benchmark): (.*)$", job, re.MULTILINE))
+        for output in fields.get("output", "").split(", "):
+            kind, name = _kind_and_job(output)
+            if output:
+                assert kind
+                outputs[output] = name
+                assert fields["log"] == f"logs/{name}.log"
+                assert fields["benchmark"] == f"benchmarks/{name}.tsv"
+    assert len(outputs) == 7 * 4 + 10 * 2 + 1 + 5 + 4 + 1
+    # All are known to be wanted, and nothing else is.
+    script = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
+        "from command import open_build; from prune import outputs;"
+        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build.plan(), build.config)))"
+    )
+    wanted = scene.python(["-c", script])
+    assert wanted.communicate()[0].split() == sorted(outputs)
+
+
+def test_prune_after_a_tile_left(scene):
+    assert says(scene, "prune") == "nothing to prune\n"
+    drop(scene, EDGE)
+    scene.build(cores=4)
+    users = ["results/tiles/mine.tif", f"results/bands/{EDGE}/notes.txt", "logs/mine.log"]
+    users.append(f"results/tiles/{EDGE}.tif.aux.xml")
+    for path in users:
+        (scene.directory / path).write_text("mine")
+    before = content(scene)
+
+    listed = says(scene, "prune")
+    assert re.search(rf"^tiles +1 +\d\.\d MB  {EDGE}$", listed, re.MULTILINE)
+    assert re.search(rf"^bands +3 .*{EDGE}/B02, {EDGE}/B03, {EDGE}/B04$", listed, re.MULTILINE)
+    assert f"{EDGE}.tif.aux.xml" in listed
+    assert "--yes" in listed.splitlines()[-1]
+    assert content(scene) == before
+
+    assert "deleted" in says(scene, "prune", "--yes")
+    after = content(scene)
+    gone = before.keys() - after.keys()
+    assert {path for path in gone if not path.startswith(".")} == {
+        f"results/tiles/{EDGE}.tif",
+        f"results/metatiles/first/{TIP}.pmtiles",
+        f"results/metatiles/first/{TIP}.png",
+        *(f"results/bands/{EDGE}/{band}.tif" for band in ("B02", "B03", "B04")),
+        *(
+            f"{place}/{job}.{end}"
+            for place, end in (("logs", "log"), ("benchmarks", "tsv"))
+            for job in (
+                f"tiles/{EDGE}",
+                f"metatiles/first/{TIP}",
+                *(f"bands/{EDGE}/{band}" for band in ("B02", "B03", "B04")),
+            )
+        ),
+    }
+    assert sum(path.startswith(".snakemake/metadata/") for path in gone) == 6
+    assert after == {path: data for path, data in before.items() if path not in gone}
+    assert set(users) < after.keys()
+    assert scene.jobs("--dry-run") == set()
+    assert says(scene, "prune", "--yes") == "nothing to prune\n"
+
+
+def test_prune_after_an_output_and_a_region_left(scene):
+    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
+    scene.config["regions"]["other"] = "other.geojson"
+    scene.build(cores=4)
+    del scene.config["pyramid"]["outputs"], scene.config["regions"]["other"]
+    done = call(scene, "prune", "--yes")
+    assert done.returncode == 1
+    assert done.stderr.startswith("basemake prune: the regions have (other) changed since")
+    assert len(done.stderr.splitlines()) == 1
+    scene.build(cores=4)
+    says(scene, "prune", "--yes")
+    assert {path.name for path in (scene.results / "pyramid").iterdir()} == {"first.pmtiles"}
+    assert not any("other" in path for path in content(scene))
+    assert not (scene.results / "metatiles/other").exists()
+    assert scene.jobs("--dry-run") == set()
+
+
+def test_prune_without_a_manifest(base, tmp_path):
+    scene = base.copy(tmp_path / "scene")
+    (scene.results / "manifest.geojson").unlink()
+    done = call(scene, "prune", "--yes")
+    assert done.returncode == 1
+    assert done.stderr.startswith("basemake prune: there is no results/manifest.geojson yet")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_prune_deletes_nothing_while_snakemake_runs(scene):
+    drop(scene, EDGE)
+    scene.build(cores=4)
+    lock = scene.directory / ".snakemake/locks/0.input.lock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text("results/tiles/33TYK_0_0.tif\n")
+    before = content(scene)
+    done = call(scene, "prune", "--yes")
+    assert done.returncode == 1
+    assert re.fullmatch(r"basemake prune: snakemake is running in .*--unlock\.\n", done.stderr)
+    assert content(scene) == before
+    assert EDGE in says(scene, "prune")
