@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo test lint bench serve prune clean-env
+.PHONY: help env demo test lint bench serve prune refresh clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -14,6 +14,7 @@ TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile
 help:
 	@echo "make demo   make the demo's map, offline"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
+	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
@@ -54,6 +55,9 @@ bench: env
 
 serve: env
 	@$(BIN)/python scripts/serve.py $(RESULTS) --port $(PORT)
+
+refresh: env
+	@$(BIN)/python scripts/refresh.py $(ARGS)
 
 prune: env
 	@$(BIN)/python scripts/prune.py $(ARGS)

@@ -193,6 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="List files that manifest and config no longer have. Other options are"
         " snakemake's.",
+        allow_abbrev=False,
     )
     parser.add_argument("--yes", action="store_true", help="delete them")
     options, arguments = parser.parse_known_args()

@@ -1,5 +1,4 @@
-"""What those who run in a working directory share: jobs their paces, logins and progress, commands
-the right to change it.
+"""What runs in a working directory share: paces, logins, progress, and the right to change it.
 
 Small private files in ./.basemake/, each changed under a lock.
 """

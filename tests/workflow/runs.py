@@ -31,6 +31,8 @@ OUTLINE = [
 ]
 # The same with a corner further along its southern edge, which otherwise stays.
 SMALLER = [(17.4, 43.35), *OUTLINE[1:]]
+# Its northern end: 3 tiles, 2 metatiles.
+NORTH = [(18.7, 44.2), (18.97, 44.2), (18.97, 44.75), (18.86, 44.75), (18.86, 44.45)]
 # Half within the first, and beyond it to the south, on two tiles more.
 OTHER = [(17.5, 43.1), (17.7, 43.1), (17.7, 43.5), (17.5, 43.5)]
 EDGE = "34TCQ_0_0"  # the tile that alone shows in the region's northern tip
@@ -67,6 +69,18 @@ class Build:
         """Start one of the commands beside the workflow; its stderr comes by itself."""
         script = str(self.checkout / f"scripts/{name}.py")
         return self.python([script], *arguments, stderr=subprocess.PIPE)
+
+    def call(self, name: str, *arguments: str) -> subprocess.CompletedProcess:
+        """Run one of the commands to its end."""
+        running = self.command(name, *arguments)
+        out, err = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+    def says(self, name: str, *arguments: str) -> str:
+        """Return what a command prints, which must succeed and leave stderr empty."""
+        done = self.call(name, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
 
     def python(
         self, program: list[str], *arguments: str, stderr: int = subprocess.STDOUT
@@ -142,6 +156,19 @@ class Scene(Build):
         polygon = mapping(shapely.Polygon(outline))
         (self.directory / f"{region}.geojson").write_text(json.dumps(polygon))
 
+    def drop(self, tile: str) -> None:
+        """Let a tile leave the catalog."""
+        self.items = [item for item in self.items if not item["id"].endswith(tile)]
+
+    def content(self) -> dict[str, bytes]:
+        """Return the content of all that runs leave, but for Snakemake's own logs and scripts."""
+        return {
+            str(path.relative_to(self.directory)): path.read_bytes()
+            for place in ("results", "logs", "benchmarks", "catalog", ".snakemake/metadata")
+            for path in (self.directory / place).rglob("*")
+            if path.is_file()
+        }
+
     def lasting(self) -> dict[str, bytes]:
         return {path: data for pattern in LASTING for path, data in self.files(pattern).items()}
 
@@ -174,8 +201,8 @@ class Scene(Build):
         assert "Nothing to be done" in self.run("--cores", "4")
 
 
-def small_scene(directory: Path) -> Scene:
-    """Return a Scene that is built in an empty directory: 7 tiles, 10 metatiles."""
+def small_scene(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Scene:
+    """Return a Scene of a region, built in an empty directory."""
     scene = Scene(
         directory,
         {
@@ -186,7 +213,7 @@ def small_scene(directory: Path) -> Scene:
         },
     )
     (directory / "source.yaml").write_text(yaml.safe_dump(SOURCE))
-    scene.draw("first", OUTLINE)
+    scene.draw("first", outline)
     scene.draw("other", OTHER)
     (directory / "catalog").mkdir()
     world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))

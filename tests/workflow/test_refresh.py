@@ -1,19 +1,22 @@
-"""Keeping a map fresh: prune and refresh, on builds that really were made."""
+"""Refreshing: what it says, its status, and that it stands what cron and systemd do to it."""
 
+import fcntl
 import re
+import shutil
+import signal
 import subprocess
+import sys
+import textwrap
+import time
 
+import psutil
 import pytest
-from runs import CHECKOUT, EDGE, TIP, Scene, small_scene
-
-from prune import SUFFIXES, _kind_and_job
-
-PLACES = ("results", "logs", "benchmarks", "catalog", ".snakemake/metadata")
+from runs import CHECKOUT, EDGE, NORTH, Scene, small_scene
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Scene:
-    return small_scene(tmp_path_factory.mktemp("refresh"))
+    return small_scene(tmp_path_factory.mktemp("base"), NORTH)
 
 
 @pytest.fixture
@@ -22,138 +25,169 @@ def scene(base, tmp_path) -> Scene:
     return base.copy(tmp_path / "scene")
 
 
-def call(scene: Scene, name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a command to its end."""
-    running = scene.command(name, *arguments)
-    out, err = running.communicate()
-    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+def test_refresh_is_quiet_when_nothing_changed(base, scene):
+    assert scene.says("refresh") == ""
+    assert scene.says("refresh", "--prune") == ""
+    assert scene.lasting() == base.lasting()
 
 
-def says(scene: Scene, name: str, *arguments: str) -> str:
-    """Return what a command prints; fail if it fails or says anything on stderr."""
-    done = call(scene, name, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
-
-
-def content(scene: Scene) -> dict[str, bytes]:
-    """The content of all files but Snakemake's own logs and scripts."""
-    return {
-        str(path.relative_to(scene.directory)): path.read_bytes()
-        for place in PLACES
-        for path in (scene.directory / place).rglob("*")
-        if path.is_file()
-    }
-
-
-def drop(scene: Scene, tile: str) -> None:
-    scene.items = [item for item in scene.items if not item["id"].endswith(tile)]
-
-
-# -- Prune -----------------------------------------------------------------------------------------
-
-
-def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
-    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
-    outputs: dict[str, str] = {}
-    for job in re.split(r"^rule ", scene.run("--dry-run", "--forceall"), flags=re.MULTILINE):
-        fields = dict(re.findall(r"^    (output|log|benchmark): (.*)$", job, re.MULTILINE))
-        for output in fields.get("output", "").split(", "):
-            kind, name = _kind_and_job(output)
-            if output:
-                assert kind
-                outputs[output] = name
-                assert fields["log"] == f"logs/{name}.log"
-                assert fields["benchmark"] == f"benchmarks/{name}.tsv"
-    assert len(outputs) == 7 * 4 + 10 * 2 + 1 + 5 + 4 + 1
-    # All are known to be wanted, and nothing else is.
-    script = (
-        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
-        "from command import open_build; from prune import outputs;"
-        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build.plan(), build.config)))"
+def test_refresh_names_new_updated_and_gone_tiles_and_prunes(base, scene):
+    all_items = scene.items
+    scene.drop(EDGE)
+    *said, summary = scene.says("refresh").splitlines()
+    assert said == [f"gone: {EDGE}"]
+    assert re.fullmatch(
+        r"basemake refresh: first 2025Q3: 0 tiles updated, 0 new, 1 gone; built 6 jobs in \d+ \w+;"
+        r" \d\.\d MB of orphans \(make prune\)",
+        summary,
     )
-    wanted = scene.python(["-c", script])
-    assert wanted.communicate()[0].split() == sorted(outputs)
+    said = scene.says("refresh", "--prune")
+    assert re.fullmatch(
+        r"basemake refresh: .* 0 gone; built 0 jobs in \d+ \w+; deleted \d\.\d MB of orphans\n",
+        said,
+    )
+    assert not (scene.results / f"tiles/{EDGE}.tif").exists()
+
+    scene.items = all_items
+    scene.edit_bands("33TYK_0_0")
+    said = scene.says("refresh")
+    assert f"new: {EDGE}\nupdated: 33TYK_0_0\n" in said
+    assert ": 1 tile updated, 1 new, 0 gone; built " in said
+    assert "orphans" not in said
+    assert scene.jobs("--dry-run") == set()
+    assert scene.lasting().keys() == base.lasting().keys()
+    assert scene.lasting() != base.lasting()
+    assert scene.says("refresh") == ""
 
 
-def test_prune_after_a_tile_left(scene):
-    assert says(scene, "prune") == "nothing to prune\n"
-    drop(scene, EDGE)
-    scene.build(cores=4)
-    users = ["results/tiles/mine.tif", f"results/bands/{EDGE}/notes.txt", "logs/mine.log"]
-    users.append(f"results/tiles/{EDGE}.tif.aux.xml")
-    for path in users:
-        (scene.directory / path).write_text("mine")
-    before = content(scene)
+def test_refresh_makes_what_was_deleted(base, scene):
+    (scene.results / "pyramid/first.pmtiles").unlink()
+    said = scene.says("refresh")
+    assert ": 0 tiles updated, 0 new, 0 gone; built 2 jobs in " in said
+    assert scene.lasting() == base.lasting()
 
-    listed = says(scene, "prune")
-    assert re.search(rf"^tiles +1 +\d\.\d MB  {EDGE}$", listed, re.MULTILINE)
-    assert re.search(rf"^bands +3 .*{EDGE}/B02, {EDGE}/B03, {EDGE}/B04$", listed, re.MULTILINE)
-    assert f"{EDGE}.tif.aux.xml" in listed
-    assert "--yes" in listed.splitlines()[-1]
-    assert content(scene) == before
 
-    assert "deleted" in says(scene, "prune", "--yes")
-    after = content(scene)
-    gone = before.keys() - after.keys()
-    assert {path for path in gone if not path.startswith(".")} == {
-        f"results/tiles/{EDGE}.tif",
-        f"results/metatiles/first/{TIP}.pmtiles",
-        f"results/metatiles/first/{TIP}.png",
-        *(f"results/bands/{EDGE}/{band}.tif" for band in ("B02", "B03", "B04")),
-        *(
-            f"{place}/{job}.{end}"
-            for place, end in (("logs", "log"), ("benchmarks", "tsv"))
-            for job in (
-                f"tiles/{EDGE}",
-                f"metatiles/first/{TIP}",
-                *(f"bands/{EDGE}/{band}" for band in ("B02", "B03", "B04")),
-            )
-        ),
+def test_refresh_says_what_failed_and_recovers(base, scene):
+    scene.edit_bands(EDGE)
+    band = next(scene.directory.glob(f"catalog/*{EDGE}/*B04*"))
+    whole = band.read_bytes()
+    band.write_bytes(whole[:1000])
+    done = scene.call("refresh")
+    assert done.returncode == 1
+    assert done.stdout == f"updated: {EDGE}\n"
+    error, summary = done.stderr.splitlines()
+    assert error.startswith(f"basemake: tile {EDGE}, band B04: ")
+    assert "1000 bytes came" in error
+    assert "1 tile updated, 0 new, 0 gone; the build failed" in summary
+    assert summary.endswith(f"see {scene.directory}/logs/refresh.log")
+
+    band.write_bytes(whole)
+    assert re.search(r"0 tiles updated, .*; built \d+ jobs", scene.says("refresh"))
+    assert scene.jobs("--dry-run") == set()
+    assert scene.lasting() != base.lasting()
+
+
+def test_refresh_keeps_all_when_the_search_fails(scene):
+    before = scene.content()
+    items = scene.directory / "catalog/items.json"
+    items.rename(items.with_suffix(".away"))
+    done = scene.call("refresh", "--prune")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    error, summary = done.stderr.splitlines()
+    assert error.startswith("basemake: the source's items")
+    assert "the search failed, and nothing was changed" in summary
+    items.with_suffix(".away").rename(items)
+    after = scene.content()
+    assert {path for path in after if before.get(path) != after[path]} == {
+        "logs/refresh.log",
+        "logs/manifest.log",
     }
-    assert sum(path.startswith(".snakemake/metadata/") for path in gone) == 6
-    assert after == {path: data for path, data in before.items() if path not in gone}
-    assert set(users) < after.keys()
-    assert scene.jobs("--dry-run") == set()
-    assert says(scene, "prune", "--yes") == "nothing to prune\n"
 
 
-def test_prune_after_an_output_and_a_region_left(scene):
-    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
-    scene.config["regions"]["other"] = "other.geojson"
-    scene.build(cores=4)
-    del scene.config["pyramid"]["outputs"], scene.config["regions"]["other"]
-    done = call(scene, "prune", "--yes")
+def test_refresh_of_another_quarter_is_refused(scene):
+    scene.config["quarter"] = "2025Q4"
+    done = scene.call("refresh")
     assert done.returncode == 1
-    assert done.stderr.startswith("basemake prune: the regions have (other) changed since")
-    assert len(done.stderr.splitlines()) == 1
-    scene.build(cores=4)
-    says(scene, "prune", "--yes")
-    assert {path.name for path in (scene.results / "pyramid").iterdir()} == {"first.pmtiles"}
-    assert not any("other" in path for path in content(scene))
-    assert not (scene.results / "metatiles/other").exists()
-    assert scene.jobs("--dry-run") == set()
+    assert "this working directory holds 2025Q3, and 2025Q4 is asked for" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_prune_without_a_manifest(base, tmp_path):
-    scene = base.copy(tmp_path / "scene")
-    (scene.results / "manifest.geojson").unlink()
-    done = call(scene, "prune", "--yes")
-    assert done.returncode == 1
-    assert done.stderr.startswith("basemake prune: there is no results/manifest.geojson yet")
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_prune_deletes_nothing_while_snakemake_runs(scene):
-    drop(scene, EDGE)
-    scene.build(cores=4)
+def test_refresh_while_snakemake_runs(scene):
     lock = scene.directory / ".snakemake/locks/0.input.lock"
     lock.parent.mkdir(exist_ok=True)
     lock.write_text("results/tiles/33TYK_0_0.tif\n")
-    before = content(scene)
-    done = call(scene, "prune", "--yes")
-    assert done.returncode == 1
-    assert re.fullmatch(r"basemake prune: snakemake is running in .*--unlock\.\n", done.stderr)
-    assert content(scene) == before
-    assert EDGE in says(scene, "prune")
+    done = scene.call("refresh")
+    assert done.returncode == 75
+    assert re.fullmatch(r"basemake refresh: snakemake is running in .*--unlock\.\n", done.stderr)
+
+
+def test_two_at_once(base, scene):
+    shutil.rmtree(scene.results / "tiles")
+    both = [scene.command("refresh"), scene.command("refresh")]
+    said = [(*running.communicate(), running.returncode) for running in both]
+    (out, nothing, fine), (nothing_either, err, busy) = sorted(said, key=lambda s: s[2])
+    assert (fine, busy) == (0, 75)
+    assert nothing == nothing_either == ""
+    assert "built" in out
+    assert err == f"basemake refresh: a refresh or prune is going on in {scene.directory}.\n"
+    assert scene.lasting() == base.lasting()
+
+
+def begin(scene: Scene) -> subprocess.Popen:
+    """Start a refresh that has much to do, and wait until it has made a tile."""
+    shutil.rmtree(scene.results / "tiles")
+    running = scene.command("refresh", "--cores", "1")
+    while not any(scene.results.glob("tiles/*.tif")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.01)
+    return running
+
+
+def test_refresh_that_is_stopped_stops_all_and_the_next_goes_on(base, scene):
+    running = begin(scene)
+    running.terminate()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == -signal.SIGTERM
+    assert said == "basemake refresh: stopped; the next one goes on\n"
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(scene.directory) in " ".join(process.info["cmdline"] or [])
+    ]
+    assert len(list(scene.results.glob("tiles/*.tif"))) < 3
+
+    assert "0 tiles updated, 0 new, 0 gone; built " in scene.says("refresh")
+    assert scene.lasting() == base.lasting()
+
+
+def test_snakemake_that_outlives_its_refresh_keeps_the_lock(base, scene):
+    running = begin(scene)
+    running.kill()
+    running.communicate()
+    assert scene.call("refresh").returncode == 75
+    with (scene.directory / ".basemake/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it has built all
+    assert scene.says("refresh") == ""
+    assert scene.lasting() == base.lasting()
+
+
+def test_units_in_the_readme(tmp_path):
+    text = (CHECKOUT / "README.md").read_text()
+    blocks = re.findall(
+        r"^    # (basemake-alps\.\w+)\n((?:    .*\n|\n(?=    ))+)", text, re.MULTILINE
+    )
+    units = {name: textwrap.dedent(block) for name, block in blocks}
+    assert set(units) == {"basemake-alps.service", "basemake-alps.timer"}
+    script = re.search(r"%h/basemake/(scripts/\S+)", units["basemake-alps.service"])[1]
+    assert (CHECKOUT / script).is_file()
+    if not shutil.which("systemd-analyze"):
+        return  # the units are all that is left to check
+    for name, unit in units.items():
+        # The reader's .venv is not there.
+        (tmp_path / name).write_text(unit.replace("%h/basemake/.venv/bin/python", sys.executable))
+    paths = [str(tmp_path / name) for name in units]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

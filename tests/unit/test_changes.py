@@ -1,0 +1,82 @@
+"""What a refresh takes for new, updated and gone, and how it is stopped."""
+
+import copy
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from refresh import Stopped, _jobs, _on_stop, _stop, compare, tiles_in
+
+BAND = {"href": "https://a.example/B04.tif", "size": 4, "checksum": "1220ab"}
+FEATURE = {
+    "id": "33TWM_0_0",
+    "properties": {
+        "item": "a",
+        "updated": "2025-10-01",
+        "regions": ["alps"],
+        "bands": {"B04": BAND},
+    },
+}
+
+
+def updated(tmp_path, old: dict, new: dict) -> bool:
+    found = []
+    for feature in (old, new):
+        path = tmp_path / "manifest.geojson"
+        path.write_text(json.dumps({"features": [feature]}))
+        found.append(tiles_in(path))
+    changes = compare(*found)
+    assert changes.new == changes.gone == []
+    return changes.updated == ["33TWM_0_0"]
+
+
+def changed(key: str, value: object, feature: dict = FEATURE) -> dict:
+    new = copy.deepcopy(feature)
+    place = new["properties"] if key in new["properties"] else new["properties"]["bands"]["B04"]
+    assert place[key] != value
+    place[key] = value
+    return new
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("item", "b"), ("updated", "2026"), ("size", 5), ("checksum", "1220ff")]
+)
+def test_each_part_of_a_record_counts(tmp_path, key, value):
+    assert updated(tmp_path, FEATURE, changed(key, value))
+
+
+def test_regions_and_places_are_nothing_to_what_a_band_is(tmp_path):
+    assert not updated(tmp_path, FEATURE, changed("regions", ["alps", "po"]))
+    moved = "https://b.example/B04.tif"
+    assert not updated(tmp_path, FEATURE, changed("href", moved))
+    unsure = changed("checksum", None)
+    assert updated(tmp_path, unsure, changed("href", moved, unsure))
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"features": [1]}'])
+def test_no_manifest_has_no_tiles(tmp_path, text):
+    path = tmp_path / "manifest.geojson"
+    if text is not None:
+        path.write_text(text)
+    assert tiles_in(path) == {}
+    assert compare(tiles_in(path), {"a": 1}) == (["a"], [], [])
+
+
+def test_a_signal_during_the_dry_run_waits_and_stops():
+    def jobs() -> list:
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake does
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    _on_stop(_stop)
+    try:
+        with pytest.raises(Stopped):
+            _jobs(SimpleNamespace(jobs=jobs))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,132 @@
+"""Pruning what a build has left behind, and nothing else."""
+
+import fcntl
+import re
+
+import pytest
+from runs import CHECKOUT, EDGE, NORTH, TIP, Scene, small_scene
+
+from prune import SUFFIXES, _kind_and_job
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Scene:
+    return small_scene(tmp_path_factory.mktemp("base"), NORTH)
+
+
+@pytest.fixture
+def scene(base, tmp_path) -> Scene:
+    """A copy of the base, times and all, to be changed."""
+    return base.copy(tmp_path / "scene")
+
+
+def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
+    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
+    outputs: dict[str, str] = {}
+    for job in re.split(r"^rule ", scene.run("--dry-run", "--forceall"), flags=re.MULTILINE):
+        fields = dict(re.findall(r"^    (output|log|benchmark): (.*)$", job, re.MULTILINE))
+        for output in fields.get("output", "").split(", "):
+            kind, name = _kind_and_job(output)
+            if output:
+                assert kind
+                outputs[output] = name
+                assert fields["log"] == f"logs/{name}.log"
+                assert fields["benchmark"] == f"benchmarks/{name}.tsv"
+    assert len(outputs) == 3 * 4 + 2 * 2 + 1 + 5 + 4 + 1
+    # All are known to be wanted, and nothing else is.
+    script = (
+        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
+        "from command import open_build; from prune import outputs;"
+        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build.plan(), build.config)))"
+    )
+    wanted = scene.python(["-c", script])
+    assert wanted.communicate()[0].split() == sorted(outputs)
+
+
+def test_prune_after_a_tile_left(scene):
+    assert scene.says("prune") == "nothing to prune\n"
+    scene.drop(EDGE)
+    scene.build(cores=4)
+    users = ["results/tiles/mine.tif", f"results/bands/{EDGE}/notes.txt", "logs/mine.log"]
+    users.append(f"results/tiles/{EDGE}.tif.aux.xml")
+    for path in users:
+        (scene.directory / path).write_text("mine")
+    before = scene.content()
+
+    listed = scene.says("prune")
+    assert re.search(rf"^tiles +1 +\d\.\d MB  {EDGE}$", listed, re.MULTILINE)
+    assert re.search(rf"^bands +3 .*{EDGE}/B02, {EDGE}/B03, {EDGE}/B04$", listed, re.MULTILINE)
+    assert f"{EDGE}.tif.aux.xml" in listed
+    assert "--yes" in listed.splitlines()[-1]
+    assert scene.content() == before
+
+    assert "deleted" in scene.says("prune", "--yes")
+    after = scene.content()
+    gone = before.keys() - after.keys()
+    assert {path for path in gone if not path.startswith(".")} == {
+        f"results/tiles/{EDGE}.tif",
+        f"results/metatiles/first/{TIP}.pmtiles",
+        f"results/metatiles/first/{TIP}.png",
+        *(f"results/bands/{EDGE}/{band}.tif" for band in ("B02", "B03", "B04")),
+        *(
+            f"{place}/{job}.{end}"
+            for place, end in (("logs", "log"), ("benchmarks", "tsv"))
+            for job in (
+                f"tiles/{EDGE}",
+                f"metatiles/first/{TIP}",
+                *(f"bands/{EDGE}/{band}" for band in ("B02", "B03", "B04")),
+            )
+        ),
+    }
+    assert sum(path.startswith(".snakemake/metadata/") for path in gone) == 6
+    assert after == {path: data for path, data in before.items() if path not in gone}
+    assert set(users) < after.keys()
+    assert scene.jobs("--dry-run") == set()
+    assert scene.says("prune", "--yes") == "nothing to prune\n"
+
+
+def test_prune_after_an_output_and_a_region_left(scene):
+    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
+    scene.config["regions"]["other"] = "other.geojson"
+    scene.build(cores=4)
+    del scene.config["pyramid"]["outputs"], scene.config["regions"]["other"]
+    done = scene.call("prune", "--yes")
+    assert done.returncode == 1
+    assert done.stderr.startswith("basemake prune: the regions have (other) changed since")
+    assert len(done.stderr.splitlines()) == 1
+    scene.build(cores=4)
+    scene.says("prune", "--yes")
+    assert {path.name for path in (scene.results / "pyramid").iterdir()} == {"first.pmtiles"}
+    assert not any("other" in path for path in scene.content())
+    assert not (scene.results / "metatiles/other").exists()
+    assert scene.jobs("--dry-run") == set()
+
+
+def test_prune_without_a_manifest(base, tmp_path):
+    scene = base.copy(tmp_path / "scene")
+    (scene.results / "manifest.geojson").unlink()
+    done = scene.call("prune", "--yes")
+    assert done.returncode == 1
+    assert done.stderr.startswith("basemake prune: there is no results/manifest.geojson yet")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("other", ["snakemake", "refresh"])
+def test_prune_deletes_nothing_while_another_runs(scene, other):
+    scene.drop(EDGE)
+    scene.run("manifest")
+    if other == "snakemake":
+        lock = scene.directory / ".snakemake/locks/0.input.lock"
+        lock.parent.mkdir(exist_ok=True)
+        lock.write_text("results/tiles/33TYK_0_0.tif\n")
+    else:
+        lock = scene.directory / ".basemake/lock"
+        lock.parent.mkdir(exist_ok=True)
+    before = scene.content()
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = scene.call("prune", "--yes")
+        assert EDGE in scene.says("prune")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"basemake prune: .*{other}.* in {scene.directory}.*\n", done.stderr)
+    assert scene.content() == before
