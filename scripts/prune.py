@@ -83,8 +83,9 @@ def find_orphans(wanted: set[str]) -> Orphans:
     records, left = [], []
     known = _records()
     # Of a failed job Snakemake keeps no record; a part that has a log is one of ours.
-    for part in Path("results").glob("bands/*/*.part"):
-        known.setdefault(str(part.with_suffix("")), [])
+    for pattern in ("*/*.part", "*/*/*.part"):
+        for part in Path("results").glob(pattern):
+            known.setdefault(str(part.with_suffix("")), [])
     for output in sorted(known.keys() - wanted):
         kind, job = _kind_and_job(output)
         log = Path(f"logs/{job}.log")

@@ -140,6 +140,14 @@ def test_download_that_was_broken_off(known):
     assert files() == set()
 
 
+def test_tile_and_folder_that_were_begun():
+    parts = {write(f"{GONE}.part"), write("results/pyramid/alps.part/0/0/0.webp")}
+    logs = {write("logs/tiles/33TWN_0_0.log"), write("logs/pyramid/alps.folder.log")}
+    assert prune(GONE, "results/pyramid/alps") == set()
+    assert prune() == {str(path) for path in parts | logs}
+    assert files() == set()
+
+
 def test_folder_of_web_tiles_goes_but_for_what_others_put_there():
     folder = "results/pyramid/alps"
     record(folder)
