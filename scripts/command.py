@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from snakemake import cli
 from snakemake.logging import logger
 from snakemake.utils import update_config
-from snakemake_interface_logger_plugins.common import LogEvent
 
 from basemake.config import check, read_source, read_yaml
 from basemake.errors import BasemakeError
@@ -112,7 +111,7 @@ class _Jobs(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.__dict__
-        if said.get("event") == LogEvent.JOB_INFO and said["rule_name"] != "all":
+        if said.get("event") == "job_info" and said["rule_name"] != "all":
             output = [Path(path) for path in said["output"]]
             resources = dict(said["resources"].items())
             job = Job(
