@@ -20,7 +20,7 @@ rule render_metatile:
         "../envs/conda.yaml"
     threads: THREADS["render"]
     resources:
-        mem_mb=336 + config["gdal_cache_mb"],
+        mem_mb=272 + config["gdal_cache_mb"],
         disk_mb=100,
         runtime=30,
     params:

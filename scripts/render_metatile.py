@@ -140,10 +140,11 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
-    from basemake.raster import use_gdal
+    from basemake.raster import keep_memory, use_gdal
     from basemake.webtiles import metatile_of
 
     with job_log(snakemake.log[0]):
+        keep_memory()
         use_gdal(snakemake.config["gdal_cache_mb"])
         tiles = [Path(path) for path in snakemake.input.tiles]
         archive, root = Path(snakemake.output.archive), Path(snakemake.output.root)

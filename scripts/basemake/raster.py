@@ -3,8 +3,9 @@
 Colour arrays are uint8 RGBA, (height, width, 4), with RGB 0 where alpha is 0.
 """
 
+import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from osgeo import gdal, osr
 cv2.setNumThreads(1)  # jobs run side by side, and web tiles in a job's own threads
 
 RGBA = NDArray[np.uint8]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT = 32 << 20  # bytes; the most that glibc takes for the second
 STRIP = 128  # rows weighted by alpha at a time: bounds the memory of the sums
 
 
@@ -38,6 +41,18 @@ def geotiff(path: Path, level: int = 0) -> gdal.Dataset:
         open_options=[f"OVERVIEW_LEVEL={level - 1}"] if level else [],
         sibling_files=[Path(path).name],
     )
+
+
+def keep_memory() -> None:
+    """Make glibc keep what is freed for the next block, instead of returning it to the system.
+
+    A job that frees and takes megabytes for each block and web tile spends a twentieth of its time
+    on that otherwise. Other systems' allocators stay as they are.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # no glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, KEPT)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 @contextmanager

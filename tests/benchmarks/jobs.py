@@ -59,9 +59,10 @@ def _translate(tile: str, output: str, options: list[str]) -> None:
 def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
     import render_metatile  # first, as in the workflow: it says how many threads numpy starts
-    from basemake.raster import use_gdal
+    from basemake.raster import keep_memory, use_gdal
     from basemake.webtiles import metatile_of
 
+    keep_memory()
     use_gdal(CACHE_MB)
     place = metatile_of(metatile)
     render_metatile.render_metatile(
