@@ -38,17 +38,24 @@ Bounds = tuple[float, float, float, float]  # west, south, east and north in Mer
 Coordinates = NDArray[np.floating]
 
 
+class _Frame(NamedTuple):
+    """Where an image's pixels are, in its CRS: its north-west corner, and a pixel's steps."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
 class _Source(NamedTuple):
     """An enhanced tile and its place in the canvas."""
 
     path: Path
     level: int  # which reduced-resolution image of it to read; 0: the full one
+    frame: _Frame  # of that image
     kernel: Coordinates | None  # to smooth it with
     down: range  # rows and columns of pieces that it may show in
     across: range
-    step: int  # pixels between the points of the grid, which begins at the first of those pieces
-    columns: Coordinates  # of `level` at the grid's points; 0 is the first pixel's centre
-    rows: Coordinates
 
 
 class Warper:
@@ -63,9 +70,10 @@ class Warper:
         `resampling` is a key of INTERPOLATION. Raises TileError, naming it, if a tile cannot be
         read.
         """
-        self._size = size
+        self._bounds, self._pixels, self._size = bounds, count * size, size
+        self._step = _grid_step((bounds[2] - bounds[0]) / self._pixels)
         self._interpolation = INTERPOLATION[resampling]
-        self._open = lru_cache(OPEN_FILES)(geotiff)
+        self._open = lru_cache(OPEN_FILES)(_open)
         self._sources = []
         for path in paths:
             with naming(path), open_geotiff(path) as dataset:
@@ -105,17 +113,16 @@ class Warper:
 
     def _drawn(self, source: _Source, row: int, column: int) -> RGBA | None:
         """Return a piece with one tile in it, or None where that does not reach."""
-        points = self._size // source.step
-        top, left = (row - source.down.start) * points, (column - source.across.start) * points
-        part = np.s_[top : top + points + 1, left : left + points + 1]
-        return _remap(
-            self._open(source.path, source.level),
-            source.columns[part],
-            source.rows[part],
-            source.step,
-            source.kernel,
-            self._interpolation,
-        )
+        dataset, from_mercator = self._open(source.path, source.level)
+        part = (range(at * self._size, (at + 1) * self._size) for at in (row, column))
+        grid = _grid(source.frame, from_mercator, self._bounds, self._pixels, self._step, *part)
+        return _remap(dataset, *grid, self._step, source.kernel, self._interpolation)
+
+
+def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransformation]:
+    """Return an image of a tile, and the transformation to it from Web Mercator."""
+    dataset = geotiff(path, level)
+    return dataset, osr.CoordinateTransformation(web_mercator(), _srs(dataset))
 
 
 @contextmanager
@@ -148,23 +155,26 @@ def _place(
     path: Path, dataset: gdal.Dataset, bounds: Bounds, count: int, size: int, smooth: bool
 ) -> _Source | None:
     """Return the tile with its place in a canvas of `count` x `count` pieces, None if outside."""
+    left, width, _, top, _, height = dataset.GetGeoTransform()
+    frame = _Frame(left, top, width, height)
     to_mercator = osr.CoordinateTransformation(_srs(dataset), web_mercator())
-    down, across = _reach(dataset, to_mercator, bounds, count)
+    down, across = _reach(dataset, frame, to_mercator, bounds, count)
     if not down or not across:
         return None
-    pixel = (bounds[2] - bounds[0]) / (count * size)
-    step = _grid_step(pixel)
-    part = (range(at.start * size, at.stop * size) for at in (down, across))
-    columns, rows = _grid(dataset, bounds, count * size, step, *part)
-    scale = pixel / _pixel(dataset, to_mercator)
+    scale = (bounds[2] - bounds[0]) / (count * size) / _pixel(dataset, frame, to_mercator)
     level = min(int(math.log2(max(scale, 1))), dataset.GetRasterBand(1).GetOverviewCount())
-    columns, rows = ((a + 0.5) / 2**level - 0.5 for a in (columns, rows))
+    # Not as GDAL has it: a reduced image's last pixel may reach beyond the tile.
+    frame = frame._replace(width=width * 2**level, height=height * 2**level)
     kernel = _smoothing(scale / 2**level) if smooth else None
-    return _Source(path, level, kernel, down, across, step, columns, rows)
+    return _Source(path, level, frame, kernel, down, across)
 
 
 def _reach(
-    dataset: gdal.Dataset, to_mercator: osr.CoordinateTransformation, bounds: Bounds, count: int
+    dataset: gdal.Dataset,
+    frame: _Frame,
+    to_mercator: osr.CoordinateTransformation,
+    bounds: Bounds,
+    count: int,
 ) -> tuple[range, range]:
     """Return the rows and columns of pieces of a canvas that a tile may show in."""
     # A pixel more on each side, for what rounding and edges between points may add.
@@ -172,7 +182,7 @@ def _reach(
     y = np.linspace(-1, dataset.RasterYSize + 1, EDGE_POINTS)
     sides = [(x, y[0]), (x, y[-1]), (x[0], y), (x[-1], y)]
     edge = np.concatenate([np.column_stack(np.broadcast_arrays(*side)) for side in sides])
-    edge = _transformed(_located(dataset, edge), to_mercator)
+    edge = _transformed(_located(frame, edge), to_mercator)
     if not np.isfinite(edge).all():
         return range(count), range(count)
     west, _, east, north = bounds
@@ -180,18 +190,19 @@ def _reach(
     return _pieces(north - edge[:, 1], piece, count), _pieces(edge[:, 0] - west, piece, count)
 
 
-def _pixel(dataset: gdal.Dataset, to_mercator: osr.CoordinateTransformation) -> float:
+def _pixel(
+    dataset: gdal.Dataset, frame: _Frame, to_mercator: osr.CoordinateTransformation
+) -> float:
     """Return the size in Mercator metres of the pixel in the middle of a tile."""
     x, y = dataset.RasterXSize / 2, dataset.RasterYSize / 2
     points = np.array([[x, y], [x + 1, y], [x, y + 1]])
-    corner, right, below = _transformed(_located(dataset, points), to_mercator)
+    corner, right, below = _transformed(_located(frame, points), to_mercator)
     return math.sqrt(math.dist(corner, right) * math.dist(corner, below))
 
 
-def _located(dataset: gdal.Dataset, points: Coordinates) -> Coordinates:
-    """Return where points (n, 2), in columns and rows from a tile's corner, are in its CRS."""
-    left, width, _, top, _, height = dataset.GetGeoTransform()
-    return points * (width, height) + (left, top)
+def _located(frame: _Frame, points: Coordinates) -> Coordinates:
+    """Return where points (n, 2), in columns and rows from an image's corner, are in its CRS."""
+    return points * (frame.width, frame.height) + (frame.left, frame.top)
 
 
 def _pieces(metres: NDArray, piece: float, count: int) -> range:
@@ -208,9 +219,15 @@ def _srs(dataset: gdal.Dataset) -> osr.SpatialReference:
 
 
 def _grid(
-    dataset: gdal.Dataset, bounds: Bounds, pixels: int, step: int, down: range, across: range
+    frame: _Frame,
+    from_mercator: osr.CoordinateTransformation,
+    bounds: Bounds,
+    pixels: int,
+    step: int,
+    down: range,
+    across: range,
 ) -> tuple[Coordinates, Coordinates]:
-    """Return columns and rows of the tile, 0 at the first pixel's centre, at points of a canvas.
+    """Return columns and rows of an image, 0 at the first pixel's centre, at points of a canvas.
 
     The canvas is `pixels` wide; the points are the centres of each `step`-th of its pixels `down`
     and `across`, and of those after the last, so that all between can be interpolated.
@@ -219,11 +236,9 @@ def _grid(
     pixel = (east - west) / pixels
     y, x = ((np.arange(at.start, at.stop + 1, step) + 0.5) * pixel for at in (down, across))
     x, y = np.meshgrid(west + x, north - y)
-    transform = osr.CoordinateTransformation(web_mercator(), _srs(dataset))
-    points = _transformed(np.column_stack([x.ravel(), y.ravel()]), transform)
-    left, width, _, top, _, height = dataset.GetGeoTransform()
-    columns = (points[:, 0] - left) / width - 0.5
-    rows = (points[:, 1] - top) / height - 0.5
+    points = _transformed(np.column_stack([x.ravel(), y.ravel()]), from_mercator)
+    columns = (points[:, 0] - frame.left) / frame.width - 0.5
+    rows = (points[:, 1] - frame.top) / frame.height - 0.5
     return columns.reshape(x.shape), rows.reshape(x.shape)
 
 

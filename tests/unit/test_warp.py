@@ -5,7 +5,7 @@ import pytest
 from osgeo import gdal, osr
 
 from basemake.recipe import CompiledRecipe
-from basemake.warp import Warper, _between, _grid, _grid_step
+from basemake.warp import Warper, _between, _Frame, _grid, _grid_step
 from basemake.webtiles import WebTile, overlapping, to_mercator
 
 L2A = [
@@ -52,14 +52,15 @@ def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixe
     dataset = gdal.Open(str(path))
     step = _grid_step(ground)
     whole = range(pixels)
-    grid = _grid(dataset, metatile.bounds, pixels, step, whole, whole)
+    frame = _Frame(600_000.0, north, ground, -ground)
+    to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
+    grid = _grid(frame, to_tile, metatile.bounds, pixels, step, whole, whole)
     column, row = (_between(a, step) for a in grid)
     rng = np.random.default_rng(1)
     for top in range(0, pixels, 256):
         i, j = top + rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
         west, _, _, top_north = metatile.bounds
         points = np.column_stack([west + (j + 0.5) * ground, top_north - (i + 0.5) * ground])
-        to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
         exact = np.array(to_tile.TransformPoints(points.tolist()))
         near = np.abs(exact[:, 0] - 500_000) < 600_000  # where a tile of the zone can be
         error_x = column[i, j] - ((exact[:, 0] - 600_000) / ground - 0.5)
