@@ -273,7 +273,8 @@ def _between(grid: Coordinates, step: int) -> Coordinates:
     at = np.arange(step, dtype=np.float32) / step
     across = grid[:, :-1, np.newaxis] + np.diff(grid)[..., np.newaxis] * at
     across = across.reshape(len(grid), 1, -1)
-    down = across[:-1] + np.diff(across, axis=0) * at[:, np.newaxis]
+    down = np.diff(across, axis=0) * at[:, np.newaxis]
+    down += across[:-1]
     down = down.reshape(-1, down.shape[-1])
     return np.nan_to_num(down, nan=OUTSIDE) if np.isnan(grid).any() else down
 
