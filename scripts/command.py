@@ -6,6 +6,7 @@ They take what snakemake takes (`--configfile`, `--directory`, `--cores`, a prof
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr
@@ -112,7 +113,8 @@ class _Jobs(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.__dict__
         if said.get("event") == "job_info" and said["rule_name"] != "all":
-            output = [Path(path) for path in said["output"]]
+            # Snakemake writes what a file is for behind its name: (update), (temp).
+            output = [Path(re.sub(r" \(\w+\)$", "", path)) for path in said["output"]]
             resources = dict(said["resources"].items())
             job = Job(
                 said["rule_name"],
