@@ -11,7 +11,7 @@ from snakemake.utils import available_cpu_count
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from basemake.code import code_digest
-from basemake.codecs import check_codec
+from basemake.codecs import check_codecs
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
 from basemake.machine import share, usable_cores, usable_memory
@@ -31,7 +31,7 @@ def stop(error):
 
 try:
     config.update(check(dict(config), "config", "config"))
-    check_codec(config["tile_codec"])
+    check_codecs(config["tile_codec"], config["pyramid"]["format"])
     SOURCE = read_source(config["source"])
     STEPS = read_recipe(config["recipe"])["steps"]
     REGIONS = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}

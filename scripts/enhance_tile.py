@@ -19,7 +19,7 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
-from basemake.codecs import CODECS, check_codec
+from basemake.codecs import CODECS
 from basemake.errors import TileError
 from basemake.machine import usable_cores
 from basemake.raster import RGBA, halve, open_geotiff
@@ -303,7 +303,6 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])
-        check_codec(snakemake.params.codec)
         enhance_tile(
             [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
             Path(snakemake.output[0]),

@@ -32,11 +32,12 @@ CODECS = {
 }
 
 
-def check_codec(name: str) -> None:
-    """Raise ConfigError if the installed GDAL cannot read what `name`, a key of CODECS, writes.
+def check_codecs(name: str, image_format: str) -> None:
+    """Raise ConfigError if the installed GDAL lacks what a build encodes or decodes by it.
 
-    All stages after enhancement read tiles with GDAL, and many builds of it lack a codec. Where
-    there is no GDAL at all, as where jobs bring their own, nothing is checked.
+    All stages after enhancement read tiles, of which `name`, a key of CODECS, is the compression;
+    web tiles of `image_format` webp are written by its driver. Many builds of GDAL lack a codec.
+    Where there is no GDAL at all, as where jobs bring their own, nothing is checked.
     """
     try:
         from osgeo import gdal
@@ -49,4 +50,9 @@ def check_codec(name: str) -> None:
         raise ConfigError(
             f"tile_codec is {name!r}, which the installed GDAL {gdal.__version__} cannot read in"
             f" GeoTIFF; allowed: {', '.join(readable)}."
+        )
+    if image_format == "webp" and gdal.GetDriverByName("WEBP") is None:
+        raise ConfigError(
+            f"pyramid.format is 'webp', which the installed GDAL {gdal.__version__} cannot write;"
+            " allowed: png, jpeg."
         )

@@ -56,7 +56,9 @@ def _translate(tile: str, output: str, options: list[str]) -> None:
     gdal.Translate(output, tile, format="GTiff", creationOptions=[*blocks, *options])
 
 
-def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -> None:
+def render(
+    metatile: str, tile: str, folder: str, max_zoom: int, threads: int, quality: int
+) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
     import render_metatile  # first, as in the workflow: it says how many threads numpy starts
     from basemake.raster import keep_memory, use_gdal
@@ -65,6 +67,7 @@ def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -
     keep_memory()
     use_gdal(CACHE_MB)
     place = metatile_of(metatile)
+    rendering = {**RENDERING, "quality": quality}
     render_metatile.render_metatile(
         place,
         [Path(tile)],
@@ -76,18 +79,19 @@ def render(metatile: str, tile: str, folder: str, max_zoom: int, threads: int) -
         tile_size=WEB_TILE,
         resampling="bilinear",
         threads=threads,
-        made_of=render_metatile.digest_inputs([Path(tile)], RENDERING),
-        **RENDERING,
+        made_of=render_metatile.digest_inputs([Path(tile)], rendering),
+        **rendering,
     )
 
 
-def overview(folder: str, min_zoom: int) -> None:
+def overview(folder: str, min_zoom: int, quality: int) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
     from basemake.webtiles import metatile_of
     from render_overview import render_overview
 
     roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
-    render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **RENDERING)
+    rendering = {**RENDERING, "quality": quality}
+    render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **rendering)
 
 
 def pack(folder: str, output: str) -> None:

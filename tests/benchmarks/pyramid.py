@@ -15,6 +15,8 @@ MIN_ZOOM, METATILE_ZOOM, MAX_ZOOM = 8, 8, 13
 THREADS = 2  # encoder threads of a metatile's job, as config's default
 SAMPLED = 100  # web tiles whose quality is measured
 OURS = "basemake: metatiles, overview, archive"
+# gdal2tiles.py blurs, which makes small files: at this quality ours are still nearer to the pixels.
+LOWER_QUALITY = 60
 LIMITS = {"gdal raster tile": 0.7, "gdal2tiles.py": 0.25}  # of their CPU
 
 
@@ -25,7 +27,7 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
     ours = Measured(OURS, own=True)
     metatiles = Measured(f"  of it {len(names)} metatiles", own=True)
     for _ in range(runs):
-        whole, rendering = _build(folder / "metatiles", tile, archive, names)
+        whole, rendering = _build(folder / "metatiles", tile, archive, names, WEBP_QUALITY)
         ours.runs.append(whole)
         metatiles.runs.append(rendering)
     ours.megabytes = archive.stat().st_size / 1e6
@@ -37,35 +39,54 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
     decibels = prepare("quality", "compare", tile=tile, archive=archive, folders=folders, **sampled)
     for row, value in zip([ours, *there], json.loads(decibels), strict=True):
         row.psnr = value
+    lower = Measured(f"basemake at quality {LOWER_QUALITY}", own=True)
+    smaller = folder / "smaller.pmtiles"
+    lower.runs.append(_build(folder / "metatiles", tile, smaller, names, LOWER_QUALITY)[0])
+    lower.megabytes = smaller.stat().st_size / 1e6
+    decibels = prepare("quality", "compare", tile=tile, archive=smaller, folders=[], **sampled)
+    lower.psnr = json.loads(decibels)[0]
     checks = []
-    for name, peer in zip(LIMITS, peers, strict=True):
+    for (name, limit), peer, alike in zip(LIMITS.items(), peers, (ours, lower), strict=True):
+        quality = WEBP_QUALITY if alike is ours else LOWER_QUALITY
         checks += [
-            Check(f"CPU, of {name}'s", ratio(ours, peer, "cpu"), LIMITS[name]),
-            Check(f"bytes, of {name}'s", ratio(ours, peer, "megabytes"), 1.05),
-            Check(f"PSNR above {name}'s", difference(ours, peer), 0, "dB", at_least=True),
+            Check(f"CPU, of {name}'s", ratio(ours, peer, "cpu"), limit),
+            Check(
+                f"bytes at quality {quality}, of {name}'s", ratio(alike, peer, "megabytes"), 1.05
+            ),
+            Check(
+                f"PSNR at quality {quality} above {name}'s",
+                difference(alike, peer),
+                0,
+                "dB",
+                at_least=True,
+            ),
         ]
     peak = max(usage.peak for usage in metatiles.runs)
     return Section(
         f"Pyramid of that tile: z{MIN_ZOOM} to z{MAX_ZOOM}, bilinear, WebP quality {WEBP_QUALITY}",
-        [ours, metatiles, *peers],
+        [ours, metatiles, lower, *peers],
         [*checks, Check("peak memory of a metatile", peak, 400, "MB")],
         [
             f"{CORES} cores for all. dB: PSNR of {SAMPLED} web tiles of the top zoom against GDAL's"
             " bilinear warp of the tile in float64, each pixel transformed exactly.",
             "gdal2tiles.py reduces without widening its kernel, so that its web tiles are another"
-            " picture: compare its bytes with its PSNR in view. Peak: of the largest process.",
+            f" picture, blurred and small: its bytes are compared with those at quality"
+            f" {LOWER_QUALITY}. Peak: of the largest process.",
         ],
     )
 
 
-def _build(folder: Path, tile: Path, archive: Path, names: list[str]) -> tuple[Usage, Usage]:
+def _build(
+    folder: Path, tile: Path, archive: Path, names: list[str], quality: int
+) -> tuple[Usage, Usage]:
     """Run the jobs of the workflow; return what all took, and what the metatiles took."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     options = {"tile": tile, "folder": folder, "max_zoom": MAX_ZOOM, "threads": THREADS}
+    options["quality"] = quality
     commands = [job("render", metatile=name, **options) for name in names]
     rendering = together(commands, max(1, CORES // THREADS))
-    overview, _ = run(job("overview", folder=folder, min_zoom=MIN_ZOOM))
+    overview, _ = run(job("overview", folder=folder, min_zoom=MIN_ZOOM, quality=quality))
     packing, _ = run(job("pack", folder=folder, output=archive))
     return one_after_another([rendering, overview, packing]), rendering
 

@@ -23,7 +23,7 @@ SOURCE = {
     "attribution": "Simulated imagery (basemake)",
 }
 # As many metatiles as tiles of 10 m would have
-PYRAMID = {"max_zoom": 9, "metatile_zoom": 9}
+PYRAMID = {"max_zoom": 8, "metatile_zoom": 8}
 THREADS = {"enhance": 1, "render": 1}
 
 

@@ -8,7 +8,7 @@ import tifffile
 import yaml
 from osgeo import gdal
 
-from basemake.codecs import CODECS, check_codec
+from basemake.codecs import CODECS, check_codecs
 from basemake.errors import ConfigError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "config" / "config.schema.yaml"
@@ -50,10 +50,10 @@ def test_a_gdal_that_cannot_read_it_is_named(name: str, monkeypatch: pytest.Monk
         monkeypatch.setattr(gdal, "GetDriverByName", lambda _: Driver)
 
     pretend(able)
-    check_codec(name)
+    check_codecs(name, "png")
     pretend([codec for codec in able if codec != CODECS[name].gdal])
     with pytest.raises(ConfigError) as caught:
-        check_codec(name)
+        check_codecs(name, "png")
     others = ", ".join(codec for codec in CODECS if codec != name)
     assert str(caught.value) == (
         f"tile_codec is {name!r}, which the installed GDAL {gdal.__version__} cannot read in"
@@ -63,4 +63,12 @@ def test_a_gdal_that_cannot_read_it_is_named(name: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("name", ["webp", "zstd", "deflate"])
 def test_this_gdal_reads_the_usual_ones(name: str) -> None:
-    check_codec(name)
+    check_codecs(name, "webp")
+
+
+def test_a_gdal_that_cannot_write_web_tiles_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers = {"GTiff": gdal.GetDriverByName("GTiff")}
+    monkeypatch.setattr(gdal, "GetDriverByName", drivers.get)
+    check_codecs("deflate", "png")
+    with pytest.raises(ConfigError, match=r"pyramid.format is 'webp', which .* allowed: png, jpeg"):
+        check_codecs("deflate", "webp")
