@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo test lint bench serve prune refresh clean-env
+.PHONY: help env demo plan test lint bench serve prune refresh clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,6 +13,7 @@ TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile
 
 help:
 	@echo "make demo   make the demo's map, offline"
+	@echo "make plan   what a run would do, take and cost, before a byte moves (after a search)"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
@@ -38,6 +39,9 @@ demo: env
 	$(BIN)/snakemake manifest $(ARGS)
 	$(BIN)/snakemake $(ARGS)
 	@echo "The demo's map is made. To look at it:  make serve"
+
+plan: env
+	@$(BIN)/python scripts/plan.py $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)

@@ -14,14 +14,13 @@ from basemake.code import code_digest
 from basemake.codecs import check_codecs
 from basemake.config import check, read_recipe, read_source
 from basemake.errors import BasemakeError
-from basemake.machine import share, usable_cores, usable_memory
+from basemake.machine import memory_for_jobs, share, usable_cores
 from basemake.manifest import dn_reading
 from basemake.plan import Plan, mercator_grid
 from basemake.region import read_region
 
 MANIFEST = "results/manifest.geojson"
 MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
-MEMORY_SHARE = 0.75  # for jobs; the rest is the system's and Snakemake's own
 
 
 def stop(error):
@@ -55,7 +54,7 @@ if workflow.is_main_process:
         CORES = usable_cores() if HERE else 64  # the most that `threads` may say
         workflow.register_resource("_cores", CORES)
     if HERE and "mem_mb" not in workflow.global_resources:
-        workflow.register_resource("mem_mb", int(MEMORY_SHARE * usable_memory() / 1e6))
+        workflow.register_resource("mem_mb", memory_for_jobs() // 10**6)
 THREADS = {
     name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()

@@ -18,7 +18,7 @@ from snakemake.logging import logger
 from snakemake.utils import update_config
 
 from basemake.config import check, read_source, read_yaml
-from basemake.errors import BasemakeError
+from basemake.errors import BasemakeError, ConfigError
 from basemake.plan import Plan
 from basemake.region import read_region
 
@@ -81,7 +81,7 @@ def open_build(arguments: list[str]) -> Build:
         _, options = cli.parse_args([*arguments, "--dry-run"])
         configfiles = [path.absolute() for path in options.configfile or []]
         called_in = Path.cwd()
-        os.chdir(options.directory or ".")
+        _enter(options.directory or Path())
         given = cli.parse_config(options.config)
     config: dict = {}
     for part in [*(read_yaml(path, "config") for path in configfiles or [CONFIGFILE]), given]:
@@ -92,6 +92,13 @@ def open_build(arguments: list[str]) -> Build:
     limit, allowed = source["limits"]["connections"], options.resources.get("connections")
     connections = min(limit, allowed.value if allowed else limit)
     return Build(arguments, called_in, config, source, regions, options.cores or 1, connections)
+
+
+def _enter(directory: Path) -> None:
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise ConfigError(f"--directory is {directory}: {error.strerror}.") from None
 
 
 @contextmanager

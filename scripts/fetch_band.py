@@ -40,11 +40,12 @@ def fetch_band(
     `size` is in bytes, `checksum` a hexadecimal multihash; None where the item gives none. `dtype`
     is the data type that the source promises, or None. Redirects are followed to `hosts` only. A
     download that was broken off goes on where it stopped, now and in a later run, as long as the
-    object is the same. Raises BandError, one sentence with the href, if the bytes cannot be had
-    or are not those that the item promises.
+    object is the same. Raises BandError, one sentence with the href, if the disk cannot hold the
+    bytes (then none is asked for), they cannot be had or are not those that the item promises.
     """
     part = output.with_name(output.name + ".part")
     try:
+        _check_room(part, size)
         for last in (False, True):
             if is_remote(href):
                 session = Session(limits, hosts, credentials.hosts)
@@ -81,6 +82,16 @@ def fetch_band(
     part.replace(output)
     about(part).unlink(missing_ok=True)
     logging.info("%s: %d bytes", without_secrets(href), output.stat().st_size)
+
+
+def _check_room(part: Path, size: int | None) -> None:
+    needed = (size or 0) - (part.stat().st_size if part.exists() else 0)
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise BandError(
+            f"it needs {needed / 1e6:.1f} MB, and the disk of {part.parent} has {free / 1e6:.1f} MB"
+            " free; make room, or set keep_bands: false, and run again."
+        )
 
 
 def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> None:

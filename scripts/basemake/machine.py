@@ -6,6 +6,7 @@ from pathlib import Path
 
 SYSTEM = Path("/")
 CGROUPS = "sys/fs/cgroup"
+MEMORY_SHARE = 0.75  # for jobs; the rest is the system's and Snakemake's own
 
 
 def usable_cores(system: Path = SYSTEM) -> int:
@@ -33,6 +34,11 @@ def usable_memory(system: Path = SYSTEM) -> int:
             if (text := _read(group / name)) and text != "max":
                 limits.append(int(text))
     return min(limits)
+
+
+def memory_for_jobs() -> int:
+    """Return the bytes of memory that all jobs on this machine may use together."""
+    return int(MEMORY_SHARE * usable_memory())
 
 
 def share(cores: int, most: int) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -361,3 +362,24 @@ def test_every_data_type_of_a_band_is_taken(
 
 def test_a_missing_file_is_named(tmp_path: Path, output: Path) -> None:
     assert str(tmp_path / "gone.tif") in refusal(tmp_path / "gone.tif", output)
+
+
+@pytest.mark.parametrize("by_web", [False, True])
+def test_a_disk_without_room_is_named_before_a_byte_is_asked_for(
+    site: Site, band: Path, output: Path, monkeypatch: pytest.MonkeyPatch, by_web: bool
+) -> None:
+    content = band.read_bytes()
+    href = site.serve("/B04.tif", answer(content)) if by_web else str(band)
+    free = SimpleNamespace(total=10**12, used=0, free=len(content) - 1)
+    monkeypatch.setattr("fetch_band.shutil.disk_usage", lambda _: free)
+    message = refusal(href, output, {site.host}, size=len(content))
+    assert not site.headers
+    assert not list(output.parent.iterdir())
+    assert href in message
+    assert "needs 0.0 MB" in message
+    assert "make room, or set keep_bands: false" in message
+    # What is there of a download needs no more room; one of unknown size is tried.
+    output.with_name("B04.tif.part").write_bytes(content[:1])
+    fetch(href, output, {site.host}, size=len(content))
+    output.unlink()
+    fetch(href, output, {site.host})

@@ -203,6 +203,13 @@ class Scene(Build):
 
 def small_scene(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Scene:
     """Return a Scene of a region, built in an empty directory."""
+    scene = lay_out(directory, outline)
+    scene.build(cores=4)
+    return scene
+
+
+def lay_out(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Scene:
+    """Return a Scene of which nothing is searched or built yet: config, catalog and polygons."""
     scene = Scene(
         directory,
         {
@@ -218,5 +225,4 @@ def small_scene(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -
     (directory / "catalog").mkdir()
     world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))
     scene.items = simulate(world, "2025Q3", directory / "catalog", seed=41, pixel_size=360)
-    scene.build(cores=4)
     return scene

@@ -132,6 +132,7 @@ def test_manifest_touched_reformatted_or_copied(scene):
 
 def test_settings_that_change_no_pixel(scene):
     scene.config |= {"threads": {"enhance": 1, "render": 1}, "gdal_cache_mb": 32}
+    scene.config["price_per_vcpu_hour"] = 1
     limits = {"connections": 2, "patience_seconds": 30}
     (scene.directory / "source.yaml").write_text(yaml.safe_dump({**SOURCE, "limits": limits}))
     assert scene.jobs("--dry-run", "--resources", "connections=1") == set()

@@ -1,0 +1,39 @@
+"""Bytes and seconds for people."""
+
+import pytest
+
+from basemake.briefing import in_bytes, in_time
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (999_600, "1 MB"),
+        (147_000_000, "147 MB"),
+        (38_250_000_000, "38.2 GB"),
+        (1.5e15, "1,500 TB"),
+    ],
+)
+def test_bytes(size, text):
+    assert in_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (0.2, "1 s"),
+        (89, "89 s"),
+        (91, "2 min"),
+        (89 * 60, "89 min"),
+        (90 * 60, "1 h 30 min"),
+        (7140, "1 h 59 min"),
+        (7199, "2 h 00 min"),
+        (30 * 3600, "30 h"),
+    ],
+)
+def test_seconds(seconds, text):
+    assert in_time(seconds) == text

@@ -1,0 +1,157 @@
+"""Estimates: by what was measured where there is any, else as shipped; checked by hand."""
+
+import math
+from pathlib import Path
+
+import pytest
+import shapely
+
+from basemake.estimate import (
+    SHIPPED,
+    SNAKEMAKE,
+    Cost,
+    Measured,
+    Pace,
+    Work,
+    bands_in_flight,
+    estimate_time,
+    fit,
+    ground_area,
+    read_benchmark,
+    shipped_costs,
+    size_of,
+    web_bytes,
+)
+from basemake.grid import footprint, grid_tile
+
+COSTS = {
+    "fetch_band": Cost(Pace(1, 0.1), Pace(2, 0.5)),
+    "enhance_tile": Cost(Pace(1, 0.2), Pace(1, 0.1)),
+    "render_metatile": Cost(Pace(1, 0.3), Pace(1, 0.2)),
+    "render_overview": Cost(Pace(1, 0), Pace(2, 0)),
+    "pack_pyramid": Cost(Pace(1, 0), Pace(3, 0)),
+    "build_preview": Cost(Pace(1, 0), Pace(1, 0)),
+}
+LAST = ("render_overview", "pack_pyramid", "build_preview")
+
+
+def work(tiles: int, band: float = 100) -> list[Work]:
+    """A region of `tiles`, each with three bands of `band` MB, and as many metatiles."""
+    jobs = [Work("fetch_band", band, 0)] * 3 * tiles
+    jobs += [Work("enhance_tile", 100, 4), Work("render_metatile", 10, 2, "r")] * tiles
+    return jobs + [Work(rule, 1, 1, "r") for rule in LAST]
+
+
+def test_time_of_a_network_that_is_the_slower():
+    time = estimate_time(work(10), COSTS, cores=4, connections=4)
+    assert time.bound_by == "network"
+    assert time.network == pytest.approx(30 * 52 / 4)
+    tiles, web_tiles, last = 10 * 11 * 4 / 4, 10 * 3 * 2 / 4, 2 + 3 + 1
+    assert time.compute == pytest.approx(tiles + web_tiles + last)
+    # The last tile and its metatile come after the last download.
+    assert time.wall == pytest.approx(SNAKEMAKE[0] + 53 * SNAKEMAKE[1] + 390 + 11 + 3 + last)
+    assert time.cpu == pytest.approx(30 * 11 + 10 * 21 + 10 * 4 + 3)
+
+
+def test_time_of_computing_that_is_the_slower():
+    time = estimate_time(work(10, band=1), COSTS, cores=1, connections=4)
+    assert time.bound_by == "CPU"
+    assert time.compute == pytest.approx(10 * 11 + 10 * 3 + 6), "no job holds more cores than are"
+    first = 2.5  # the first bands
+    assert time.wall == pytest.approx(SNAKEMAKE[0] + 53 * SNAKEMAKE[1] + time.compute + first)
+
+
+def test_regions_end_side_by_side():
+    last = [Work(rule, 1, 1, region) for rule in LAST for region in "abcdef"]
+    one, four = (estimate_time(last, COSTS, cores, 4).compute for cores in (1, 4))
+    assert (one, four) == (6 * 6, 6 * 6 / 4)
+    assert estimate_time(last[:: len(LAST)], COSTS, 64, 4).compute >= 2
+
+
+def test_nothing_to_do_takes_no_time():
+    assert estimate_time([], COSTS, 4, 4) == (0, 0, 0, 0)
+
+
+def test_more_cores_never_take_longer():
+    costs = shipped_costs(4, remote=True)
+    walls = [estimate_time(work(20), costs, cores, 4).wall for cores in (1, 2, 4, 8, 64)]
+    assert walls == sorted(walls, reverse=True)
+
+
+def test_shipped_network_is_a_line_of_100_mbit_whatever_the_connections():
+    for connections in (1, 4, 10):
+        cost = shipped_costs(connections, remote=True)["fetch_band"].wall
+        assert cost.per_unit / connections == pytest.approx(1 / 12.5)  # seconds a MB
+    assert shipped_costs(4, remote=False)["fetch_band"].wall.per_unit < 0.01
+
+
+def test_full_tiles_as_shipped_agree_with_the_published_benchmarks():
+    """README: 85 tiles are 38 GB, an hour at 100 Mbit/s; a tile of 10008 px takes 9 to 10 s."""
+    assert SHIPPED["enhance_tile"].cpu.of(100.16) == pytest.approx(9.8, abs=1)
+    jobs = [Work("fetch_band", 150, 0)] * 255 + [Work("enhance_tile", 100.16, 4)] * 85
+    time = estimate_time(jobs, shipped_costs(4, remote=True), 4, 4)
+    assert 45 * 60 < time.wall < 70 * 60
+
+
+def test_fit_takes_the_median_pace_of_what_was_done():
+    measured = [Measured(10, 3, 2), Measured(10, 3.2, 2.1), Measured(10, 30, 20)]
+    cost = fit(Cost(Pace(1, 9), Pace(0.5, 9)), measured)
+    assert cost.cpu.of(10) == pytest.approx(3.2)
+    assert cost.wall.of(10) == pytest.approx(2.1)
+    assert cost.wall.of(20) == pytest.approx(0.5 + 20 * 0.16)
+    assert fit(COSTS["fetch_band"], []) is COSTS["fetch_band"]
+
+
+def test_fit_of_jobs_without_units_is_their_median():
+    cost = fit(Cost(Pace(1, 0), Pace(1, 0)), [Measured(0, s, 2 * s) for s in (3, 4, 50)])
+    assert (cost.cpu.of(0), cost.wall.of(0)) == (4, 8)
+
+
+def test_fit_of_jobs_quicker_than_a_start_is_not_negative():
+    cost = fit(Cost(Pace(1, 1), Pace(1, 1)), [Measured(5, 0.2, 0.3), Measured(10, 0.1, 0.2)])
+    assert cost.cpu.per_unit >= 0
+    assert cost.wall.of(10) < 1
+
+
+def test_bands_in_flight():
+    busy = estimate_time(work(50), COSTS, 4, 4)
+    assert bands_in_flight(50, busy, cores=4, threads=4, connections=4) == 1 + 2
+    slow = busy._replace(network=10.0, compute=40.0)
+    assert bands_in_flight(50, slow, 4, 4, 4) == 3 + math.ceil(50 * 0.75), "they wait for cores"
+    assert bands_in_flight(2, slow, 4, 4, 4) == 2
+
+
+@pytest.mark.parametrize("tile", ["33TWM_0_0", "60WWS_0_0", "01KAB_0_0"])
+def test_ground_area_of_a_tile_is_its_side_squared(tile):
+    assert ground_area(footprint(grid_tile(tile))) == pytest.approx(100_080**2, rel=0.01)
+    assert ground_area(shapely.Polygon()) == 0
+
+
+def test_web_bytes_rise_with_quality():
+    for image_format in ("webp", "jpeg"):
+        sizes = [web_bytes(image_format, quality) for quality in (1, 40, 80, 90, 100)]
+        assert sizes == sorted(sizes)
+    assert web_bytes("webp", "lossless") > web_bytes("webp", 100)
+    assert web_bytes("png", None) > web_bytes("jpeg", 80)
+
+
+def test_read_benchmark(tmp_path: Path):
+    path = tmp_path / "a.tsv"
+    header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
+    path.write_text(f"{header}\n1.33\t0:00:01\t91.31\t399\t37\t44\t0.00\t0.09\t16.48\t0.43\n")
+    assert read_benchmark(path, 7) == (7, 0.43, 1.33)
+    path.write_text(f"{header}\n0.30\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\t0.00\n")
+    assert read_benchmark(path, 7) == (7, 0.30, 0.30), "it ended before it was looked at"
+    for text in ("", header, "s\tcpu_time\nNA\tNA\n", "\0"):
+        path.write_text(text)
+        assert read_benchmark(path, 7) is None
+    assert read_benchmark(tmp_path / "none.tsv", 7) is None
+
+
+def test_size_of(tmp_path: Path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/1").write_bytes(b"12")
+    (tmp_path / "a/b/2").write_bytes(b"345")
+    assert size_of(tmp_path / "a") == 5
+    assert size_of(tmp_path / "a/1") == 2
+    assert size_of(tmp_path / "none") == 0
