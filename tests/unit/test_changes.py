@@ -2,8 +2,8 @@
 
 import copy
 import json
-import os
 import signal
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -68,7 +68,7 @@ def test_no_manifest_has_no_tiles(tmp_path, text):
 def test_a_signal_during_the_dry_run_waits_and_stops():
     def jobs() -> list:
         signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake does
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # a refresh has no other
         return []
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}

@@ -1,7 +1,12 @@
 """Builds for tests of whole runs."""
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from runs import CHECKOUT, Build
+from runs import CHECKOUT, Build, Scene, small_scene
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,31 @@ def demo_config() -> dict:
         "regions": {"demo": str(CHECKOUT / "config/regions/demo.geojson")},
         "pyramid": {"metatile_zoom": 8, "quality": "lossless"},
     }
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A small build of two UTM zones."""
+    return small_scene(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def scene(base: Scene, tmp_path: Path) -> Scene:
+    """A copy of the base, times and all, to be changed."""
+    return base.copy(tmp_path / "scene")
+
+
+@pytest.fixture(scope="module")
+def from_nothing(tmp_path_factory) -> Callable[[Scene], dict[str, bytes]]:
+    """A function that builds what a scene asks for in a new directory; returns what lasts."""
+
+    def build(scene: Scene) -> dict[str, bytes]:
+        directory = tmp_path_factory.mktemp("fresh")
+        for path in (*scene.directory.glob("*.geojson"), scene.directory / "source.yaml"):
+            shutil.copy(path, directory)
+        shutil.copytree(scene.directory / "catalog", directory / "catalog")
+        fresh = replace(scene, directory=directory)
+        fresh.build(cores=4)
+        return fresh.lasting()
+
+    return build

@@ -14,12 +14,6 @@ def base(tmp_path_factory) -> Scene:
     return small_scene(tmp_path_factory.mktemp("base"), NORTH)
 
 
-@pytest.fixture
-def scene(base, tmp_path) -> Scene:
-    """A copy of the base, times and all, to be changed."""
-    return base.copy(tmp_path / "scene")
-
-
 def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
     scene.config["pyramid"]["outputs"] = list(SUFFIXES)
     outputs: dict[str, str] = {}

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import shapely
 import yaml
+from expected import metatiles, tiles_of
 from PIL import Image, ImageColor
 from runs import CHECKOUT, EDGE, SMALLER, TIP, Scene, lay_out
 from shapely.geometry import mapping, shape
-from test_staleness import metatiles, tiles_of
 
 from basemake.briefing import brief
 from basemake.coverage import COLOURS, view_of

@@ -19,12 +19,6 @@ def base(tmp_path_factory) -> Scene:
     return small_scene(tmp_path_factory.mktemp("base"), NORTH)
 
 
-@pytest.fixture
-def scene(base, tmp_path) -> Scene:
-    """A copy of the base, times and all, to be changed."""
-    return base.copy(tmp_path / "scene")
-
-
 def test_refresh_is_quiet_when_nothing_changed(base, scene):
     assert scene.says("refresh") == ""
     assert scene.says("refresh", "--prune") == ""
