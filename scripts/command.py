@@ -19,6 +19,7 @@ from snakemake.utils import update_config
 
 from basemake.config import check, read_source, read_yaml
 from basemake.errors import BasemakeError, ConfigError
+from basemake.machine import usable_cores
 from basemake.plan import Plan
 from basemake.region import read_region
 
@@ -91,7 +92,9 @@ def open_build(arguments: list[str]) -> Build:
     regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
     limit, allowed = source["limits"]["connections"], options.resources.get("connections")
     connections = min(limit, allowed.value if allowed else limit)
-    return Build(arguments, called_in, config, source, regions, options.cores or 1, connections)
+    # `cores: all` knows no containers; of other machines (--jobs) each job has at least one.
+    cores = options.jobs or min(options.cores or 1, usable_cores())
+    return Build(arguments, called_in, config, source, regions, cores, connections)
 
 
 def _enter(directory: Path) -> None:

@@ -121,6 +121,7 @@ def test_tiles_made_again_alike_end_there(base, scene, checkout):
     for metatile in metatiles(scene):
         log = (scene.directory / f"logs/metatiles/first/{metatile}.log").read_text()
         assert "nothing to render" in log
+    assert scene.jobs("--dry-run", *BY_TIME) == set(), "they are newer than their tiles"
     assert scene.lasting() == base.lasting()
 
 
