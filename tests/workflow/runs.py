@@ -30,7 +30,7 @@ OUTLINE = [
     (17.33, 43.6),
 ]
 # The same with a corner further along its southern edge, which otherwise stays.
-SMALLER = [(17.4, 43.35), *OUTLINE[1:]]
+SMALLER = [(17.41, 43.35), *OUTLINE[1:]]
 # Its northern end: 3 tiles, 2 metatiles.
 NORTH = [(18.7, 44.2), (18.97, 44.2), (18.97, 44.75), (18.86, 44.75), (18.86, 44.45)]
 # Half within the first, and beyond it to the south, on two tiles more.
