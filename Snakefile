@@ -39,4 +39,4 @@ rule all:
     """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
     default_target: True
     input:
-        lambda wildcards: everything_that_lasts(),
+        lambda wildcards: plan().lasting(),

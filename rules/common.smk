@@ -59,7 +59,6 @@ THREADS = {
     name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
 }
-SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 # What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
 RENDERING = {
     "image_format": PYRAMID["format"],
@@ -109,14 +108,6 @@ def enhanced(tiles):
     return [f"results/tiles/{tile}.tif" for tile in tiles]
 
 
-def metatiles(region, suffix=".pmtiles"):
-    """The paths of what the metatiles of a region leave."""
-    return [
-        f"results/metatiles/{region}/{metatile}{suffix}"
-        for metatile in plan().metatiles[region].index
-    ]
-
-
 def tiles_to_compare():
     """The enhanced tiles on which codecs are compared: a few that are there, or the first of all."""
     paths = enhanced(plan().tiles.index)
@@ -135,17 +126,3 @@ def footprints(region):
         for _, row in plan().tiles_of(region).iterrows()
     ]
     return {"type": "FeatureCollection", "features": features}
-
-
-def everything_that_lasts():
-    """All that a build is asked for; bands only come along."""
-    paths = enhanced(plan().tiles.index)
-    for region in REGIONS:
-        paths += [*metatiles(region), *metatiles(region, ".png")]
-        paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in plan().zones(region)]
-        paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
-        paths += [
-            f"results/pyramid/{region}{SUFFIXES[output]}"
-            for output in sorted({"pmtiles", *PYRAMID["outputs"]})
-        ]
-    return paths

@@ -44,7 +44,7 @@ rule render_metatile:
 rule render_overview:
     """Render the web tiles above the metatiles, from the metatiles' roots."""
     input:
-        roots=lambda wildcards: metatiles(wildcards.region, ".png"),
+        roots=lambda wildcards: plan().metatile_files(wildcards.region, ".png"),
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
     log:
@@ -71,7 +71,7 @@ rule pack_pyramid:
     """Pack all web tiles of a region into one archive."""
     input:
         "results/metatiles/{region}/overview.pmtiles",
-        lambda wildcards: metatiles(wildcards.region),
+        lambda wildcards: plan().metatile_files(wildcards.region, ".pmtiles"),
     output:
         "results/pyramid/{region}.pmtiles",
     log:

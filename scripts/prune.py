@@ -33,7 +33,6 @@ OUTPUTS = [
     ("pyramids", rf"results/(pyramid/{NAME})\.tif", r"\1.cog"),
     ("previews", rf"results/(preview/{NAME})\.html", r"\1"),
 ]
-SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 IN_FOLDER = re.compile(r"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|\.snakemake_timestamp")
 RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
@@ -60,20 +59,14 @@ class Orphans(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def outputs(plan: Plan, config: dict) -> set[str]:
-    """Return the paths of all that a build makes: everything that lasts, and bands."""
-    paths = set()
+def outputs(plan: Plan) -> set[str]:
+    """Return the paths of all that a build makes: what lasts, and what comes along."""
+    paths = set(plan.lasting())
     for tile, bands in plan.tiles["bands"].items():
-        paths |= {f"results/tiles/{tile}.tif", *(f"results/bands/{tile}/{b}.tif" for b in bands)}
-    for region, metatiles in plan.metatiles.items():
-        paths |= {f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"}
-        for epsg in plan.zones(region):
-            paths |= {f"results/mosaic/{region}_{epsg}{view}.vrt" for view in ("", "_3857")}
-        for name in metatiles.index:
-            paths |= {f"results/metatiles/{region}/{name}{end}" for end in (".pmtiles", ".png")}
+        paths |= {f"results/bands/{tile}/{band}.tif" for band in bands}
+    for region in plan.zooms:
+        paths |= {f"results/mosaic/{region}_{epsg}_3857.vrt" for epsg in plan.zones(region)}
         paths.add(f"results/metatiles/{region}/overview.pmtiles")
-        for output in {"pmtiles", *config["pyramid"]["outputs"]}:
-            paths.add(f"results/pyramid/{region}{SUFFIXES[output]}")
     return paths
 
 
@@ -201,7 +194,7 @@ def main() -> None:
     with as_command("basemake prune"):
         build = open_build(arguments)
         with alone() if options.yes else nullcontext():
-            orphans = find_orphans(outputs(build.plan(), build.config))
+            orphans = find_orphans(outputs(build.plan()))
             if options.yes:
                 delete(orphans)
     if said := table(orphans):

@@ -25,6 +25,7 @@ METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
 FOOTPRINT_ERROR = 1000.0
+SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 
 
 class Zooms(NamedTuple):
@@ -47,6 +48,7 @@ class Plan:
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, pd.DataFrame] = {}
         self._regions, self._clip = regions, config["pyramid"]["clip"]
+        self._outputs = sorted({"pmtiles", *config["pyramid"]["outputs"]})
         for name, region in regions.items():
             rows = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(config["pyramid"], region, rows)
@@ -60,6 +62,21 @@ class Plan:
     def zones(self, region: str) -> list[int]:
         """Return the EPSG codes of a region's tiles, in the order in which they cover another."""
         return sorted(self.tiles_of(region)["epsg"].unique())
+
+    def metatile_files(self, region: str, suffix: str) -> list[str]:
+        """Return the paths of what the metatiles of a region leave: .pmtiles, or .png (roots)."""
+        names = self.metatiles[region].index
+        return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
+
+    def lasting(self) -> list[str]:
+        """Return the paths of all that a build is asked for; bands and others only come along."""
+        paths = [f"results/tiles/{tile}.tif" for tile in self.tiles.index]
+        for region in self.zooms:
+            paths += self.metatile_files(region, ".pmtiles") + self.metatile_files(region, ".png")
+            paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in self.zones(region)]
+            paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
+            paths += [f"results/pyramid/{region}{SUFFIXES[output]}" for output in self._outputs]
+        return paths
 
     def extent(self, region: str) -> Any:
         """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""

@@ -6,7 +6,8 @@ import re
 import pytest
 from runs import CHECKOUT, EDGE, NORTH, TIP, Scene, small_scene
 
-from prune import SUFFIXES, _kind_and_job
+from basemake.plan import SUFFIXES
+from prune import _kind_and_job
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
     script = (
         f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
         "from command import open_build; from prune import outputs;"
-        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build.plan(), build.config)))"
+        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build.plan())))"
     )
     wanted = scene.python(["-c", script])
     assert wanted.communicate()[0].split() == sorted(outputs)

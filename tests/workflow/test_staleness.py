@@ -22,10 +22,7 @@ from expected import (
     showing,
     tiles_of,
 )
-from runs import CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP
-
-# Snakemake compares small files by content; ours are small, and meant to stand for large ones.
-BY_TIME = ("--max-checksum-file-size", "0")
+from runs import BY_TIME, CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP
 
 
 def test_base_has_two_zones_and_enough_tiles(base):

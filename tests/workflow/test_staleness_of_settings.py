@@ -24,11 +24,7 @@ from expected import (
     showing,
     tiles_of,
 )
-from runs import CHECKOUT, EDGE, TIP
-
-# Snakemake compares small files by content; ours are small, and meant to stand for large ones.
-BY_TIME = ("--max-checksum-file-size", "0")
-
+from runs import BY_TIME, CHECKOUT, EDGE, TIP
 
 # -- Settings --------------------------------------------------------------------------------------
 
