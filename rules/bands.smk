@@ -6,9 +6,8 @@
 rule fetch_band:
     """Fetch one band of a tile, verified."""
     output:
-        "results/bands/{tile}/{band}.tif"
-        if config["keep_bands"]
-        else temp("results/bands/{tile}/{band}.tif"),
+        band=kept("results/bands/{tile}/{band}.tif"),
+        record=kept("results/records/bands/{tile}/{band}.tif.json"),
     log:
         "logs/bands/{tile}/{band}.log",
     benchmark:
@@ -23,12 +22,14 @@ rule fetch_band:
         disk_mb=lambda wildcards: (band(wildcards)["size"] or 250_000_000) // 1_000_000 + 1,
         runtime=60,
     params:
-        # Where a band lies is nothing to what it is, if a checksum says that: Snakemake does not
-        # compare functions of `output`. Nor does the code of a download: the bytes are verified.
-        href=lambda wildcards, output: band(wildcards)["href"],
-        place=lambda wildcards: None if band(wildcards)["checksum"] else band(wildcards)["href"],
-        size=lambda wildcards: band(wildcards)["size"],
-        checksum=lambda wildcards: band(wildcards)["checksum"],
-        updated=lambda wildcards: band(wildcards)["updated"],
+        href=lambda wildcards: band(wildcards)["href"],
+        # The code of a download does not count, as bytes are verified; nor, if there is a checksum,
+        # does the address.
+        settings=lambda wildcards: {
+            "href": None if band(wildcards)["checksum"] else band(wildcards)["href"],
+            "size": band(wildcards)["size"],
+            "checksum": band(wildcards)["checksum"],
+            "updated": band(wildcards)["updated"],
+        },
     script:
         "../scripts/fetch_band.py"

@@ -1,11 +1,11 @@
 """What the DAG needs: config, source, recipe and regions, and the manifest as tables. No rule."""
 
 import functools
-import json
 import sys
 from pathlib import Path
 
 from shapely.geometry import mapping
+from snakemake.logging import logger
 from snakemake.utils import available_cpu_count
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from basemake.code import code_digest
 from basemake.codecs import check_codecs
 from basemake.config import check, read_recipe, read_source
+from basemake.engine import decide_by_records
 from basemake.errors import BasemakeError
 from basemake.machine import memory_for_jobs, share, usable_cores
 from basemake.manifest import dn_reading
@@ -55,6 +56,7 @@ if workflow.is_main_process:
         workflow.register_resource("_cores", CORES)
     if HERE and "mem_mb" not in workflow.global_resources:
         workflow.register_resource("mem_mb", memory_for_jobs() // 10**6)
+    decide_by_records(workflow, logger)
 THREADS = {
     name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
@@ -101,6 +103,11 @@ def dn(wildcards):
         return dn_reading(SOURCE["dn"], tile(wildcards.tile)["dn"])
     except BasemakeError as error:
         stop(error)
+
+
+def kept(path):
+    """A band, or its record: deleted when the tile is enhanced, unless config keeps bands."""
+    return path if config["keep_bands"] else temp(path)
 
 
 def enhanced(tiles):

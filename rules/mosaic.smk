@@ -8,6 +8,10 @@ rule build_zone_vrt:
     output:
         zone="results/mosaic/{region}_{epsg}.vrt",
         mercator="results/mosaic/{region}_{epsg}_3857.vrt",
+        records=[
+            "results/records/mosaic/{region}_{epsg}.vrt.json",
+            "results/records/mosaic/{region}_{epsg}_3857.vrt.json",
+        ],
     log:
         "logs/mosaic/{region}_{epsg}.log",
     benchmark:
@@ -20,12 +24,14 @@ rule build_zone_vrt:
         runtime=20,
     params:
         code=code("build_zone_vrt.py"),
-        grid=lambda wildcards: mercator_grid(
-            plan().tiles_of(wildcards.region, int(wildcards.epsg)),
-            plan().zooms[wildcards.region].max,
-            PYRAMID["tile_size"],
-        ),
-        resampling=PYRAMID["resampling"],
+        settings=lambda wildcards: {
+            "grid": mercator_grid(
+                plan().tiles_of(wildcards.region, int(wildcards.epsg)),
+                plan().zooms[wildcards.region].max,
+                PYRAMID["tile_size"],
+            ),
+            "resampling": PYRAMID["resampling"],
+        },
     script:
         "../scripts/build_zone_vrt.py"
 
@@ -38,7 +44,8 @@ rule build_vrt:
             for epsg in plan().zones(wildcards.region)
         ],
     output:
-        "results/mosaic/{region}.vrt",
+        mosaic="results/mosaic/{region}.vrt",
+        record="results/records/mosaic/{region}.vrt.json",
     log:
         "logs/mosaic/{region}.log",
     benchmark:

@@ -7,6 +7,7 @@ rule build_preview:
         archive="results/pyramid/{region}.pmtiles",
     output:
         page="results/preview/{region}.html",
+        record="results/records/preview/{region}.html.json",
     log:
         "logs/preview/{region}.log",
     benchmark:
@@ -19,8 +20,10 @@ rule build_preview:
         runtime=10,
     params:
         code=code("build_preview.py"),
-        footprints=lambda wildcards: footprints(wildcards.region),
-        outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
-        title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",
+        settings=lambda wildcards: {
+            "footprints": footprints(wildcards.region),
+            "outline": mapping(REGIONS[wildcards.region]),
+            "title": f"{wildcards.region}, {config['quarter']}",
+        },
     script:
         "../scripts/build_preview.py"

@@ -11,6 +11,10 @@ rule render_metatile:
         # Kept until the job ends: it renders nothing if its tiles turn out to be the same as before.
         archive=update("results/metatiles/{region}/{metatile}.pmtiles"),
         root=update("results/metatiles/{region}/{metatile}.png"),
+        records=[
+            "results/records/metatiles/{region}/{metatile}.pmtiles.json",
+            "results/records/metatiles/{region}/{metatile}.png.json",
+        ],
     log:
         "logs/metatiles/{region}/{metatile}.log",
     benchmark:
@@ -25,11 +29,9 @@ rule render_metatile:
         runtime=30,
     params:
         code=code("render_metatile.py"),
-        outline=lambda wildcards: plan()
-        .metatiles[wildcards.region]
-        .at[wildcards.metatile, "outline"],
-        rendering=lambda wildcards: {
+        settings=lambda wildcards: {
             **RENDERING,
+            "outline": plan().metatiles[wildcards.region].at[wildcards.metatile, "outline"],
             "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
                 plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile
@@ -47,6 +49,7 @@ rule render_overview:
         roots=lambda wildcards: plan().metatile_files(wildcards.region, ".png"),
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
+        record="results/records/metatiles/{region}/overview.pmtiles.json",
     log:
         "logs/metatiles/{region}/overview.log",
     benchmark:
@@ -59,7 +62,7 @@ rule render_overview:
         runtime=30,
     params:
         code=code("render_overview.py"),
-        rendering=lambda wildcards: {
+        settings=lambda wildcards: {
             **RENDERING,
             "min_zoom": plan().zooms[wildcards.region].min,
         },
@@ -73,7 +76,8 @@ rule pack_pyramid:
         "results/metatiles/{region}/overview.pmtiles",
         lambda wildcards: plan().metatile_files(wildcards.region, ".pmtiles"),
     output:
-        "results/pyramid/{region}.pmtiles",
+        archive="results/pyramid/{region}.pmtiles",
+        record="results/records/pyramid/{region}.pmtiles.json",
     log:
         "logs/pyramid/{region}.log",
     benchmark:
@@ -86,7 +90,7 @@ rule pack_pyramid:
         runtime=60,
     params:
         code=code("pack_pyramid.py"),
-        packing=lambda wildcards: {
+        settings=lambda wildcards: {
             "extent": plan().extent(wildcards.region).wkt,
             "image_format": PYRAMID["format"],
             "metadata": {
@@ -105,9 +109,10 @@ rule pack_pyramid:
 rule export_mbtiles:
     """Write a pyramid as MBTiles, for clients that read no PMTiles."""
     input:
-        "results/pyramid/{region}.pmtiles",
+        archive="results/pyramid/{region}.pmtiles",
     output:
-        "results/pyramid/{region}.mbtiles",
+        archive="results/pyramid/{region}.mbtiles",
+        record="results/records/pyramid/{region}.mbtiles.json",
     log:
         "logs/pyramid/{region}.mbtiles.log",
     benchmark:
@@ -127,9 +132,10 @@ rule export_mbtiles:
 rule export_folder:
     """Write a pyramid as z/x/y files, for servers that know nothing else."""
     input:
-        "results/pyramid/{region}.pmtiles",
+        archive="results/pyramid/{region}.pmtiles",
     output:
-        directory("results/pyramid/{region}"),
+        folder=directory("results/pyramid/{region}"),
+        record="results/records/pyramid/{region}.json",
     log:
         "logs/pyramid/{region}.folder.log",
     benchmark:
@@ -142,7 +148,7 @@ rule export_folder:
         runtime=60,
     params:
         code=code("export_folder.py"),
-        image_format=PYRAMID["format"],
+        settings={"image_format": PYRAMID["format"]},
     script:
         "../scripts/export_folder.py"
 
@@ -153,7 +159,8 @@ rule export_cog:
         mosaic="results/mosaic/{region}.vrt",
         tiles=lambda wildcards: enhanced(plan().tiles_of(wildcards.region).index),
     output:
-        "results/pyramid/{region}.tif",
+        image="results/pyramid/{region}.tif",
+        record="results/records/pyramid/{region}.tif.json",
     log:
         "logs/pyramid/{region}.cog.log",
     benchmark:
@@ -166,7 +173,7 @@ rule export_cog:
         runtime=240,
     params:
         code=code("export_cog.py"),
-        exporting=lambda wildcards: {
+        settings=lambda wildcards: {
             "outline": mapping(REGIONS[wildcards.region]) if PYRAMID["clip"] else None,
             "image_format": PYRAMID["format"],
             "quality": RENDERING["quality"],

@@ -11,7 +11,8 @@ rule enhance_tile:
         green=f"results/bands/{{tile}}/{SOURCE['bands']['green']}.tif",
         blue=f"results/bands/{{tile}}/{SOURCE['bands']['blue']}.tif",
     output:
-        "results/tiles/{tile}.tif",
+        tile="results/tiles/{tile}.tif",
+        record="results/records/tiles/{tile}.tif.json",
     log:
         "logs/tiles/{tile}.log",
     benchmark:
@@ -27,16 +28,17 @@ rule enhance_tile:
         runtime=20,
     params:
         code=code("enhance_tile.py"),
-        epsg=lambda wildcards: int(tile(wildcards.tile)["epsg"]),
-        steps=STEPS,
-        dn=dn,
-        codec=config["tile_codec"],
-        metadata=lambda wildcards: {
-            "ITEM": tile(wildcards.tile)["item"],
-            "QUARTER": config["quarter"],
-            "RECIPE": json.dumps(STEPS),
-            "ATTRIBUTION": ATTRIBUTION,
-            "TIFFTAG_COPYRIGHT": ATTRIBUTION,
+        settings=lambda wildcards: {
+            "bands": SOURCE["bands"],
+            "epsg": int(tile(wildcards.tile)["epsg"]),
+            "recipe": STEPS,
+            "dn": dn(wildcards),
+        },
+        container=lambda wildcards: {
+            "codec": config["tile_codec"],
+            "item": tile(wildcards.tile)["item"],
+            "quarter": config["quarter"],
+            "attribution": ATTRIBUTION,
         },
     script:
         "../scripts/enhance_tile.py"

@@ -174,12 +174,11 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         build_preview(
             Path(snakemake.input.archive),
-            snakemake.params.footprints,
-            snakemake.params.outline,
-            Path(snakemake.output.page),
-            title=snakemake.params.title,
+            output=Path(snakemake.output.page),
+            **snakemake.params.settings,
         )

@@ -10,7 +10,8 @@ if __name__ == "__main__":
 
     from basemake.logs import job_log
     from basemake.raster import use_gdal
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
-        build_mosaic([Path(path) for path in snakemake.input], Path(snakemake.output[0]))
+        build_mosaic([Path(path) for path in snakemake.input], Path(snakemake.output.mosaic))

@@ -10,11 +10,12 @@ if __name__ == "__main__":
 
     from basemake.logs import job_log
     from basemake.raster import use_gdal
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
-        resampling = snakemake.params.resampling
+        resampling = snakemake.params.settings["resampling"]
         zone = Path(snakemake.output.zone)
         build_mosaic([Path(path) for path in snakemake.input], zone, resampling)
-        bounds, pixel = snakemake.params.grid
+        bounds, pixel = snakemake.params.settings["grid"]
         build_warped(zone, Path(snakemake.output.mercator), bounds, pixel, resampling)

@@ -18,9 +18,12 @@ from snakemake.logging import logger
 from snakemake.utils import update_config
 
 from basemake.config import check, read_source, read_yaml
+from basemake.engine import EVENT
 from basemake.errors import BasemakeError, ConfigError
 from basemake.machine import usable_cores
 from basemake.plan import Plan
+from basemake.reasons import explain
+from basemake.records import is_record
 from basemake.region import read_region
 
 SNAKEFILE = Path(__file__).resolve().parents[1] / "Snakefile"
@@ -29,12 +32,12 @@ MANIFEST = Path("results/manifest.geojson")
 
 
 class Job(NamedTuple):
-    """A job that a run would do: of which rule, for which wildcards, making what, and why."""
+    """A job that a run would do: its rule and wildcards, what it makes, and why."""
 
     rule: str
     wildcards: dict[str, str]
     output: list[Path]
-    reason: str  # as Snakemake words it
+    reason: str  # a sentence of reasons.py
     threads: int
     resources: dict[str, Any]
 
@@ -69,7 +72,10 @@ class Build(NamedTuple):
                 raise
         finally:
             logger.removeFilter(found)
-        return found.jobs
+        return [
+            job._replace(reason=explain(found.causes.get(_key(job.rule, job.wildcards), [])))
+            for job in found.jobs
+        ]
 
 
 def open_build(arguments: list[str]) -> Build:
@@ -113,15 +119,22 @@ def as_command(name: str) -> Iterator[None]:
         sys.exit(f"{name}: {error}")
 
 
+def _key(rule: str, wildcards: dict[str, str]) -> tuple:
+    return rule, *sorted(wildcards.items())
+
+
 class _Jobs(logging.Filter):
     """Keeps what Snakemake's logger says of jobs, and lets through only what went wrong."""
 
     def __init__(self) -> None:
         super().__init__()
         self.jobs: list[Job] = []
+        self.causes: dict[tuple, list[str]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         said = record.__dict__
+        for stale in said.get(EVENT, []):
+            self.causes[_key(stale.rule, stale.wildcards)] = stale.causes
         if said.get("event") == "job_info" and said["rule_name"] != "all":
             # Snakemake writes what a file is for behind its name: (update), (temp).
             output = [Path(re.sub(r" \(\w+\)$", "", path)) for path in said["output"]]
@@ -129,8 +142,8 @@ class _Jobs(logging.Filter):
             job = Job(
                 said["rule_name"],
                 dict(said["wildcards"]),
-                output,
-                said["reason"],
+                [path for path in output if not is_record(path)],
+                "",
                 said["threads"],
                 resources,
             )

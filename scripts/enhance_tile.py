@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import logging
 import tempfile
 from collections import deque
@@ -300,16 +301,24 @@ if __name__ == "__main__":
 
     from basemake.logs import job_log
     from basemake.raster import use_gdal
+    from basemake.records import canonical, recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
+        settings, container = snakemake.params.settings, snakemake.params.container
         enhance_tile(
             [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
-            Path(snakemake.output[0]),
-            epsg=snakemake.params.epsg,
-            steps=snakemake.params.steps,
-            dn=snakemake.params.dn,
-            codec=snakemake.params.codec,
-            metadata=snakemake.params.metadata,
+            Path(snakemake.output.tile),
+            epsg=settings["epsg"],
+            steps=settings["recipe"],
+            dn=settings["dn"],
+            codec=container["codec"],
+            metadata={
+                "ITEM": container["item"],
+                "QUARTER": container["quarter"],
+                "RECIPE": json.dumps(canonical(settings["recipe"])),
+                "ATTRIBUTION": container["attribution"],
+                "TIFFTAG_COPYRIGHT": container["attribution"],
+            },
             threads=snakemake.threads,
         )

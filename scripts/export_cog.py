@@ -44,9 +44,10 @@ if __name__ == "__main__":
 
     from basemake.logs import job_log
     from basemake.raster import use_gdal
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
         export_cog(
-            Path(snakemake.input.mosaic), Path(snakemake.output[0]), **snakemake.params.exporting
+            Path(snakemake.input.mosaic), Path(snakemake.output.image), **snakemake.params.settings
         )

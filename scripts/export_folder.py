@@ -29,8 +29,11 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         export_folder(
-            Path(snakemake.input[0]), Path(snakemake.output[0]), snakemake.params.image_format
+            Path(snakemake.input.archive),
+            Path(snakemake.output.folder),
+            **snakemake.params.settings,
         )

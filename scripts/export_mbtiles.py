@@ -9,9 +9,10 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
-        part = Path(snakemake.output[0] + ".part")
+    with job_log(snakemake.log[0]), recorded(snakemake):
+        part = Path(snakemake.output.archive + ".part")
         part.unlink(missing_ok=True)
-        pmtiles_to_mbtiles(snakemake.input[0], str(part))
-        part.replace(snakemake.output[0])
+        pmtiles_to_mbtiles(snakemake.input.archive, str(part))
+        part.replace(snakemake.output.archive)

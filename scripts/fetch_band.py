@@ -140,17 +140,18 @@ if __name__ == "__main__":
     from basemake.hrefs import allowed_hosts
     from basemake.logs import job_log
     from basemake.raster import use_gdal
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
         label = f"tile {snakemake.wildcards.tile}, band {snakemake.wildcards.band}"
         try:
             fetch_band(
                 snakemake.params.href,
-                Path(snakemake.output[0]),
-                size=snakemake.params.size,
-                checksum=snakemake.params.checksum,
+                Path(snakemake.output.band),
+                size=snakemake.params.settings["size"],
+                checksum=snakemake.params.settings["checksum"],
                 dtype=source["dn"].get("dtype"),
                 hosts=allowed_hosts(source),
                 limits=source["limits"],

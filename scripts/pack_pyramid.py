@@ -59,10 +59,11 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
+    from basemake.records import recorded
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         pack_pyramid(
             [Path(path) for path in snakemake.input],
-            Path(snakemake.output[0]),
-            **snakemake.params.packing,
+            Path(snakemake.output.archive),
+            **snakemake.params.settings,
         )

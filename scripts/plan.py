@@ -40,7 +40,7 @@ from basemake.pieces import (
     shipped_sizes,
 )
 from basemake.plan import Plan
-from basemake.reasons import CODEC, DELETED, WEB_TILES, explain
+from basemake.reasons import CODEC, DELETED, WEB_TILES
 from command import Build, Job, as_command, open_build
 
 MAP = Path("results/plan.png")
@@ -100,7 +100,7 @@ def forecast(build: Build) -> dict[str, Any]:
     """
     config, plan = build.config, build.plan()
     jobs = {key_of(job.rule, job.wildcards): job for job in build.jobs()}
-    reasons = {key: explain(job.rule, job.reason) for key, job in jobs.items()}
+    reasons = {key: job.reason for key, job in jobs.items()}
     pixels = count_pixels(plan, config["pyramid"]["tile_size"])
     sizes, sized = own_sizes(config, plan, pixels, reasons)
     pieces = list(pieces_of(plan, config, pixels, sizes))

@@ -1,7 +1,7 @@
 """List orphans: files that the workflow made and that manifest and config no longer have.
 
-What Snakemake has no record of, the workflow did not make: it stays, as does all that lies behind a
-symlink. `--yes` deletes the orphans and their records.
+What has no record, here or with Snakemake, the workflow did not make: it stays, as does all that
+lies behind a symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from basemake.plan import Plan
+from basemake.records import RECORDS, is_record, output_of
 from basemake.state import alone
-from command import as_command, open_build
+from command import Build, as_command, open_build
 
 FEW = 6  # names are listed
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # of tiles and regions
@@ -34,7 +34,7 @@ OUTPUTS = [
     ("previews", rf"results/(preview/{NAME})\.html", r"\1"),
 ]
 IN_FOLDER = re.compile(r"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|\.snakemake_timestamp")
-RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
+SNAKEMAKE_RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
 
 class Orphan(NamedTuple):
@@ -47,7 +47,7 @@ class Orphan(NamedTuple):
 
 
 class Orphans(NamedTuple):
-    """Files to delete, the records that Snakemake has of them, and what is left beside them."""
+    """Files to delete, the records of them, and what is left beside them."""
 
     files: list[Orphan]
     records: list[Path]
@@ -59,10 +59,18 @@ class Orphans(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def outputs(plan: Plan) -> set[str]:
-    """Return the paths of all that a build makes: what lasts, and what comes along."""
+def outputs(build: Build) -> set[str]:
+    """Return the paths of all that a build makes: what lasts, and what comes along.
+
+    Where bands are not kept, only those of tiles that are still to be enhanced come along.
+    """
+    plan = build.plan()
     paths = set(plan.lasting())
-    for tile, bands in plan.tiles["bands"].items():
+    bands_of = plan.tiles["bands"]
+    if not build.config["keep_bands"]:
+        unfinished = [job.wildcards["tile"] for job in build.jobs() if job.rule == "enhance_tile"]
+        bands_of = bands_of[unfinished]
+    for tile, bands in bands_of.items():
         paths |= {f"results/bands/{tile}/{band}.tif" for band in bands}
     for region in plan.zooms:
         paths |= {f"results/mosaic/{region}_{epsg}_3857.vrt" for epsg in plan.zones(region)}
@@ -115,6 +123,8 @@ def delete(orphans: Orphans) -> None:
     # The last, so that a prune that is stopped can go on.
     for record in orphans.records:
         record.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            record.parent.rmdir()
 
 
 def table(orphans: Orphans) -> str:
@@ -144,18 +154,22 @@ def _row(kind: str, files: list[Orphan]) -> str:
 
 
 def _records() -> dict[str, list[Path]]:
-    """Return the outputs of which Snakemake knows, whole or begun, with the files that say so.
+    """Return the outputs that have a record, here or with Snakemake, and the files that are it.
 
-    Their names are the outputs' in base64, cut into folders where they are long.
+    The names of Snakemake's are the outputs' in base64, cut into folders where they are long.
     """
     found: dict[str, list[Path]] = {}
-    for folder in RECORDS:
+    for path in RECORDS.rglob("*.json"):
+        found.setdefault(str(output_of(path)), []).append(path)
+    for folder in SNAKEMAKE_RECORDS:
         for path in folder.rglob("*"):
             if path.is_file():
                 parts = path.relative_to(folder).parts
                 with suppress(ValueError):  # not a record
                     name = urlsafe_b64decode("".join(part.removeprefix("@") for part in parts))
-                    found.setdefault(name.decode(), []).append(path)
+                    output = name.decode()
+                    output = str(output_of(output)) if is_record(output) else output
+                    found.setdefault(output, []).append(path)
     return found
 
 
@@ -194,7 +208,7 @@ def main() -> None:
     with as_command("basemake prune"):
         build = open_build(arguments)
         with alone() if options.yes else nullcontext():
-            orphans = find_orphans(outputs(build.plan()))
+            orphans = find_orphans(outputs(build))
             if options.yes:
                 delete(orphans)
     if said := table(orphans):

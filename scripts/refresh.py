@@ -83,7 +83,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     if jobs and _snakemake(build, lock):
         check_snakemake_lock()  # of one that has begun since
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
-    orphans = find_orphans(outputs(build.plan()))
+    orphans = find_orphans(outputs(build))
     if prune:
         delete(orphans)
     if jobs or any(changes) or (prune and orphans.files):

@@ -141,14 +141,15 @@ if __name__ == "__main__":
 
     from basemake.logs import job_log
     from basemake.raster import keep_memory, use_gdal
+    from basemake.records import recorded
     from basemake.webtiles import metatile_of
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         keep_memory()
         use_gdal(snakemake.config["gdal_cache_mb"])
         tiles = [Path(path) for path in snakemake.input.tiles]
         archive, root = Path(snakemake.output.archive), Path(snakemake.output.root)
-        options = {**snakemake.params.rendering, "outline": snakemake.params.outline}
+        options = snakemake.params.settings
         made_of = digest_inputs(tiles, [options, snakemake.params.code])
         if is_made_of(archive, root, made_of):
             logging.info("its tiles were made again, and are the same: nothing to render")

@@ -54,12 +54,13 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
+    from basemake.records import recorded
     from basemake.webtiles import metatile_of
 
-    with job_log(snakemake.log[0]):
+    with job_log(snakemake.log[0]), recorded(snakemake):
         paths = [Path(path) for path in snakemake.input.roots]
         render_overview(
             {metatile_of(path.stem): path for path in paths},
             Path(snakemake.output.archive),
-            **snakemake.params.rendering,
+            **snakemake.params.settings,
         )

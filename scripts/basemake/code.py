@@ -12,7 +12,13 @@ from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 # They tell people what happens, and change no output.
-ONLY_TELLING = {"basemake.errors", "basemake.logs", "basemake.progress"}
+ONLY_TELLING = {
+    "basemake.errors",
+    "basemake.files",
+    "basemake.logs",
+    "basemake.progress",
+    "basemake.records",
+}
 
 
 def code_digest(script: Path) -> str:

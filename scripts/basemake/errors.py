@@ -34,3 +34,7 @@ class TileError(BasemakeError):
 
 class BusyError(BasemakeError):
     """Another run is going on in the working directory."""
+
+
+class RecordError(BasemakeError):
+    """An input has no record of what it was made of."""

@@ -1,0 +1,151 @@
+"""What basemake knows of Snakemake's inside: how records decide which jobs a run has to do.
+
+Snakemake 9.27 cannot decide it. It notes a job's params in .snakemake/metadata even when the job
+failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too), restores what a
+failed job had `update`d with the time of now, forgets everything with .snakemake, and takes a file
+for stale or fresh by its time. So the profile's triggers are off, inputs are made `ancient`, which
+leaves times out, and each job whose outputs' records say something else than the rule's params and
+inputs do now is forced.
+"""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snakemake.io import ancient
+
+from basemake.records import MadeOf, Record, is_intact, is_record, made_of, read_record
+
+EVENT = "stale"  # the attribute of the log record that holds the stale jobs and their causes
+MISSING, DAMAGED, UNRECORDED = "missing", "damaged", "unrecorded"
+INPUT, INPUTS = "input", "inputs"  # an input's content changed; inputs joined or left
+
+
+class Stale(NamedTuple):
+    """A job to do: `causes` are names of settings, or one of the words above."""
+
+    rule: str
+    wildcards: dict[str, str]
+    causes: list[str]
+
+
+def decide_by_records(workflow: Any, logger: Any) -> None:
+    """Make Snakemake do just those jobs whose outputs' records disagree with what they say now.
+
+    Snakemake offers no hook between building the graph of jobs and deciding which of them to do,
+    but looks for incomplete outputs there: these, too, are known by their records.
+    """
+    prepare = workflow._prepare_dag
+
+    def prepare_and_hook(*args: Any, **kwargs: Any) -> None:
+        prepare(*args, **kwargs)
+        dag = workflow.dag
+
+        async def force_stale() -> None:
+            stale = find_stale(dag)
+            dag.forcefiles.update(file for job in stale for file in job.output)
+            _leave_times_out(dag, stale)
+            told = [Stale(job.rule.name, dict(job.wildcards_dict), c) for job, c in stale.items()]
+            if told:
+                logger.info(summary(told), extra={EVENT: told})
+
+        dag.check_incomplete = force_stale
+
+    workflow._prepare_dag = prepare_and_hook
+
+
+def summary(stale: Iterable[Stale]) -> str:
+    """Return the stale jobs in lines for people: how many of which rule, and why."""
+    counts: dict[tuple[str, str], int] = {}
+    for job in stale:
+        key = job.rule, ", ".join(job.causes)
+        counts[key] = counts.get(key, 0) + 1
+    lines = [f"  {number:>6} {rule}: {causes}" for (rule, causes), number in counts.items()]
+    return "\n".join(["Stale, by their records:", *lines])
+
+
+def find_stale(dag: Any) -> dict[Any, list[str]]:
+    """Return the jobs of Snakemake's graph that have to be done, and why.
+
+    A job has to be done if its outputs are asked for, or needed by one that has to be done, and
+    their records disagree with what they should be made of, or an input is made anew that was
+    missing.
+    """
+    jobs = [job for level in dag.toposorted() for job in level]
+    expected = _expected(dag, jobs)
+    causes: dict[Any, list[str]] = {}
+    needed = set(dag.targetjobs)
+    todo: dict[Any, list[str]] = {}
+    before = -1
+    while before != len(needed) + len(todo):
+        before = len(needed) + len(todo)
+        for job in reversed(jobs):  # those that need others before these
+            if job in needed and job.output and job not in todo:
+                if job not in causes:
+                    causes[job] = _causes(job, expected[job])
+                if causes[job]:
+                    todo[job] = causes[job]
+            if job in todo or (job in needed and not job.output):
+                needed.update(dag.dependencies[job])
+        for job in jobs:  # Snakemake does what follows from inputs that were missing
+            if job.output and job not in todo:
+                for source, files in dag.dependencies[job].items():
+                    if source in todo and not all(map(_exists, files)):
+                        todo[job] = [INPUT]
+    return todo
+
+
+def _leave_times_out(dag: Any, stale: Collection[Any]) -> None:
+    """Make Snakemake ignore the times of inputs, but do what follows from a job that it does."""
+    for job, sources in dag.dependencies.items():
+        for source, files in sources.items():
+            if not (job in stale and source in stale):
+                for file in files:
+                    file._file = ancient(str(file))
+
+
+def _expected(dag: Any, jobs: list[Any]) -> dict[Any, MadeOf]:
+    """Return what the outputs of each job should be made of; `jobs` are in topological order."""
+    expected: dict[Any, MadeOf] = {}
+    for job in jobs:
+        if job.output:
+            sources = {
+                file: source for source, files in dag.dependencies[job].items() for file in files
+            }
+            # Snakemake may give up on how to make a file that is there.
+            inputs = [
+                (file, expected[sources[file]].content if file in sources else "")
+                for file in job.input
+            ]
+            expected[job] = made_of(job.params, inputs)
+    return expected
+
+
+def _causes(job: Any, expected: MadeOf) -> list[str]:
+    """Return why a job's outputs are stale; nothing if they are not."""
+    causes: dict[str, None] = {}
+    for output in job.output:
+        if not is_record(output):
+            causes |= dict.fromkeys(_differences(Path(output), read_record(output), expected))
+    return list(causes)
+
+
+def _differences(output: Path, record: Record | None, expected: MadeOf) -> list[str]:
+    if not _exists(output):
+        return [MISSING]
+    if record is None:
+        return [UNRECORDED]
+    was = record.made_of
+    if was == expected:
+        return [] if is_intact(output, record) else [DAMAGED]
+    old, new = was.settings | was.container, expected.settings | expected.container
+    causes = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if {path for path, _ in was.inputs} != {path for path, _ in expected.inputs}:
+        causes.append(INPUTS)
+    elif was.inputs != expected.inputs:
+        causes.append(INPUT)
+    return causes
+
+
+def _exists(path: str | Path) -> bool:
+    return Path(path).exists()
