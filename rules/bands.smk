@@ -23,13 +23,7 @@ rule fetch_band:
         runtime=60,
     params:
         href=lambda wildcards: band(wildcards)["href"],
-        # The code of a download does not count, as bytes are verified; nor, if there is a checksum,
-        # does the address.
-        settings=lambda wildcards: {
-            "href": None if band(wildcards)["checksum"] else band(wildcards)["href"],
-            "size": band(wildcards)["size"],
-            "checksum": band(wildcards)["checksum"],
-            "updated": band(wildcards)["updated"],
-        },
+        # The code of a download does not count: the bytes are verified.
+        settings=band_settings,
     script:
         "../scripts/fetch_band.py"

@@ -13,15 +13,21 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from basemake.code import code_digest
 from basemake.codecs import check_codecs
 from basemake.config import check, read_recipe, read_source
-from basemake.engine import decide_by_records
+from basemake.engine import EVENT, decide_by_records
 from basemake.errors import BasemakeError
 from basemake.machine import memory_for_jobs, share, usable_cores
 from basemake.manifest import dn_reading
 from basemake.plan import Plan, mercator_grid
+from basemake.reasons import summary
 from basemake.region import read_region
 
 MANIFEST = "results/manifest.geojson"
 MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
+
+
+def tell_stale(stale):
+    """Say which jobs are stale, and why, to people and to the commands beside the workflow."""
+    logger.info(summary(stale), extra={EVENT: stale})
 
 
 def stop(error):
@@ -56,7 +62,7 @@ if workflow.is_main_process:
         workflow.register_resource("_cores", CORES)
     if HERE and "mem_mb" not in workflow.global_resources:
         workflow.register_resource("mem_mb", memory_for_jobs() // 10**6)
-    decide_by_records(workflow, logger)
+    decide_by_records(workflow, tell_stale)
 THREADS = {
     name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
@@ -82,11 +88,12 @@ def code(script):
     return code_digest(Path(workflow.basedir) / "scripts" / script)
 
 
+@functools.cache
 def tile(name):
     """The manifest's row of a tile."""
     if name not in plan().tiles.index:
         stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(plan().tiles.index)}.")
-    return plan().tiles.loc[name]
+    return plan().tiles.loc[name].to_dict()
 
 
 def band(wildcards):
@@ -95,6 +102,13 @@ def band(wildcards):
     if wildcards.band not in row["bands"]:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")
     return {**row["bands"][wildcards.band], "updated": row["updated"]}
+
+
+def band_settings(wildcards):
+    """What a band is: with a checksum, one that only moved to another address is the same."""
+    about = band(wildcards)
+    href = None if about["checksum"] else about["href"]
+    return {"href": href, **{key: about[key] for key in ("size", "checksum", "updated")}}
 
 
 def dn(wildcards):

@@ -8,7 +8,8 @@ leaves times out, and each job whose outputs' records say something else than th
 inputs do now is forced.
 """
 
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,10 @@ class Stale(NamedTuple):
     causes: list[str]
 
 
-def decide_by_records(workflow: Any, logger: Any) -> None:
-    """Make Snakemake do just those jobs whose outputs' records disagree with what they say now.
+def decide_by_records(workflow: Any, tell: Callable[[list[Stale]], None]) -> None:
+    """Make Snakemake do just those jobs whose outputs' records disagree with what rules say now.
+
+    `tell` is called with these jobs.
 
     Snakemake offers no hook between building the graph of jobs and deciding which of them to do,
     but looks for incomplete outputs there: these, too, are known by their records.
@@ -45,23 +48,11 @@ def decide_by_records(workflow: Any, logger: Any) -> None:
             stale = find_stale(dag)
             dag.forcefiles.update(file for job in stale for file in job.output)
             _leave_times_out(dag, stale)
-            told = [Stale(job.rule.name, dict(job.wildcards_dict), c) for job, c in stale.items()]
-            if told:
-                logger.info(summary(told), extra={EVENT: told})
+            tell([Stale(job.rule.name, dict(job.wildcards_dict), c) for job, c in stale.items()])
 
         dag.check_incomplete = force_stale
 
     workflow._prepare_dag = prepare_and_hook
-
-
-def summary(stale: Iterable[Stale]) -> str:
-    """Return the stale jobs in lines for people: how many of which rule, and why."""
-    counts: dict[tuple[str, str], int] = {}
-    for job in stale:
-        key = job.rule, ", ".join(job.causes)
-        counts[key] = counts.get(key, 0) + 1
-    lines = [f"  {number:>6} {rule}: {causes}" for (rule, causes), number in counts.items()]
-    return "\n".join(["Stale, by their records:", *lines])
 
 
 def find_stale(dag: Any) -> dict[Any, list[str]]:
@@ -148,4 +139,4 @@ def _differences(output: Path, record: Record | None, expected: MadeOf) -> list[
 
 
 def _exists(path: str | Path) -> bool:
-    return Path(path).exists()
+    return os.path.exists(path)  # noqa: PTH110 - there may be a hundred thousand

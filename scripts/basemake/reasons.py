@@ -1,9 +1,12 @@
 """Why a job is done again, in the words of README's table of changes."""
 
-from basemake.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED
+from collections import Counter
+
+from basemake.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED, Stale
 
 DELETED = "deleted"
 FOLLOWS = "follows from what is made anew"
+RECIPE = "recipe changed"
 CODEC = "tile codec changed"
 WEB_TILES = "web tile settings changed"
 SOURCE = "source settings changed"
@@ -18,7 +21,7 @@ WORDS = {
     UNRECORDED: "without a record of what it was made of",
     INPUTS: TILES,
     "code": "a script changed",
-    "recipe": "recipe changed",
+    "recipe": RECIPE,
     "codec": CODEC,
     **dict.fromkeys(("bands", "dn", "attribution", "metadata"), SOURCE),
     **dict.fromkeys(("href", "size", "checksum", "updated", "item", "epsg", "quarter"), ITEM),
@@ -38,3 +41,10 @@ def explain(causes: list[str]) -> str:
         causes = [cause for cause in causes if cause != "grid"]
     words = [WORDS.get(cause, "settings changed") for cause in causes if cause != INPUT]
     return ", ".join(dict.fromkeys(words)) or FOLLOWS
+
+
+def summary(stale: list[Stale]) -> str:
+    """Return lines for people: how many jobs of which rule are stale, and why; new ones apart."""
+    counts = Counter((job.rule, explain(job.causes)) for job in stale if job.causes != [MISSING])
+    lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]
+    return "\n".join(["Stale:", *lines]) if lines else "Nothing that is there is stale."

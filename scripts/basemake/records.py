@@ -96,7 +96,7 @@ def output_of(record: str | Path) -> Path:
 
 def is_record(path: str | Path) -> bool:
     """Tell whether a path is that of a record."""
-    return Path(path).is_relative_to(RECORDS)
+    return str(path).startswith(f"{RECORDS}{os.sep}")
 
 
 def read_record(output: str | Path) -> Record | None:
