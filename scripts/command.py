@@ -23,7 +23,6 @@ from basemake.errors import BasemakeError, ConfigError
 from basemake.machine import usable_cores
 from basemake.plan import Plan
 from basemake.reasons import explain
-from basemake.records import is_record
 from basemake.region import read_region
 
 SNAKEFILE = Path(__file__).resolve().parents[1] / "Snakefile"
@@ -142,7 +141,7 @@ class _Jobs(logging.Filter):
             job = Job(
                 said["rule_name"],
                 dict(said["wildcards"]),
-                [path for path in output if not is_record(path)],
+                output,
                 "",
                 said["threads"],
                 resources,

@@ -14,19 +14,19 @@ ITEM = "item updated"
 POLYGON = "polygon or clip changed"
 TILES = "a tile joined or left"
 
-# By the names that settings have in the rules.
+# By the names that settings have in the rules, in the order in which several are told.
 WORDS = {
     MISSING: DELETED,
     DAMAGED: "changed or damaged by hand",
     UNRECORDED: "without a record of what it was made of",
     INPUTS: TILES,
+    "footprints": TILES,
     "code": "a script changed",
     "recipe": RECIPE,
     "codec": CODEC,
     **dict.fromkeys(("bands", "dn", "attribution", "metadata"), SOURCE),
     **dict.fromkeys(("href", "size", "checksum", "updated", "item", "epsg", "quarter"), ITEM),
     **dict.fromkeys(("outline", "extent"), POLYGON),
-    "footprints": TILES,
     **dict.fromkeys(("image_format", "quality", "tile_size", "min_zoom", "max_zoom"), WEB_TILES),
     **dict.fromkeys(("resampling", "grid"), WEB_TILES),
 }
@@ -39,7 +39,9 @@ def explain(causes: list[str]) -> str:
     """
     if INPUTS in causes:  # the extent of a mosaic's view only follows from its tiles
         causes = [cause for cause in causes if cause != "grid"]
-    words = [WORDS.get(cause, "settings changed") for cause in causes if cause != INPUT]
+    words = [word for cause, word in WORDS.items() if cause in causes]
+    if set(causes) - {*WORDS, INPUT}:
+        words.append("settings changed")
     return ", ".join(dict.fromkeys(words)) or FOLLOWS
 
 

@@ -36,7 +36,7 @@ from basemake.reasons import (
         (["updated", "size"], ITEM),
         (["outline"], POLYGON),
         (["codec"], CODEC),
-        (["attribution", "codec"], f"{SOURCE}, {CODEC}"),
+        (["attribution", "codec"], f"{CODEC}, {SOURCE}"),
         (["code"], "a script changed"),
         (["title"], "settings changed"),
     ],
@@ -47,8 +47,5 @@ def test_explain(causes, why):
 
 def test_every_name_is_that_of_a_setting_in_the_rules():
     rules = "".join(path.read_text() for path in (SCRIPTS.parent / "rules").glob("*.smk"))
-    names = {
-        *re.findall(r'^ +"(\w+)":', rules, re.MULTILINE),
-        *re.findall(r"^ +(\w+)=", rules, re.M),
-    }
+    names = {*re.findall(r'"(\w+)"', rules), *re.findall(r"^ +(\w+)=", rules, re.MULTILINE)}
     assert WORDS.keys() - {MISSING, DAMAGED, UNRECORDED, INPUTS} <= names

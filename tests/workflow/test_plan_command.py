@@ -140,7 +140,8 @@ def test_a_plan_and_then_its_build(story, scene):
         size = sum(size for name, size in bands.items() if tile in name)
         assert before["tiles"][tile]["download_bytes"] == size
 
-    disk = sum(len(data) for data in scene.files("*/**/*").values())
+    files = scene.files("*/**/*")
+    disk = sum(len(data) for path, data in files.items() if not path.startswith("records/"))
     assert disk / 1.5 < before["disk"]["after_bytes"] < disk * 1.5
     assert before["disk"]["peak_bytes"] >= before["disk"]["after_bytes"]
     assert took / 5 < before["time"]["wall_seconds"] < took * 5
@@ -235,7 +236,7 @@ def test_items_and_polygon_that_changed_and_files_that_are_gone(scene):
     assert found["bands"] == {ITEM: 3}
     assert found["tiles"] == {FOLLOWS: 1, DELETED: 1}
     assert found["mosaic"] == {TILES: 1, FOLLOWS: 2}
-    assert set(found["pyramid"]) == {TILES, f"{TILES}, {POLYGON}", FOLLOWS}
+    assert set(found["pyramid"]) == {TILES, POLYGON, f"{TILES}, {POLYGON}", FOLLOWS}
     assert found["preview"] == {DELETED: 1}
     assert stale["tiles"][EDGE]["why"] == FOLLOWS
     assert colour_of(scene, EDGE) == "download"
@@ -249,7 +250,7 @@ def test_web_tile_settings_that_changed_and_a_metatile_that_is_gone(scene):
     scene.config["pyramid"]["quality"] = 60
     found = whys(report(scene))
     assert set(found) == {"pyramid", "preview"}
-    assert found["pyramid"] == {WEB_TILES: 9, f"{DELETED}, {WEB_TILES}": 1, FOLLOWS: 2}
+    assert found["pyramid"] == {WEB_TILES: 10, f"{DELETED}, {WEB_TILES}": 1, FOLLOWS: 1}
 
 
 def test_two_regions_share_tiles(scene):
