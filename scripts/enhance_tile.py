@@ -21,6 +21,7 @@ from osgeo import gdal, gdal_array, osr
 
 from basemake.codecs import CODECS
 from basemake.errors import TileError
+from basemake.files import writing
 from basemake.machine import usable_cores
 from basemake.raster import RGBA, halve, open_geotiff
 from basemake.recipe import CompiledRecipe
@@ -86,14 +87,13 @@ def enhance_tile(
             strip[:] = recipe(dn)
         return rgba
 
-    part = output.with_name(output.name + ".part")
     big = shape[0] * shape[1] * 4 > 2**32 - 2**27
     workers = min(threads, usable_cores())  # more only wait for one another
-    with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(workers) as pool:
-        run = partial(_in_order, pool, 2 * workers)
-        _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run)
-    _seal(part)
-    part.replace(output)
+    with writing(output) as part:
+        with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(workers) as pool:
+            run = partial(_in_order, pool, 2 * workers)
+            _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run)
+        _seal(part)
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
 

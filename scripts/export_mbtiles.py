@@ -5,13 +5,20 @@ from typing import Any
 
 from pmtiles.convert import pmtiles_to_mbtiles
 
+from basemake.archive import open_archive
+from basemake.files import writing
+
+
+def export_mbtiles(archive: Path, output: Path) -> None:
+    """Write every web tile of `archive`, and its metadata, to the database `output`."""
+    with open_archive(archive), writing(output) as part:
+        pmtiles_to_mbtiles(str(archive), str(part))
+
+
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.logs import job_log
 
     with job_log(snakemake.log[0]):
-        part = Path(snakemake.output[0] + ".part")
-        part.unlink(missing_ok=True)
-        pmtiles_to_mbtiles(snakemake.input[0], str(part))
-        part.replace(snakemake.output[0])
+        export_mbtiles(Path(snakemake.input[0]), Path(snakemake.output[0]))
