@@ -97,13 +97,14 @@ def render_metatile(
 def digest_inputs(tiles: list[Path], options: Any) -> str:
     """Return what a metatile is made of: a digest of its tiles' own digests, and of `options`.
 
-    With their sizes, by which a tile is known that was cut short. Raises TileError if a tile cannot
-    be read.
+    Raises TileError, naming it, if a tile cannot be read, or has none.
     """
     known = []
     for path in tiles:
         with naming(path), open_geotiff(path) as dataset:
-            known.append((dataset.GetMetadataItem("DIGEST"), path.stat().st_size))
+            known.append(dataset.GetMetadataItem("DIGEST"))
+            if known[-1] is None:
+                raise RuntimeError("its end, with its DIGEST, is missing")
     return hashlib.sha256(json.dumps([known, options], sort_keys=True).encode()).hexdigest()
 
 

@@ -50,6 +50,17 @@ def test_quality(scene, from_nothing):
     assert scene.lasting() == from_nothing(scene)
 
 
+def test_tile_codec(scene, from_nothing):
+    """Tiles are written anew, of the same pixels: metatiles are not rendered."""
+    scene.config["tile_codec"] = "zstd"
+    tiles = tiles_of(scene, "first")
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    for metatile in metatiles(scene):
+        log = (scene.directory / f"logs/metatiles/first/{metatile}.log").read_text()
+        assert "nothing to render" in log
+    assert scene.lasting() == from_nothing(scene)
+
+
 def test_max_zoom(scene, from_nothing):
     scene.config["pyramid"]["max_zoom"] += 1
     # The mosaic's view has the pixels of the top zoom.
