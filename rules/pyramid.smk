@@ -12,8 +12,8 @@ rule render_metatile:
         archive=update("results/metatiles/{region}/{metatile}.pmtiles"),
         root=update("results/metatiles/{region}/{metatile}.png"),
         records=[
-            "results/records/metatiles/{region}/{metatile}.pmtiles.json",
-            "results/records/metatiles/{region}/{metatile}.png.json",
+            update("results/records/metatiles/{region}/{metatile}.pmtiles.json"),
+            update("results/records/metatiles/{region}/{metatile}.png.json"),
         ],
     log:
         "logs/metatiles/{region}/{metatile}.log",

@@ -11,8 +11,9 @@ rule enhance_tile:
         green=f"results/bands/{{tile}}/{SOURCE['bands']['green']}.tif",
         blue=f"results/bands/{{tile}}/{SOURCE['bands']['blue']}.tif",
     output:
-        tile="results/tiles/{tile}.tif",
-        record="results/records/tiles/{tile}.tif.json",
+        # Kept until the job ends: where only its credit changes, its pixels are not made again.
+        tile=update("results/tiles/{tile}.tif"),
+        record=update("results/records/tiles/{tile}.tif.json"),
     log:
         "logs/tiles/{tile}.log",
     benchmark:

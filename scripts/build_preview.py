@@ -12,7 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
-from pmtiles.reader import MmapSource, Reader
+from pmtiles.reader import Reader
+
+from basemake.archive import open_archive
+from basemake.files import writing
 
 GROUND = "#6b7278"
 PAGE = """<!DOCTYPE html>
@@ -78,9 +81,8 @@ def build_preview(
         js=bundled("pywidget.js"),
         map={"mapOptions": options, "calls": calls},
     )
-    partial = output.with_name(f"{output.name}.part")
-    partial.write_text(html_text, encoding="utf-8")
-    partial.replace(output)
+    with writing(output) as part:
+        part.write_text(html_text, encoding="utf-8")
 
 
 def bundled(name: str) -> str:
@@ -92,9 +94,8 @@ def bundled(name: str) -> str:
 
 def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the header (zooms, bounds in 1e-7 degrees) and metadata of a PMTiles archive."""
-    with archive.open("rb") as file:
-        reader = Reader(MmapSource(file))
-        return reader.header(), reader.metadata()
+    with open_archive(archive) as (get_bytes, header):
+        return header, Reader(get_bytes).metadata()
 
 
 def degrees(header: dict[str, Any], *keys: str) -> list[float]:

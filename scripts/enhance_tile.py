@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import logging
+import os
+import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +24,7 @@ from osgeo import gdal, gdal_array, osr
 
 from basemake.codecs import CODECS
 from basemake.errors import TileError
+from basemake.files import writing
 from basemake.machine import usable_cores
 from basemake.raster import RGBA, halve, open_geotiff
 from basemake.recipe import CompiledRecipe
@@ -29,19 +32,28 @@ from basemake.recipe import CompiledRecipe
 SOFTWARE = "basemake"
 BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
-# Pixel scale, tie point, transformation, geo keys with their numbers and texts; GDAL's metadata;
-# copyright.
-COPIED_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112, 33432)
-NO_DIGEST = 64 * "0"
+# Pixel scale, tie point, transformation, geo keys with their numbers and texts.
+GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
+TEXT_TAGS = (33432, 42112)  # copyright, GDAL's metadata
+# As fast on any processor, where SHA-256 is four times slower on those that have no instructions
+# for it.
+new_digest = partial(hashlib.blake2b, digest_size=32)
 
 Window = tuple[slice, slice]  # rows, columns
 
 
+class Block(NamedTuple):
+    """A block of an image, encoded, and the digest of its pixels."""
+
+    encoded: bytes
+    digest: bytes
+
+
 class Part(NamedTuple):
-    """What is made of a window of an image: its half, and its encoded blocks, row by row."""
+    """What is made of a window of an image: its half, and its blocks, row by row."""
 
     half: RGBA
-    blocks: list[list[bytes]]
+    blocks: list[list[Block]]
 
 
 def enhance_tile(
@@ -59,9 +71,10 @@ def enhance_tile(
 
     The output has the bands' grid, uint8 RGBA with alpha 255 where all three are valid, blocks of
     512 px compressed by `codec` (a key of CODECS), reduced-resolution images down to one block,
-    and as GDAL metadata `metadata` and DIGEST, the SHA-256 of all that it holds. `epsg` is the CRS
-    that the bands must have; `steps` and `dn` as in CompiledRecipe. Memory is bounded by a row of
-    the bands' blocks and `threads`. Raises TileError if the bands do not fit together.
+    and as GDAL metadata `metadata` and DIGEST, a digest of its grid and of the pixels of all these
+    images: neither codec nor metadata change it. `epsg` is the CRS that the bands must have;
+    `steps` and `dn` as in CompiledRecipe. Memory is bounded by a row of the bands' blocks and
+    `threads`. Raises TileError if the bands do not fit together.
     """
     with ExitStack() as stack:
         datasets = []
@@ -71,7 +84,11 @@ def enhance_tile(
         dtype = _check_agreement(datasets, bands, epsg)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
-        tags = _geo_tags(datasets[0], {**metadata, "DIGEST": NO_DIGEST})
+        tags = [
+            *_geo_tags(datasets[0]),
+            *((code, 2, 1, b"\0", True) for code in _texts({**metadata, "DIGEST": "to come"})),
+        ]
+        digest = new_digest(json.dumps([epsg, shape, datasets[0].GetGeoTransform()]).encode())
     recipe = CompiledRecipe(steps, dn, dtype)
     # Windows of whole blocks: none is decoded twice. Where blocks are low and as wide as the band
     # they are read a few at a time.
@@ -87,24 +104,54 @@ def enhance_tile(
             strip[:] = recipe(dn)
         return rgba
 
-    part = output.with_name(output.name + ".part")
     big = shape[0] * shape[1] * 4 > 2**32 - 2**27
     workers = min(threads, usable_cores())  # more only wait for one another
-    with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(workers) as pool:
-        run = partial(_in_order, pool, 2 * workers)
-        _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run)
-    _seal(part)
-    part.replace(output)
+    with writing(output) as part:
+        with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(workers) as pool:
+            run = partial(_in_order, pool, 2 * workers)
+            _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run, digest)
+        _label(part, _texts({**metadata, "DIGEST": digest.hexdigest()}))
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
 
-def _seal(path: Path) -> None:
-    """Put the digest of the file, as it is without one, into its metadata."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
+    """Write the enhanced tile `tile` with other `metadata` to `output`; tell whether that is done.
+
+    The bytes are those that enhance_tile would write. It writes nothing if `tile` is not whole, or
+    if only one of both has a copyright.
+    """
+    try:
+        with open_geotiff(tile) as dataset:
+            digest = dataset.GetMetadataItem("DIGEST")
+    except RuntimeError:
+        return False
+    texts = _texts({**metadata, "DIGEST": digest or ""})
+    with tifffile.TiffFile(tile) as tif:
+        tags = [tag for tag in tif.pages[0].tags if tag.code in TEXT_TAGS]
+        start = tif.filehandle.size
+        for tag in reversed(tags):
+            if tag.count > tif.tiff.tagoffsetthreshold:  # a shorter one lies in the directory
+                if start - tag.valueoffset - tag.count not in (0, 1):  # each at an even byte
+                    return False
+                start = tag.valueoffset
+    if digest is None or [tag.code for tag in tags] != list(texts):
+        return False
+    with writing(output) as part:
+        shutil.copyfile(tile, part)
+        _label(part, dict.fromkeys(texts, b""))
+        os.truncate(part, start)
+        _label(part, texts)
+    return True
+
+
+def _label(path: Path, texts: dict[int, bytes]) -> None:
+    """Write the texts of an enhanced tile, by tag, that has them empty.
+
+    They go to its end: others can take their place, and a tile that was cut off has no DIGEST.
+    """
     with tifffile.TiffFile(path, mode="r+") as tif:
-        tag = tif.pages[0].tags["GDAL_METADATA"]
-        tag.overwrite(tag.value.replace(NO_DIGEST, digest).encode())
+        for code, text in texts.items():
+            tif.pages[0].tags[code].overwrite(text)
 
 
 def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int) -> np.dtype:
@@ -152,19 +199,38 @@ def _describe(dataset: gdal.Dataset) -> str:
     )
 
 
-def _geo_tags(dataset: gdal.Dataset, metadata: dict[str, str]) -> list[tuple]:
-    """Return tifffile's extratags for the dataset's georeference and `metadata`, made by GDAL."""
+def _geo_tags(dataset: gdal.Dataset) -> list[tuple]:
+    """Return tifffile's extratags for the georeference of a dataset."""
+
+    def locate(small: gdal.Dataset) -> None:
+        small.SetSpatialRef(dataset.GetSpatialRef())
+        small.SetGeoTransform(dataset.GetGeoTransform())
+
+    return _written_by_gdal(locate, GEO_TAGS)
+
+
+def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
+    """Return the texts of the tags that hold `metadata`, by the tags' numbers."""
+    tags = _written_by_gdal(lambda small: small.SetMetadata(metadata), TEXT_TAGS)
+    return {code: text for code, _, _, text, _ in tags}
+
+
+def _written_by_gdal(
+    describe: Callable[[gdal.Dataset], object], codes: tuple[int, ...]
+) -> list[tuple]:
+    """Return, as tifffile's extratags, those of `codes` that GDAL writes for a dataset.
+
+    `describe` sets what the dataset says of itself.
+    """
     name = "/vsimem/tags.tif"
     small = gdal.GetDriverByName("GTiff").Create(name, 1, 1, 1, gdal.GDT_Byte)
-    small.SetSpatialRef(dataset.GetSpatialRef())
-    small.SetGeoTransform(dataset.GetGeoTransform())
-    small.SetMetadata(metadata)
+    describe(small)
     del small
     content = bytes(gdal.VSIFReadL(1, gdal.VSIStatL(name).size, file := gdal.VSIFOpenL(name, "rb")))
     gdal.VSIFCloseL(file)
     gdal.Unlink(name)
     with tifffile.TiffFile(io.BytesIO(content)) as tif:
-        tags = [tag for tag in tif.pages[0].tags if tag.code in COPIED_TAGS]
+        tags = [tag for tag in tif.pages[0].tags if tag.code in codes]
         return [
             # Texts go as bytes: GDAL's are UTF-8, and tifffile would refuse all but ASCII.
             (
@@ -206,23 +272,28 @@ def _write_levels(
     codec: dict[str, Any],
     tags: list[tuple],
     run: Callable[[Callable[[Window], Part], Iterable[Window]], Iterator[Part]],
+    digest: hashlib.blake2b,
     reduced: bool = False,
 ) -> None:
     """Write an image and then its reduced ones, each half the size of the last.
 
     `run` makes its windows of `step` (height, width) out of `pixels`. The halves go in rows to a
     file on disk, from which they are written next: memory holds no more than a row of windows.
+    `digest` takes in the digests of all blocks.
     """
     encode = _encoder(codec)
 
     def make(window: Window) -> Part:
         rgba = pixels(window)
-        return Part(halve(rgba), [[encode(block) for block in row] for row in _blocks(rgba)])
+        return Part(halve(rgba), [[finish(block) for block in row] for row in _blocks(rgba)])
+
+    def finish(block: RGBA) -> Block:
+        return Block(encode(block), new_digest(block.ravel().data).digest())
 
     windows = _windows(shape, step)
     with tempfile.TemporaryFile(dir=Path(tif.filehandle.path).parent) as spill:
         tif.write(
-            _spilling_halves(run(make, chain(*windows)), len(windows[0]), spill),
+            _spilling_halves(run(make, chain(*windows)), len(windows[0]), spill, digest),
             shape=(*shape, 4),
             dtype=np.uint8,
             tile=(BLOCK, BLOCK),
@@ -241,7 +312,7 @@ def _write_levels(
             def spilled(window: Window) -> RGBA:
                 return np.memmap(spill, np.uint8, "r", shape=(*half, 4))[window]
 
-            _write_levels(tif, spilled, half, (BLOCK, BLOCK), codec, [], run, reduced=True)
+            _write_levels(tif, spilled, half, (BLOCK, BLOCK), codec, [], run, digest, True)
 
 
 def _encoder(codec: dict[str, Any]) -> Callable[[RGBA], bytes]:
@@ -287,13 +358,17 @@ def _in_order(
         yield pending.popleft().result()
 
 
-def _spilling_halves(parts: Iterator[Part], columns: int, spill: IO[bytes]) -> Iterator[bytes]:
+def _spilling_halves(
+    parts: Iterator[Part], columns: int, spill: IO[bytes], digest: hashlib.blake2b
+) -> Iterator[bytes]:
     """Yield the encoded blocks of an image in order, and write its half, raw, to `spill`."""
     while row := list(islice(parts, columns)):
         spill.write(np.hstack([part.half for part in row]).data)
         for blocks in zip(*(part.blocks for part in row), strict=True):
-            yield from chain(*blocks)
-        del row, blocks  # memory holds one row: this one goes before the next is made
+            for block in chain(*blocks):
+                digest.update(block.digest)
+                yield block.encoded
+        del row, blocks, block  # memory holds one row: this one goes before the next is made
 
 
 if __name__ == "__main__":
@@ -303,22 +378,28 @@ if __name__ == "__main__":
     from basemake.raster import use_gdal
     from basemake.records import canonical, recorded
 
-    with job_log(snakemake.log[0]), recorded(snakemake):
+    with job_log(snakemake.log[0]), recorded(snakemake) as changed:
         use_gdal(snakemake.config["gdal_cache_mb"])
         settings, container = snakemake.params.settings, snakemake.params.container
-        enhance_tile(
-            [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
-            Path(snakemake.output.tile),
-            epsg=settings["epsg"],
-            steps=settings["recipe"],
-            dn=settings["dn"],
-            codec=container["codec"],
-            metadata={
-                "ITEM": container["item"],
-                "QUARTER": container["quarter"],
-                "RECIPE": json.dumps(canonical(settings["recipe"])),
-                "ATTRIBUTION": container["attribution"],
-                "TIFFTAG_COPYRIGHT": container["attribution"],
-            },
-            threads=snakemake.threads,
-        )
+        tile = Path(snakemake.output.tile)
+        metadata = {
+            "ITEM": container["item"],
+            "QUARTER": container["quarter"],
+            "RECIPE": json.dumps(canonical(settings["recipe"])),
+            "ATTRIBUTION": container["attribution"],
+            "TIFFTAG_COPYRIGHT": container["attribution"],
+        }
+        relabel = changed is not None and "codec" not in changed
+        if relabel and relabel_tile(tile, tile, metadata=metadata):
+            logging.info("only its metadata changed: its pixels are kept")
+        else:
+            enhance_tile(
+                [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
+                tile,
+                epsg=settings["epsg"],
+                steps=settings["recipe"],
+                dn=settings["dn"],
+                codec=container["codec"],
+                metadata=metadata,
+                threads=snakemake.threads,
+            )

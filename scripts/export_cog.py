@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tifffile
 from osgeo import gdal
+
+from basemake.errors import TileError
+from basemake.files import writing
+from basemake.raster import close, telling_all
 
 COMPRESSION = {"webp": "WEBP", "png": "DEFLATE", "jpeg": "JPEG"}
 
@@ -20,23 +26,33 @@ def export_cog(
     """Write `mosaic`, a VRT in EPSG:3857, to `output`, cut along `outline`.
 
     `outline` is a GeoJSON geometry in degrees, or None to show all. The compression is that of the
-    web tiles' format at their quality, as GDAL's COG driver has it.
+    web tiles' format at their quality, as GDAL's COG driver has it. Raises TileError if a tile
+    cannot be read.
     """
     options = {"COMPRESS": COMPRESSION[image_format], "OVERVIEW_RESAMPLING": "AVERAGE"}
     if quality is not None:
         options["QUALITY"] = "100" if quality == "lossless" else str(quality)  # 100 is lossless
+    creation = [*(f"{key}={value}" for key, value in options.items()), "BIGTIFF=IF_SAFER"]
+    try:
+        with writing(output) as part, telling_all():
+            _write(mosaic, part, outline, creation)
+    except RuntimeError as error:
+        raise TileError(
+            f"{output} cannot be made ({error}); delete the tile that this names and run again."
+        ) from error
+
+
+def _write(mosaic: Path, part: Path, outline: dict | None, creation: list[str]) -> None:
     source = gdal.Open(str(mosaic))
     if outline is not None:
         feature = {"type": "Feature", "properties": {}, "geometry": outline}
         source = gdal.Warp("", source, format="VRT", cutlineDSName=json.dumps(feature))
-    part = output.with_name(output.name + ".part")
-    gdal.Translate(
-        str(part),
-        source,
-        format="COG",
-        creationOptions=[*(f"{key}={value}" for key, value in options.items()), "BIGTIFF=IF_SAFER"],
-    )
-    part.replace(output)
+    close(gdal.Translate(str(part), source, format="COG", creationOptions=creation))
+    # GDAL does not always say that the last bytes could not be written.
+    with tifffile.TiffFile(part) as tif:
+        ends = (np.add(page.dataoffsets, page.databytecounts).max() for page in tif.pages)
+        if max(ends) > part.stat().st_size:
+            raise RuntimeError("its end is missing")
 
 
 if __name__ == "__main__":

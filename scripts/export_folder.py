@@ -1,28 +1,28 @@
 """Write a pyramid as a folder of z/x/y files."""
 
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Any
 
-from pmtiles.reader import MmapSource, Reader, all_tiles
+from pmtiles.reader import Reader, all_tiles
+
+from basemake.archive import open_archive
+from basemake.files import writing
 
 SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 
 
 def export_folder(archive: Path, output: Path, image_format: str) -> None:
     """Write every web tile of `archive` to output/{z}/{x}/{y}, and its metadata.json."""
-    part = output.with_name(output.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    with archive.open("rb") as file:
-        source = MmapSource(file)
-        (part / "metadata.json").write_text(json.dumps(Reader(source).metadata()))
-        for (z, x, y), data in all_tiles(source):
+    with open_archive(archive) as (get_bytes, _), writing(output) as part:
+        part.mkdir()
+        (part / "metadata.json").write_text(json.dumps(Reader(get_bytes).metadata()))
+        for (z, x, y), data in all_tiles(get_bytes):
             path = part / f"{z}/{x}/{y}.{SUFFIXES[image_format]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-    part.replace(output)
+        os.sync()  # all at once: one by one a hundred thousand files would take many minutes
 
 
 if __name__ == "__main__":

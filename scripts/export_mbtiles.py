@@ -5,6 +5,16 @@ from typing import Any
 
 from pmtiles.convert import pmtiles_to_mbtiles
 
+from basemake.archive import open_archive
+from basemake.files import writing
+
+
+def export_mbtiles(archive: Path, output: Path) -> None:
+    """Write every web tile of `archive`, and its metadata, to the database `output`."""
+    with open_archive(archive), writing(output) as part:
+        pmtiles_to_mbtiles(str(archive), str(part))
+
+
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
@@ -12,7 +22,4 @@ if __name__ == "__main__":
     from basemake.records import recorded
 
     with job_log(snakemake.log[0]), recorded(snakemake):
-        part = Path(snakemake.output.archive + ".part")
-        part.unlink(missing_ok=True)
-        pmtiles_to_mbtiles(snakemake.input.archive, str(part))
-        part.replace(snakemake.output.archive)
+        export_mbtiles(Path(snakemake.input.archive), Path(snakemake.output.archive))

@@ -8,7 +8,6 @@ from typing import Any
 import shapely
 
 from basemake.archive import TILE_TYPES, pack_parts
-from basemake.errors import TileError
 
 
 def pack_pyramid(
@@ -22,18 +21,13 @@ def pack_pyramid(
     """Write the archive `output` from `parts`, archives of web tiles.
 
     `extent` is what the map shows, as WKT in degrees; its bounds become the header's, and the
-    middle of its largest part the centre. Raises TileError if the parts
-    hold no web tile.
+    middle of its largest part the centre. Raises TileError if a part is not whole, or if they hold
+    no web tile.
     """
     header = {
         "tile_type": TILE_TYPES[image_format],
         **_view(shapely.from_wkt(extent)),
     }
-    if not any(part.stat().st_size for part in parts):
-        raise TileError(
-            f"{output.stem} would be an empty map: no pixel of its tiles is valid there;"
-            " look at the tiles or at the region."
-        )
     count = pack_parts(parts, output, header, metadata)
     logging.info("%s: %d web tiles, %d bytes", output, count, output.stat().st_size)
 

@@ -17,8 +17,10 @@ from osgeo import gdal, gdal_array, ogr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from basemake.archive import write_part
-from basemake.encoding import encoder
+from basemake.archive import open_archive, write_part
+from basemake.encoding import encoder, read_png
+from basemake.errors import TileError
+from basemake.files import writing
 from basemake.quadtree import grow
 from basemake.raster import RGBA, open_geotiff
 from basemake.warp import Warper, naming, web_mercator
@@ -87,33 +89,33 @@ def render_metatile(
         image = np.zeros((tile_size, tile_size, 4), np.uint8)
     about = PngInfo()
     about.add_text(MADE_OF, made_of)
-    part = root.with_name(root.name + ".part")
-    Image.fromarray(image).save(part, "PNG", pnginfo=about)
-    part.replace(root)
+    with writing(root) as part:
+        Image.fromarray(image).save(part, "PNG", pnginfo=about)
     logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
 
 
 def digest_inputs(tiles: list[Path], options: Any) -> str:
     """Return what a metatile is made of: a digest of its tiles' own digests, and of `options`.
 
-    With their sizes, by which a tile is known that was cut short. Raises TileError if a tile cannot
-    be read.
+    Raises TileError, naming it, if a tile cannot be read, or has none.
     """
     known = []
     for path in tiles:
         with naming(path), open_geotiff(path) as dataset:
-            known.append((dataset.GetMetadataItem("DIGEST"), path.stat().st_size))
+            known.append(dataset.GetMetadataItem("DIGEST"))
+            if known[-1] is None:
+                raise RuntimeError("its end, with its DIGEST, is missing")
     return hashlib.sha256(json.dumps([known, options], sort_keys=True).encode()).hexdigest()
 
 
 def is_made_of(archive: Path, root: Path, made_of: str) -> bool:
-    """Tell whether a metatile is there, and was made of `made_of`."""
+    """Tell whether a metatile is there, whole, and was made of `made_of`."""
     if not (archive.exists() and root.exists()):
         return False
     try:
-        with Image.open(root, formats=["PNG"]) as image:
-            return bool(image.info.get(MADE_OF) == made_of)
-    except OSError:  # not an image
+        with open_archive(archive):
+            return bool(read_png(root)[1].get(MADE_OF) == made_of)
+    except TileError:  # one of them is not whole
         return False
 
 

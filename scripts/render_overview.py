@@ -4,11 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from basemake.archive import write_part
-from basemake.encoding import encoder
+from basemake.encoding import encoder, read_png
 from basemake.quadtree import grow
 from basemake.raster import RGBA
 from basemake.webtiles import WebTile
@@ -25,7 +22,8 @@ def render_overview(
     """Write the web tiles from `min_zoom` to just above the metatiles to `archive`.
 
     `roots` are the lossless images that render_metatile leaves. Each web tile is halved from the
-    pixels of its four children. Fully transparent ones are left out.
+    pixels of its four children. Fully transparent ones are left out. Raises TileError, naming it,
+    if a root is not whole.
     """
     encode = encoder(image_format, quality)
     encoded: list[tuple[WebTile, bytes]] = []
@@ -40,14 +38,9 @@ def render_overview(
     reached = set().union(*levels)
     for tile in sorted(levels[-1]):
         zoom = next(iter(roots)).z
-        grow(tile, zoom, lambda root: _pixels(roots[root]), reached.__contains__, use)
+        grow(tile, zoom, lambda root: read_png(roots[root])[0], reached.__contains__, use)
     write_part(archive, encoded, image_format)
     logging.info("%d web tiles from %d roots", len(encoded), len(roots))
-
-
-def _pixels(root: Path) -> RGBA:
-    with Image.open(root) as image:
-        return np.asarray(image.convert("RGBA"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """What tests share: real data where it lies beside the checkout, and rasters built on demand."""
 
+import resource
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +75,38 @@ def write_tile(write_geotiff, tmp_path_factory):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def files_limited_to():
+    """A function that keeps files from growing beyond so many bytes: as if the disk were full."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit
+
+
+@pytest.fixture
+def disk_with_room(tmp_path: Path):
+    """A function that returns an empty folder on a file system of its own, of so many bytes."""
+    mounted = []
+
+    def mount(size: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("skipped: mounting a small file system takes root's rights")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

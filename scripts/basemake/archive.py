@@ -3,7 +3,8 @@
 import gzip
 import json
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
@@ -26,9 +27,9 @@ from pmtiles.tile import (
     tileid_to_zxy,
     zxy_to_tileid,
 )
-from pmtiles.writer import Writer
 
 from basemake.errors import TileError
+from basemake.files import writing
 from basemake.webtiles import WebTile
 
 TILE_TYPES = {"webp": TileType.WEBP, "png": TileType.PNG, "jpeg": TileType.JPEG}
@@ -44,23 +45,33 @@ PLACE = np.dtype(
     [("tile_id", ">u8"), ("run_length", "u4"), ("position", "u8"), ("length", "u4"), ("crc", "u4")]
 )
 Places = NDArray[np.void]
+Run = tuple[int, int, int, int]  # equal web tiles: first id, how many, data's offset and length
+GetBytes = Callable[[int, int], bytes]
 
 
 def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format: str) -> None:
     """Write encoded web tiles as an archive, in rising order of their PMTiles ids.
 
-    PMTiles knows no empty archive: without any tile the file is empty.
+    Equal tiles are stored once. Without any tile it is an archive too, of no entries: an empty file
+    is one that a crash left.
     """
-    ordered = sorted((zxy_to_tileid(*tile), data) for tile, data in tiles)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        if ordered:
-            writer = Writer(file)
-            for tile_id, data in ordered:
-                writer.write_tile(tile_id, data)
-            kind = {"tile_type": TILE_TYPES[image_format], "tile_compression": Compression.NONE}
-            writer.finalize(kind, {})
-    part.replace(path)
+    stored: dict[bytes, int] = {}
+    end = 0
+    runs = []
+    for tile_id, data in sorted((zxy_to_tileid(*tile), data) for tile, data in tiles):
+        if stored.setdefault(data, end) == end:
+            end += len(data)
+        runs.append((tile_id, 1, stored[data], len(data)))
+    directories = _directories(_entries(runs), len(runs))
+    ends = (runs[0][0], runs[-1][0]) if runs else (0, 0)
+    header = {
+        "tile_type": TILE_TYPES[image_format],
+        "addressed_tiles_count": len(runs),
+        "tile_contents_count": len(stored),
+    }
+    with writing(path) as part, part.open("wb") as file:
+        file.writelines(_front(header, *directories, {}, ends, end))
+        file.writelines(stored)
 
 
 def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) -> int:
@@ -68,24 +79,80 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
 
     Equal tiles are stored once. `header` holds tile_type, bounds and centre as PMTiles names
     them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile. Raises
-    TileError, naming it, if a part is not whole.
+    TileError, naming it, if a part is not whole, and if no part has a web tile.
     """
     source = _Parts(parts)
     places = np.fromiter(source.places(), PLACE)
+    if len(places) == 0:
+        raise TileError(
+            f"{output.stem} would be an empty map: no pixel of its tiles is valid there;"
+            " look at the tiles or at the region."
+        )
     places.view(f"S{PLACE.itemsize}").sort()  # by id: big-endian numbers sort as bytes, in place
-    root, leaves, entries = _directories(_entries(places, source), len(places))
-    described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
+    directories = _directories(_entries(_deduplicated(places, source)), len(places))
     ends = int(places["tile_id"][0]), int(places["tile_id"][-1] + places["run_length"][-1]) - 1
-    zooms = [tileid_to_zxy(tile_id)[0] for tile_id in ends]
     count = int(places["run_length"].sum())
     header = {
         **header,
-        "center_zoom": min(max(header["center_zoom"], zooms[0]), zooms[1]),
-        "min_zoom": zooms[0],
-        "max_zoom": zooms[1],
         "addressed_tiles_count": count,
-        "tile_entries_count": entries,
         "tile_contents_count": int(np.count_nonzero(places["length"])),
+    }
+    size = int(places["length"].sum())
+    with writing(output) as part, part.open("wb") as file:
+        file.writelines(_front(header, *directories, metadata, ends, size))
+        source.copy(places, file)
+    return count
+
+
+def read_tile(path: Path, tile: WebTile) -> bytes | None:
+    """Return one web tile's data, or None where the archive has none."""
+    with open_archive(path) as (get_bytes, _):
+        return Reader(get_bytes).get(*tile)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
+    """Open an archive; yield what returns bytes of it, by offset and length, and its header.
+
+    Raises TileError, naming it, if it is not whole.
+    """
+    with path.open("rb") as file:
+        try:
+            get_bytes = MmapSource(file)
+            header: dict = deserialize_header(get_bytes(0, HEADER_BYTES))
+            end = header["tile_data_offset"] + header["tile_data_length"]
+            whole = path.stat().st_size == end
+        except (MagicNumberNotFound, SpecVersionUnsupported, LookupError, ValueError):
+            whole = False
+        if not whole:
+            raise TileError(
+                f"{path} is not a whole archive; delete it and run again to make it anew."
+            )
+        yield get_bytes, header
+
+
+def _front(
+    header: dict,
+    root: bytes,
+    leaves: bytes,
+    entries: int,
+    metadata: dict,
+    ends: tuple[int, int],
+    data_length: int,
+) -> list[bytes]:
+    """Return what an archive begins with, up to its tile data.
+
+    `root` and `leaves` are its directories, of so many `entries`, and `ends` its first and last
+    PMTiles id.
+    """
+    described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
+    least, most = (tileid_to_zxy(tile_id)[0] for tile_id in ends)
+    header = {
+        **header,
+        "center_zoom": min(max(header.get("center_zoom", least), least), most),
+        "min_zoom": least,
+        "max_zoom": most,
+        "tile_entries_count": entries,
         "clustered": True,
         "internal_compression": Compression.GZIP,
         "tile_compression": Compression.NONE,
@@ -94,38 +161,13 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
         "root": len(root),
         "metadata": len(described),
         "leaf_directory": len(leaves),
-        "tile_data": int(places["length"].sum()),
+        "tile_data": data_length,
     }
     offset = HEADER_BYTES
     for section, size in sizes.items():
         header |= {f"{section}_offset": offset, f"{section}_length": size}
         offset += size
-    part = output.with_name(output.name + ".part")
-    with part.open("wb") as file:
-        file.writelines([serialize_header(header), root, described, leaves])
-        source.copy(places, file)
-    part.replace(output)
-    return count
-
-
-def read_tile(path: Path, tile: WebTile) -> bytes | None:
-    """Return one web tile's data, or None where the archive has none."""
-    if path.stat().st_size == 0:
-        return None
-    with path.open("rb") as file:
-        return Reader(MmapSource(file)).get(*tile)
-
-
-def _header(path: Path, start: bytes) -> dict:
-    """Return the header of a part of which `start` are the first bytes; TileError if not whole."""
-    try:
-        header: dict = deserialize_header(start)
-        whole = path.stat().st_size == header["tile_data_offset"] + header["tile_data_length"]
-    except (MagicNumberNotFound, SpecVersionUnsupported, LookupError, ValueError):
-        whole = False
-    if not whole:
-        raise TileError(f"{path} is not a whole archive; delete it and run again to make it anew.")
-    return header
+    return [serialize_header(header), root, described, leaves]
 
 
 class _Parts:
@@ -138,11 +180,7 @@ class _Parts:
     def places(self) -> Iterator[tuple[int, int, int, int, int]]:
         """Yield what PLACE holds of every directory entry, in the order of the parts."""
         for path, start in zip(self.paths, self.starts, strict=False):
-            if path.stat().st_size == 0:
-                continue
-            with path.open("rb") as file:
-                get_bytes = MmapSource(file)
-                header = _header(path, get_bytes(0, HEADER_BYTES))
+            with open_archive(path) as (get_bytes, header):
                 directories = [(header["root_offset"], header["root_length"])]
                 while directories:
                     for entry in deserialize_directory(get_bytes(*directories.pop())):
@@ -186,15 +224,14 @@ def _shared_crcs(places: Places) -> set[int]:
     return set(crcs[1:][crcs[1:] == crcs[:-1]].tolist())
 
 
-def _entries(places: Places, source: _Parts) -> Iterator[Entry]:
-    """Yield the directory entries of a pyramid of `places`, sorted by id.
+def _deduplicated(places: Places, source: _Parts) -> Iterator[Run]:
+    """Yield the runs of a pyramid of `places`, sorted by id.
 
     Sets the length of places to 0 whose data are stored already, for an equal tile before.
     """
     shared = _shared_crcs(places)
     stored: dict[bytes, int] = {}
     end = 0
-    last = None
     for rows in _slices(places):
         for row, (tile_id, run_length, position, length, crc) in enumerate(rows.tolist()):
             offset = end
@@ -205,17 +242,24 @@ def _entries(places: Places, source: _Parts) -> Iterator[Entry]:
                 end += length
             else:
                 rows["length"][row] = 0
-            if last and (last.offset, last.tile_id + last.run_length) == (offset, tile_id):
-                last.run_length += run_length
-                continue
-            if last:
-                yield last
-            last = Entry(tile_id, offset, length, run_length)
+            yield tile_id, run_length, offset, length
+
+
+def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
+    """Yield directory entries of runs in rising order of their ids, adjoining equal ones as one."""
+    last = None
+    for tile_id, run_length, offset, length in runs:
+        if last and (last.offset, last.tile_id + last.run_length) == (offset, tile_id):
+            last.run_length += run_length
+            continue
+        if last:
+            yield last
+        last = Entry(tile_id, offset, length, run_length)
     if last:
         yield last
 
 
-def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytearray, int]:
+def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytes, int]:
     """Return the root directory, the leaf directories and the count of entries, `most` at most."""
     size = max(LEAF_ENTRIES, most // ROOT_ENTRIES + 1)
     root: list[Entry] = []
@@ -227,5 +271,5 @@ def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytearray,
         leaves += directory
         count += len(leaf)
     if len(root) == 1 and len(leaves) <= ROOT_BYTES:
-        return bytes(leaves), bytearray(), count
-    return serialize_directory(root), leaves, count
+        return bytes(leaves), b"", count
+    return serialize_directory(root), bytes(leaves), count

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from threading import get_ident
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from osgeo import gdal, gdal_array
 from PIL import Image
 
+from basemake.errors import TileError
 from basemake.raster import RGBA, halve
 
 # libwebp's defaults spend bytes on flat areas (spatial noise shaping, by segments). Without, it is
@@ -29,6 +31,17 @@ def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], by
     if image_format == "jpeg":
         return lambda rgba: _jpeg(rgba, int(quality or 0))
     return lambda rgba: _webp(rgba, quality)
+
+
+def read_png(path: Path) -> tuple[RGBA, dict]:
+    """Return the pixels of a PNG and its texts. Raises TileError, naming it, if it is not whole."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return np.asarray(image.convert("RGBA")), image.info
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's, of broken chunks
+        raise TileError(
+            f"the image {path} cannot be read ({error}); delete it and run again to make it anew."
+        ) from error
 
 
 def _webp(rgba: RGBA, quality: int | str | None) -> bytes:

@@ -29,7 +29,7 @@ class BandError(BasemakeError):
 
 
 class TileError(BasemakeError):
-    """Bands or enhanced tiles do not fit together."""
+    """Bands or tiles do not fit together, cannot be read, or cannot be written."""
 
 
 class BusyError(BasemakeError):

@@ -4,6 +4,7 @@ Colour arrays are uint8 RGBA, (height, width, 4), with RGB 0 where alpha is 0.
 """
 
 import ctypes
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,32 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, KEPT)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def close(dataset: gdal.Dataset) -> None:
+    """Close a dataset that was written; raise RuntimeErrors, which `del` would only print."""
+    if hasattr(dataset, "Close"):  # from GDAL 3.8 on
+        dataset.Close()
+    else:
+        dataset.__swig_destroy__(dataset)
+
+
+@contextmanager
+def telling_all() -> Iterator[None]:
+    """Make a RuntimeError say all that GDAL reported: its last words seldom give the cause.
+
+    If there is none, the log tells what GDAL reported.
+    """
+    said: list[str] = []
+    gdal.PushErrorHandler(lambda level, number, words: said.append(words))
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError("; ".join(dict.fromkeys([*said, str(error)]))) from error
+    finally:
+        gdal.PopErrorHandler()
+    for words in said:
+        logging.warning(words)
 
 
 @contextmanager

@@ -154,20 +154,30 @@ def measure(output: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def recorded(job: Any) -> Iterator[None]:
+def recorded(job: Any) -> Iterator[set[str] | None]:
     """Run a job's work; then, and only if it succeeds, record what its outputs were made of.
 
-    `job` is what Snakemake hands to a script: its input, output and params. Raises RecordError if
-    an input has no record, as then nobody knows what it is made of.
+    `job` is what Snakemake hands to a script: its input, output and params. Where its outputs are
+    intact and only their container changes, yields the names of what changes in it, else None.
+    Raises RecordError if an input has no record, as then nobody knows what it is made of.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
+    source = made_of(job.params, [(path, _content(path)) for path in job.input])
+    changes = [_changes_of_container(output, source) for output in outputs]
     for output in outputs:
         record_of(output).unlink(missing_ok=True)
-    source = made_of(job.params, [(path, _content(path)) for path in job.input])
     _bring_to_now(job.input)
-    yield
+    yield None if None in changes else {name for change in changes for name in change or ()}
     for output in outputs:
         write_record(output, source)
+
+
+def _changes_of_container(output: Path, source: MadeOf) -> set[str] | None:
+    record = read_record(output)
+    if record is None or record.made_of.content != source.content or not is_intact(output, record):
+        return None
+    old, new = record.made_of.container, source.container
+    return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def _content(path: str) -> str:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from osgeo import gdal
 
 from basemake.errors import TileError
+from basemake.files import writing
 
 OVERVIEW_PIXELS = 512  # the last virtual overview of a mosaic is at most this large
 
@@ -75,6 +76,5 @@ def _write_relative(document: ElementTree.Element, output: Path) -> None:
     for element in [*document.iter("SourceFilename"), *document.iter("SourceDataset")]:
         element.text = os.path.relpath(str(element.text), output.parent)
         element.set("relativeToVRT", "1")
-    part = output.with_name(output.name + ".part")
-    part.write_bytes(ElementTree.tostring(document) + b"\n")
-    part.replace(output)
+    with writing(output) as part:
+        part.write_bytes(ElementTree.tostring(document) + b"\n")

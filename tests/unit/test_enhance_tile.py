@@ -1,6 +1,6 @@
 """Enhanced tiles: every pixel against the published formula, and files as GDAL reads them."""
 
-import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +13,8 @@ from osgeo import gdal, osr
 
 from basemake.codecs import CODECS
 from basemake.errors import TileError
-from enhance_tile import enhance_tile
+from enhance_tile import enhance_tile, relabel_tile
+from render_metatile import digest_inputs
 
 L2A_OPTIMIZED = [
     {"step": "highlight_compression", "maximum": 3.0, "midpoint": 0.13},
@@ -255,15 +256,117 @@ def test_metadata_is_read_back_as_it_was_written(bands_of, output: Path) -> None
     assert {key: found[key] for key in metadata} == metadata
 
 
-def test_the_digest_is_of_all_that_the_file_holds(bands_of, output: Path) -> None:
-    digests = []
-    for height, word in ((20, "a"), (20, "a"), (20, "ä"), (21, "a")):
-        enhance(bands_of(smooth(height, 30)), output, metadata={"ITEM": word})
-        digests.append(gdal.Open(str(output)).GetMetadataItem("DIGEST"))
-        without = output.read_bytes().replace(digests[-1].encode(), 64 * b"0")
-        assert hashlib.sha256(without).hexdigest() == digests[-1]
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 3
+def digest_of(bands: list[Path], output: Path, **options) -> str:
+    enhance(bands, output, **options)
+    return gdal.Open(str(output)).GetMetadataItem("DIGEST")
+
+
+def test_the_digest_is_the_same_whatever_codec_metadata_and_threads(bands_of, output: Path) -> None:
+    bands = bands_of(smooth(700, 1100))
+    digests = {
+        digest_of(bands, output, codec=codec, threads=threads, metadata={"ITEM": word})
+        for codec, threads, word in (
+            ("zstd", 1, "a"),
+            ("webp", 4, "ä"),
+            ("deflate", 2, "much" * 99),
+        )
+    }
+    (digest,) = digests
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+
+
+def test_the_digest_does_not_depend_on_the_blocks_of_the_bands(bands_of, output: Path) -> None:
+    dn = smooth(1100, 1600)
+    digests = set()
+    for blocks in ((), ("TILED=YES",), ("TILED=YES", "BLOCKXSIZE=640", "BLOCKYSIZE=384")):
+        digests.add(digest_of(bands_of(dn, options=blocks), output))
+    assert len(digests) == 1
+
+
+def test_the_digest_tells_one_pixel_and_the_grid(
+    bands_of, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dn = smooth(600, 700)
+    digests = [digest_of(bands_of(dn), output)]
+    for row, column in ((0, 5), (599, 699), (513, 300)):
+        changed = dn.copy()
+        changed[2, row, column] += 300
+        digests.append(digest_of(bands_of(changed), output))
+    transparent = dn.copy()
+    transparent[0, 50, 60] = -32768
+    digests.append(digest_of(bands_of(transparent), output))
+    digests.append(digest_of(bands_of(dn[:, :599]), output))
+    digests.append(digest_of(bands_of(dn, origin=(500_010.0, 5_000_000.0)), output))
+    digests.append(digest_of(bands_of(dn, pixel=10.5), output))
+    digests.append(digest_of(bands_of(dn, epsg=32634), output, epsg=32634))
+    # A reduced image that is made another way.
+    monkeypatch.setattr("enhance_tile.halve", lambda rgba: rgba[::2, ::2])
+    digests.append(digest_of(bands_of(dn), output))
+    assert len(set(digests)) == len(digests)
+
+
+CREDIT = "Données « Copernicus » 2025 – ©ł東"
+LABELS = {
+    "longer": {"ITEM": "x" * 9000, "RECIPE": "<&>'", "TIFFTAG_COPYRIGHT": 20 * CREDIT},
+    "shorter": {"ITEM": "b", "TIFFTAG_COPYRIGHT": CREDIT},
+    "of three letters": {"ITEM": "東", "TIFFTAG_COPYRIGHT": "ESA"},
+    "of four letters": {"ITEM": "b", "TIFFTAG_COPYRIGHT": "NASA"},
+    "of one letter": {"ITEM": "-", "TIFFTAG_COPYRIGHT": "x"},
+}
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("before", LABELS)
+def test_a_relabelled_tile_is_the_one_that_would_be_made(
+    bands_of, output: Path, monkeypatch: pytest.MonkeyPatch, before: str, label: str, big: bool
+) -> None:
+    writer = tifffile.TiffWriter
+    monkeypatch.setattr(
+        tifffile, "TiffWriter", lambda path, bigtiff: writer(path, bigtiff=big or bigtiff)
+    )
+    bands = bands_of(smooth(700, 40))
+    enhance(bands, output, metadata=LABELS[label])
+    expected = output.read_bytes()
+    enhance(bands, output, metadata=LABELS[before])
+    other = output.with_name("other.tif")
+    assert relabel_tile(output, other, metadata=LABELS[label])
+    assert other.read_bytes() == expected
+    assert relabel_tile(output, output, metadata=LABELS[label])  # in its own place
+    assert output.read_bytes() == expected
+    found = gdal.Open(str(output)).GetMetadata()
+    assert found.items() >= LABELS[label].items()
+    assert {path.name for path in output.parent.iterdir()} == {output.name, other.name}
+
+
+@pytest.mark.parametrize("case", ["copyright", "no copyright", "cut off", "empty", "of GDAL"])
+def test_a_tile_that_cannot_be_relabelled_is_left_alone(
+    bands_of, write_geotiff, output: Path, case: str
+) -> None:
+    enhance(bands_of(smooth(700, 40)), output, metadata=LABELS["shorter"])
+    metadata = {**LABELS["longer"]}
+    if case == "copyright":
+        enhance(bands_of(smooth(700, 40)), output, metadata={"ITEM": "x"})
+    elif case == "no copyright":
+        del metadata["TIFFTAG_COPYRIGHT"]
+    elif case == "of GDAL":
+        plain = write_geotiff(output.parents[1] / "plain.tif", smooth(40, 30))
+        said = [f"{key}={text}" for key, text in {**metadata, "DIGEST": "0"}.items()]
+        gdal.Translate(str(output), str(plain), metadataOptions=said)
+    else:
+        output.write_bytes(output.read_bytes()[: -1 if case == "cut off" else 0])
+    content = output.read_bytes()
+    assert not relabel_tile(output, output.with_name("other.tif"), metadata=metadata)
+    assert list(output.parent.iterdir()) == [output]
+    assert output.read_bytes() == content
+
+
+@pytest.mark.parametrize("missing", [1, 200, 2000])
+def test_a_tile_that_was_cut_off_has_no_digest(bands_of, output: Path, missing: int) -> None:
+    enhance(bands_of(smooth(700, 40)), output, metadata=LABELS["shorter"])
+    output.write_bytes(output.read_bytes()[:-missing])
+    with pytest.raises(TileError, match=rf"{output} cannot be read .*; delete it and run again"):
+        digest_inputs([output], {})
 
 
 def test_the_bytes_do_not_depend_on_threads(bands_of, output: Path) -> None:

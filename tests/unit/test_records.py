@@ -101,6 +101,28 @@ def test_a_container_is_nothing_to_consumers():
     assert plain.content != made_of(params, [(str(BAND), "x")]).content
 
 
+@pytest.mark.parametrize(
+    ("params", "changed"),
+    [
+        ({}, {"codec"}),
+        ({"container": {"codec": "zstd", "item": "a"}}, {"codec", "item"}),
+        ({"settings": {"recipe": 2}}, None),
+    ],
+)
+def test_a_job_is_told_what_of_the_container_changes(params, changed):
+    with recorded(job(container={"codec": "webp"})) as at_first:
+        TILE.write_bytes(b"pixels")
+    assert at_first is None
+    with recorded(job(**params)) as found:
+        assert found == changed
+    with recorded(job(**params)) as found:
+        assert found == set()
+        TILE.write_bytes(b"damaged")
+    TILE.write_bytes(b"")
+    with recorded(job(**params)) as found:
+        assert found is None
+
+
 def test_an_output_of_another_size_is_not_intact():
     TILE.write_bytes(b"12345")
     write_record(TILE, MadeOf({}, {}, []))

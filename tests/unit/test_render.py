@@ -29,8 +29,11 @@ from basemake.errors import TileError
 from basemake.vrt import build_mosaic
 from basemake.warp import Warper
 from basemake.webtiles import WebTile
+from build_preview import build_preview
+from enhance_tile import relabel_tile
 from export_cog import export_cog
 from export_folder import export_folder
+from export_mbtiles import export_mbtiles
 from pack_pyramid import pack_pyramid
 from render_metatile import digest_inputs, is_made_of, render_metatile
 from render_overview import render_overview
@@ -194,8 +197,6 @@ def render(folder: Path, metatile: WebTile, tiles: list[Path], **options) -> tup
 
 def encoded(archive: Path) -> dict[WebTile, bytes]:
     """The web tiles of an archive as they are stored."""
-    if archive.stat().st_size == 0:
-        return {}
     with archive.open("rb") as file:
         return {WebTile(*name): data for name, data in all_tiles(MmapSource(file))}
 
@@ -260,19 +261,20 @@ def test_a_metatile_knows_what_it_is_made_of(tmp_path: Path, world: list[Path]) 
 
     shutil.copy(world[0], tiles[0])  # the same again
     assert digest_inputs(tiles, options) == made_of
-    tiles[0].write_bytes(tiles[0].read_bytes()[:-1])
-    assert digest_inputs(tiles, options) != made_of
+    assert relabel_tile(tiles[0], tiles[0], metadata={"ATTRIBUTION": "another"})
+    assert digest_inputs(tiles, options) == made_of
     shutil.copy(world[2], tiles[0])
     assert digest_inputs(tiles, options) != made_of
 
-    content = root.read_bytes()
-    root.write_bytes(content[:20])
-    assert not is_made_of(archive, root, made_of)
-    root.unlink()
-    assert not is_made_of(archive, root, made_of)
-    root.write_bytes(content)
-    archive.unlink()
-    assert not is_made_of(archive, root, made_of)
+    for damaged in (archive, root):
+        content = damaged.read_bytes()
+        for kept in (0, 20, len(content) - 100):
+            damaged.write_bytes(content[:kept])
+            assert not is_made_of(archive, root, made_of)
+        damaged.unlink()
+        assert not is_made_of(archive, root, made_of)
+        damaged.write_bytes(content)
+        assert is_made_of(archive, root, made_of)
 
 
 def test_what_breaks_off_does_not_say_what_it_is_made_of(
@@ -573,13 +575,13 @@ def test_tiles_across_180_degrees_show_on_both_sides(
 def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path: Path) -> None:
     elsewhere = WebTile(8, 3, 200)
     archive, root = render(tmp_path, elsewhere, world)
-    assert archive.stat().st_size == 0
+    assert encoded(archive) == {}
     assert not pixels_of(root).any()
     assert pixels_of(root).shape == (256, 256, 4)
     overview = tmp_path / "overview.pmtiles"
     drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
     render_overview({elsewhere: root}, overview, min_zoom=0, **drawing)
-    assert overview.stat().st_size == 0
+    assert encoded(overview) == {}
     packing = {"extent": "POLYGON((1 1, 2 1, 2 2, 1 1))", "image_format": "webp", "metadata": {}}
     output = tmp_path / "demo.pmtiles"
     with pytest.raises(TileError, match="demo would be an empty map"):
@@ -587,6 +589,23 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
     assert not output.exists()
     pack_pyramid([archive, parts[EAST][0]], output, **packing)
     assert encoded(output) == encoded(parts[EAST][0])
+
+
+def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    """Wherever it is cut, and never taken for a transparent one."""
+    root, overview = tmp_path / "8_140_91.png", tmp_path / "overview.pmtiles"
+    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
+    Image.fromarray(picture(32633, (643_000.0, 5_113_000.0), 16, 16)).save(root)
+    content = root.read_bytes()
+    # The last 24 bytes are checksums and the end: without them the pixels are whole.
+    for kept in range(len(content) - 24):
+        root.write_bytes(content[:kept])
+        with pytest.raises(TileError) as refusal:
+            render_overview({WEST: root}, overview, min_zoom=7, **drawing)
+        said = str(refusal.value)
+        assert said.startswith(f"the image {root} cannot be read (")
+        assert said.endswith("; delete it and run again to make it anew.")
+        assert not overview.exists()
 
 
 METADATA = {"name": "demo", "attribution": "« Copernicus » <2025>", "type": "baselayer"}
@@ -661,6 +680,36 @@ def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
     assert described.items() >= METADATA.items()
     assert described["bounds"] == "17.0,46.0,19.1,47.0"
     assert (described["minzoom"], described["maxzoom"]) == ("5", "10")
+
+
+@pytest.mark.parametrize("kept", [0, 60, -1])
+def test_exports_name_an_archive_that_is_not_whole(
+    pyramid: Path, tmp_path: Path, kept: int
+) -> None:
+    archive = tmp_path / "demo.pmtiles"
+    archive.write_bytes(pyramid.read_bytes()[:kept])
+    output = tmp_path / "output"
+    for export in (
+        lambda: export_folder(archive, output, "webp"),
+        lambda: export_mbtiles(archive, output),
+        lambda: build_preview(archive, {}, {}, output, title="demo"),
+    ):
+        with pytest.raises(TileError, match=f"{archive} is not a whole archive; delete it and run"):
+            export()
+        assert list(tmp_path.iterdir()) == [archive]
+
+
+@pytest.mark.parametrize("kept", [0, 0.6])
+def test_a_cog_names_a_tile_that_is_cut_off(world, tmp_path: Path, kept: float) -> None:
+    tile = Path(shutil.copy(world[0], tmp_path / "33TYM_0_0.tif"))
+    build_mosaic([tile], tmp_path / "demo.vrt")
+    content = tile.read_bytes()
+    tile.write_bytes(content[: int(kept * len(content))])
+    drawing = {"image_format": "png", "quality": None}
+    with pytest.raises(TileError, match=r"33TYM_0_0\.tif.*delete the tile that this names") as said:
+        export_cog(tmp_path / "demo.vrt", tmp_path / "demo.tif", outline=None, **drawing)
+    assert "\n" not in str(said.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"33TYM_0_0.tif", "demo.vrt"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Every job that writes a file ends in one sentence when the disk is full, and leaves nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from basemake.archive import write_part
+from basemake.errors import TileError
+from basemake.vrt import build_mosaic, build_warped
+from basemake.webtiles import WebTile
+from build_preview import build_preview
+from enhance_tile import enhance_tile
+from export_cog import export_cog
+from export_folder import export_folder
+from export_mbtiles import export_mbtiles
+from pack_pyramid import pack_pyramid
+from render_metatile import render_metatile
+from render_overview import render_overview
+
+SIDE = 1100  # pixels of 100 m: an enhanced tile with two reduced images
+METATILE = WebTile(8, 138, 92)
+DRAWING = {"image_format": "webp", "quality": "lossless"}
+EMPTY = {"type": "FeatureCollection", "features": []}
+OUTLINE = {"type": "Polygon", "coordinates": [[[15, 45], [16, 45], [15, 46], [15, 45]]]}
+
+
+class Inputs(NamedTuple):
+    """What the jobs read: rough bands and bands of one colour, and what is made of the former."""
+
+    bands: list[Path]
+    plain: list[Path]
+    tile: Path
+    archive: Path
+    root: Path
+    mosaic: Path
+    pyramid: Path
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, write_geotiff) -> Inputs:
+    folder = tmp_path_factory.mktemp("inputs")
+    rough = np.random.default_rng(1).integers(0, 4000, (SIDE, SIDE)).astype(np.int16)
+    bands = {
+        name: [write_geotiff(folder / f"{name}.tif", dn, pixel=100.0)] * 3
+        for name, dn in (("rough", rough), ("plain", np.full_like(rough, 900)))
+    }
+    names = ("tile.tif", "8.pmtiles", "8.png", "mosaic.vrt", "pyramid.pmtiles")
+    made = Inputs(bands["rough"], bands["plain"], *(folder / name for name in names))
+    write_tile(made, made.tile)
+    render_root_and_archive(made, made.archive, made.root)
+    build_mosaic([made.tile], made.mosaic)
+    pack(made, made.pyramid)
+    return made
+
+
+def write_tile(inputs: Inputs, output: Path, bands: list[Path] | None = None) -> None:
+    enhance_tile(
+        bands or inputs.bands,
+        output,
+        epsg=32633,
+        steps=[],
+        dn={"scale": 0.0001, "offset": 0.0, "nodata": -32768},
+        codec="zstd",
+        metadata={"TIFFTAG_COPYRIGHT": "« Copernicus »"},
+        threads=2,
+    )
+
+
+def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
+    render_metatile(
+        METATILE,
+        [inputs.tile],
+        archive,
+        root,
+        outline=None,
+        min_zoom=8,
+        max_zoom=10,
+        tile_size=256,
+        resampling="bilinear",
+        threads=2,
+        made_of="these",
+        **DRAWING,
+    )
+
+
+def pack(inputs: Inputs, output: Path) -> None:
+    metadata = {"attribution": "« Copernicus »", "tile_size": 256}
+    extent = "POLYGON((15 45, 16 45, 15 46, 15 45))"
+    pack_pyramid([inputs.archive], output, extent=extent, image_format="webp", metadata=metadata)
+
+
+def cog(inputs: Inputs, output: Path) -> None:
+    export_cog(inputs.mosaic, output, outline=None, image_format="png", quality=None)
+
+
+WRITERS: dict[str, Callable[[Inputs, Path], object]] = {
+    "enhance_tile": write_tile,
+    # Its reduced images, waiting to be encoded, are larger than all of the tile.
+    "enhance_tile, spilling": lambda i, output: write_tile(i, output, i.plain),
+    "render_metatile, archive": lambda i, output: render_root_and_archive(
+        i, output, output.with_suffix(".root")
+    ),
+    "render_metatile, root": lambda i, output: render_root_and_archive(
+        i, output.with_suffix(".archive"), output
+    ),
+    "write_part": lambda i, output: write_part(output, [(METATILE, bytes(99))], "webp"),
+    "render_overview": lambda i, output: render_overview(
+        {METATILE: i.root}, output, min_zoom=0, **DRAWING
+    ),
+    "pack_pyramid": pack,
+    "export_folder": lambda i, output: export_folder(i.pyramid, output, "webp"),
+    "export_mbtiles": lambda i, output: export_mbtiles(i.pyramid, output),
+    "export_cog": cog,
+    "build_mosaic": lambda i, output: build_mosaic([i.tile], output),
+    "build_warped": lambda i, output: build_warped(i.tile, output, [0, 0, 9, 9], 1, "nearest"),
+    "build_preview": lambda i, output: build_preview(i.pyramid, EMPTY, OUTLINE, output, title="x"),
+}
+
+# Outputs of many pages of a file system.
+LARGE = ("enhance_tile", "render_metatile, archive", "pack_pyramid", "export_mbtiles", "export_cog")
+
+
+def size_of_largest(path: Path) -> int:
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return max(file.stat().st_size for file in files if file.is_file())
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6, 0.9999])
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_limit_of_the_size_of_files(
+    inputs: Inputs, tmp_path: Path, files_limited_to, writer: str, share: float
+) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "folder"
+    folder.mkdir()
+    WRITERS[writer](inputs, whole)
+    size = int(share * size_of_largest(whole))
+    with files_limited_to(size), pytest.raises(TileError) as refusal:
+        WRITERS[writer](inputs, folder / "output")
+    said = str(refusal.value)
+    assert said.startswith(f"{folder}/output")
+    assert "cannot be written (File too large; " in said
+    assert said.endswith("raise the limit of the size of files (ulimit -f) and run again.")
+    assert "\n" not in said
+    assert not list(folder.rglob("*part*"))
+    assert not (folder / "output").exists()
+
+
+@pytest.mark.parametrize("share", [0.05, 0.6, 0.98])
+@pytest.mark.parametrize("writer", LARGE)
+def test_a_full_disk(
+    inputs: Inputs, tmp_path: Path, disk_with_room, writer: str, share: float
+) -> None:
+    WRITERS[writer](inputs, tmp_path / "whole")
+    folder = disk_with_room(int(share * size_of_largest(tmp_path / "whole")) // 4096 * 4096)
+    with pytest.raises(TileError) as refusal:
+        WRITERS[writer](inputs, folder / "output")
+    said = str(refusal.value)
+    assert said.startswith(f"{folder}/output")
+    assert "cannot be written (No space left on device; " in said
+    assert said.endswith("; make room and run again.")
+    assert not list(folder.rglob("*part*"))
+    assert not (folder / "output").exists()
