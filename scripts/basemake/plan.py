@@ -60,8 +60,8 @@ class Plan:
         return rows if epsg is None else rows[rows["epsg"] == epsg]
 
     def zones(self, region: str) -> list[int]:
-        """Return the EPSG codes of a region's tiles, in the order in which they cover another."""
-        return sorted(self.tiles_of(region)["epsg"].unique())
+        """Return the EPSG codes of a region's tiles, in the order of the tiles."""
+        return list(self.tiles_of(region)["epsg"].unique())
 
     def metatile_files(self, region: str, suffix: str) -> list[str]:
         """Return the paths of what the metatiles of a region leave: .pmtiles, or .png (roots)."""
@@ -127,10 +127,10 @@ def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
 def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -> pd.DataFrame:
     """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
 
-    Columns: metatile (WebTile), tiles (sorted list of the tiles that may show in it) and outline
-    (the region's part of it as WKT in Mercator metres, or None where the whole metatile is shown).
+    Columns: metatile (WebTile), tiles (list of those that may show in it, in the order of the rows
+    of `tiles`) and outline (the region's part of it as WKT in Mercator metres, or None where the
+    whole metatile is shown). Raises ConfigError if there would be more than MOST_METATILES.
     """
-    tiles = tiles.sort_index()
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
     reach = _reach(tiles)
     tree = shapely.STRtree(footprints)

@@ -126,22 +126,23 @@ def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:
     assert 0 < sum(inside) < len(inside)
 
 
-def test_tiles_of_a_metatile_are_sorted_and_reach_it() -> None:
+def test_tiles_of_a_metatile_are_in_the_order_of_all_and_reach_it() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     footprints = {name: geometry_to_mercator(box) for name, box in QUARTERS.items()}
     for _, row in plan.iterrows():
         away = {name: shown_in(row).distance(box) for name, box in footprints.items()}
-        assert row["tiles"] == sorted(row["tiles"])
+        assert row["tiles"] == [name for name in QUARTERS if name in row["tiles"]]
         assert set(row["tiles"]) >= {name for name in away if away[name] == 0}
         # 1 km on the ground and what edges bend are at most 1.8 km in Mercator metres at 46 N.
         assert all(away[name] < 1800 for name in row["tiles"])
     assert {len(tiles) for tiles in plan["tiles"]} >= {1, 2, 4}
 
 
-def test_the_plan_is_in_order_and_does_not_depend_on_that_of_the_manifest() -> None:
+def test_metatiles_are_in_order_whatever_that_of_the_tiles() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     shuffled = plan_metatiles(REGION, table(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
-    pd.testing.assert_frame_equal(plan, shuffled)
+    pd.testing.assert_frame_equal(plan.drop(columns="tiles"), shuffled.drop(columns="tiles"))
+    assert [sorted(tiles) for tiles in plan["tiles"]] == list(shuffled["tiles"])
     assert list(plan["metatile"]) == sorted(plan["metatile"])
     assert [metatile_of(name) for name in plan.index] == list(plan["metatile"])
 
@@ -189,7 +190,7 @@ def test_a_region_across_the_antimeridian_has_metatiles_on_both_sides() -> None:
     assert {tile.x for tile in plan["metatile"]} == {0, 255}
     for _, row in plan.iterrows():
         # 179 E lies at x 255.3, the western footprint ends at 255.7 and the other begins there.
-        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["01K", "60K"])
+        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["60K", "01K"])
     assert sum(shown_in(row).area for _, row in plan.iterrows()) == pytest.approx(
         geometry_to_mercator(shapely.MultiPolygon(sides)).area, rel=1e-6
     )
