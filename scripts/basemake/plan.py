@@ -15,12 +15,14 @@ from basemake.webtiles import (
     HALF_WORLD,
     geometry_to_mercator,
     metatile_name,
+    most_overlapping,
     nearest_zoom,
     overlapping,
     resolution,
 )
 
 MAX_ZOOM = 20  # as config allows
+MOST_METATILES = 4**9  # of a region: the whole world's at the zoom of `auto` for pixels of 10 m
 METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 13
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
@@ -135,6 +137,14 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     reach = _reach(tiles)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
+    most = most_overlapping(shown, zooms.metatile)
+    if most > MOST_METATILES:
+        fits = max(z for z in range(zooms.metatile) if most_overlapping(shown, z) <= MOST_METATILES)
+        raise ConfigError(
+            f"pyramid.metatile_zoom is {zooms.metatile}, which makes up to {most:,} metatiles, a"
+            f" job each; allowed: at most {MOST_METATILES:,}, so at most zoom {fits} for this"
+            " region; lower it, or max_zoom where it is auto."
+        )
     shapely.prepare(shown)
 
     rows = []
