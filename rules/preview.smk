@@ -20,7 +20,7 @@ rule build_preview:
     params:
         code=code("build_preview.py"),
         footprints=lambda wildcards: footprints(wildcards.region),
-        outline=lambda wildcards: mapping(REGIONS[wildcards.region]),
+        outline=lambda wildcards: mapping(plan().regions[wildcards.region]),
         title=lambda wildcards: f"{wildcards.region}, {config['quarter']}",
     script:
         "../scripts/build_preview.py"

@@ -39,7 +39,10 @@ class Zooms(NamedTuple):
 
 
 class Plan:
-    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`."""
+    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`.
+
+    `regions` are those given, the same wherever their rings begin and whichever way they run.
+    """
 
     def __init__(self, manifest: Path, config: dict, source: dict, regions: dict[str, Any]) -> None:
         """Read the manifest for checked `config` and `source`, and `regions` in degrees.
@@ -49,15 +52,16 @@ class Plan:
         self.tiles = read_manifest(manifest, describe_request(source, config["quarter"], regions))
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, pd.DataFrame] = {}
-        self._regions, self._clip = regions, config["pyramid"]["clip"]
+        self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
+        self._clip = config["pyramid"]["clip"]
         self._outputs = sorted({"pmtiles", *config["pyramid"]["outputs"]})
-        for name, region in regions.items():
+        for name, region in self.regions.items():
             rows = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(config["pyramid"], region, rows)
             self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
 
     def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
-        """Return the manifest's rows of a region, or of one UTM zone of it."""
+        """Return the manifest's rows of a region, or of one UTM zone of it, in their order."""
         rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
         return rows if epsg is None else rows[rows["epsg"] == epsg]
 
@@ -82,11 +86,9 @@ class Plan:
 
     def extent(self, region: str) -> Any:
         """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""
-        return (
-            self._regions[region]
-            if self._clip
-            else unary_union(list(self.tiles_of(region)["geometry"]))
-        )
+        if self._clip:
+            return self.regions[region]
+        return shapely.normalize(unary_union(list(self.tiles_of(region)["geometry"])))
 
 
 def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
