@@ -174,7 +174,7 @@ rule export_cog:
     params:
         code=code("export_cog.py"),
         settings=lambda wildcards: {
-            "outline": mapping(REGIONS[wildcards.region]) if PYRAMID["clip"] else None,
+            "outline": mapping(plan().regions[wildcards.region]) if PYRAMID["clip"] else None,
             "image_format": PYRAMID["format"],
             "quality": RENDERING["quality"],
         },

@@ -74,8 +74,11 @@ def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
 
 
 def read_manifest(path: Path, request: dict) -> pd.DataFrame:
-    """Return the manifest as a table, a row a tile, indexed by tile in sorted order.
+    """Return the manifest as a table, a row a tile, indexed by tile.
 
+    Rows are in the order in which tiles cover one another, the later over the earlier: by EPSG
+    code, then by name. A zone's tiles are all together, as a VRT has one CRS and a mosaic of more
+    is made of one VRT a zone; archive, VRTs and COG all keep this order.
     Columns: item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands
     (asset key -> href, size, checksum) and geometry (shapely, degrees). Raises ManifestError with
     the command that helps if the manifest is missing or answers another request than `request`.
@@ -90,7 +93,8 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
             for feature in features
         ]
         # Objects: of a column of texts pandas would make None NaN.
-        table = pd.DataFrame(rows, dtype=object).set_index("tile", drop=False).sort_index()
+        table = pd.DataFrame(rows, dtype=object).sort_values(["epsg", "tile"])
+        table = table.set_index("tile", drop=False)
         changed = None if answered == request else _difference(answered, request)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ManifestError(

@@ -15,12 +15,14 @@ from basemake.webtiles import (
     HALF_WORLD,
     geometry_to_mercator,
     metatile_name,
+    most_overlapping,
     nearest_zoom,
     overlapping,
     resolution,
 )
 
 MAX_ZOOM = 20  # as config allows
+MOST_METATILES = 4**9  # of a region: the whole world's at the zoom of `auto` for pixels of 10 m
 METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 13
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
@@ -37,7 +39,10 @@ class Zooms(NamedTuple):
 
 
 class Plan:
-    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`."""
+    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`.
+
+    `regions` are those given, the same wherever their rings begin and whichever way they run.
+    """
 
     def __init__(self, manifest: Path, config: dict, source: dict, regions: dict[str, Any]) -> None:
         """Read the manifest for checked `config` and `source`, and `regions` in degrees.
@@ -47,21 +52,22 @@ class Plan:
         self.tiles = read_manifest(manifest, describe_request(source, config["quarter"], regions))
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, pd.DataFrame] = {}
-        self._regions, self._clip = regions, config["pyramid"]["clip"]
+        self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
+        self._clip = config["pyramid"]["clip"]
         self._outputs = sorted({"pmtiles", *config["pyramid"]["outputs"]})
-        for name, region in regions.items():
+        for name, region in self.regions.items():
             rows = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(config["pyramid"], region, rows)
             self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
 
     def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
-        """Return the manifest's rows of a region, or of one UTM zone of it."""
+        """Return the manifest's rows of a region, or of one UTM zone of it, in their order."""
         rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
         return rows if epsg is None else rows[rows["epsg"] == epsg]
 
     def zones(self, region: str) -> list[int]:
-        """Return the EPSG codes of a region's tiles, in the order in which they cover another."""
-        return sorted(self.tiles_of(region)["epsg"].unique())
+        """Return the EPSG codes of a region's tiles, in the order of the tiles."""
+        return list(self.tiles_of(region)["epsg"].unique())
 
     def metatile_files(self, region: str, suffix: str) -> list[str]:
         """Return the paths of what the metatiles of a region leave: .pmtiles, or .png (roots)."""
@@ -80,11 +86,9 @@ class Plan:
 
     def extent(self, region: str) -> Any:
         """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""
-        return (
-            self._regions[region]
-            if self._clip
-            else unary_union(list(self.tiles_of(region)["geometry"]))
-        )
+        if self._clip:
+            return self.regions[region]
+        return shapely.normalize(unary_union(list(self.tiles_of(region)["geometry"])))
 
 
 def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
@@ -127,14 +131,22 @@ def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
 def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -> pd.DataFrame:
     """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
 
-    Columns: metatile (WebTile), tiles (sorted list of the tiles that may show in it) and outline
-    (the region's part of it as WKT in Mercator metres, or None where the whole metatile is shown).
+    Columns: metatile (WebTile), tiles (list of those that may show in it, in the order of the rows
+    of `tiles`) and outline (the region's part of it as WKT in Mercator metres, or None where the
+    whole metatile is shown). Raises ConfigError if there would be more than MOST_METATILES.
     """
-    tiles = tiles.sort_index()
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
     reach = _reach(tiles)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
+    most = most_overlapping(shown, zooms.metatile)
+    if most > MOST_METATILES:
+        fits = max(z for z in range(zooms.metatile) if most_overlapping(shown, z) <= MOST_METATILES)
+        raise ConfigError(
+            f"pyramid.metatile_zoom is {zooms.metatile}, which makes up to {most:,} metatiles, a"
+            f" job each; allowed: at most {MOST_METATILES:,}, so at most zoom {fits} for this"
+            " region; lower it, or max_zoom where it is auto."
+        )
     shapely.prepare(shown)
 
     rows = []

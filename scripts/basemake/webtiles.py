@@ -89,18 +89,32 @@ def overlapping(geometry: Any, zoom: int) -> list[WebTile]:
     """Return the web tiles of `zoom` that share an area with a Mercator geometry, by x, then y."""
     import shapely  # see geometry_to_mercator
 
-    count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
     found = []
     for part in getattr(geometry, "geoms", [geometry]):
-        west, south, east, north = part.bounds
-        columns = _indices(west + HALF_WORLD, east + HALF_WORLD, size, count)
-        rows = _indices(HALF_WORLD - north, HALF_WORLD - south, size, count)
+        columns, rows = _reached(part, zoom)
         tiles = [WebTile(zoom, x, y) for x in columns for y in rows]
         boxes = shapely.box(*np.array([tile.bounds for tile in tiles]).T)
         shapely.prepare(part)
         keep = shapely.intersects(part, boxes) & ~shapely.touches(part, boxes)
         found += [tile for tile, kept in zip(tiles, keep, strict=True) if kept]
     return sorted(set(found))
+
+
+def most_overlapping(geometry: Any, zoom: int) -> int:
+    """Return a number that `overlapping` cannot exceed, from bounds alone."""
+    parts = [_reached(part, zoom) for part in getattr(geometry, "geoms", [geometry])]
+    columns, rows = _reached(geometry, zoom)
+    return min(len(columns) * len(rows), sum(len(c) * len(r) for c, r in parts))
+
+
+def _reached(geometry: Any, zoom: int) -> tuple[range, range]:
+    """Return the x and the y of the web tiles that the bounds of a Mercator geometry reach."""
+    count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
+    west, south, east, north = geometry.bounds
+    return (
+        _indices(west + HALF_WORLD, east + HALF_WORLD, size, count),
+        _indices(HALF_WORLD - north, HALF_WORLD - south, size, count),
+    )
 
 
 def _indices(low: float, high: float, size: float, count: int) -> range:

@@ -114,6 +114,14 @@ def test_it_reads_in_sorted_order_whatever_that_of_the_file(path: Path) -> None:
     assert list(read_manifest(path, request()).index) == ["33TWL_0_0", "33TWM_0_0"]
 
 
+def test_rows_are_in_the_order_in_which_tiles_cover_one_another(path: Path) -> None:
+    """By EPSG code, then by name: 9UXR lies under 10UBA, and the north under the south."""
+    zones = {"10UBA": 32610, "9UXS": 32609, "9UXR": 32609, "33MUV": 32733, "33NUA": 32633}
+    write_manifest(path, request(), [feature(name, epsg=epsg) for name, epsg in zones.items()])
+    order = ["9UXR", "9UXS", "10UBA", "33NUA", "33MUV"]
+    assert list(read_manifest(path, request()).index) == order
+
+
 def test_what_is_not_known_reads_as_none_beside_what_is(path: Path) -> None:
     """Not as NaN, which is unequal to itself and would make jobs stale at every run."""
     features = [feature("a", updated=None, gsd=None), feature("b")]

@@ -1,5 +1,7 @@
 """The plan of a pyramid: its zooms, and which metatiles are made of which tiles."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,18 +11,24 @@ import shapely
 from osgeo import osr
 
 from basemake.errors import ConfigError
+from basemake.manifest import describe_request, write_manifest
 from basemake.plan import (
+    MOST_METATILES,
+    Plan,
     Zooms,
     mercator_grid,
     plan_metatiles,
     plan_zooms,
 )
+from basemake.region import read_region
 from basemake.webtiles import (
     HALF_WORLD,
     WebTile,
     geometry_to_mercator,
     metatile_name,
     metatile_of,
+    most_overlapping,
+    overlapping,
     to_mercator,
 )
 
@@ -126,22 +134,23 @@ def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:
     assert 0 < sum(inside) < len(inside)
 
 
-def test_tiles_of_a_metatile_are_sorted_and_reach_it() -> None:
+def test_tiles_of_a_metatile_are_in_the_order_of_all_and_reach_it() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     footprints = {name: geometry_to_mercator(box) for name, box in QUARTERS.items()}
     for _, row in plan.iterrows():
         away = {name: shown_in(row).distance(box) for name, box in footprints.items()}
-        assert row["tiles"] == sorted(row["tiles"])
+        assert row["tiles"] == [name for name in QUARTERS if name in row["tiles"]]
         assert set(row["tiles"]) >= {name for name in away if away[name] == 0}
         # 1 km on the ground and what edges bend are at most 1.8 km in Mercator metres at 46 N.
         assert all(away[name] < 1800 for name in row["tiles"])
     assert {len(tiles) for tiles in plan["tiles"]} >= {1, 2, 4}
 
 
-def test_the_plan_is_in_order_and_does_not_depend_on_that_of_the_manifest() -> None:
+def test_metatiles_are_in_order_whatever_that_of_the_tiles() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     shuffled = plan_metatiles(REGION, table(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
-    pd.testing.assert_frame_equal(plan, shuffled)
+    pd.testing.assert_frame_equal(plan.drop(columns="tiles"), shuffled.drop(columns="tiles"))
+    assert [sorted(tiles) for tiles in plan["tiles"]] == list(shuffled["tiles"])
     assert list(plan["metatile"]) == sorted(plan["metatile"])
     assert [metatile_of(name) for name in plan.index] == list(plan["metatile"])
 
@@ -189,10 +198,89 @@ def test_a_region_across_the_antimeridian_has_metatiles_on_both_sides() -> None:
     assert {tile.x for tile in plan["metatile"]} == {0, 255}
     for _, row in plan.iterrows():
         # 179 E lies at x 255.3, the western footprint ends at 255.7 and the other begins there.
-        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["01K", "60K"])
+        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["60K", "01K"])
     assert sum(shown_in(row).area for _, row in plan.iterrows()) == pytest.approx(
         geometry_to_mercator(shapely.MultiPolygon(sides)).area, rel=1e-6
     )
+
+
+def test_a_map_of_the_world_has_as_many_metatiles_as_are_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = geometry_to_mercator(shapely.box(-180, -90, 180, 90))
+    assert most_overlapping(world, 9) == MOST_METATILES
+    monkeypatch.setattr("basemake.plan.MOST_METATILES", 4**4)
+    world = shapely.box(-180, -90, 180, 90)
+    plan = plan_metatiles(world, table({"a": world}), Zooms(0, 9, 4), clip=True)
+    assert len(plan) == 4**4
+    with pytest.raises(ConfigError, match="makes up to 1,024 metatiles"):
+        plan_metatiles(world, table({"a": world}), Zooms(0, 9, 5), clip=True)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_too_many_metatiles_are_refused_before_they_are_listed(
+    monkeypatch: pytest.MonkeyPatch, clip: bool
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("lists them")
+
+    monkeypatch.setattr("basemake.plan.overlapping", fail)
+    with pytest.raises(ConfigError) as refusal:
+        plan_metatiles(MILAN, table({"a": MILAN}), Zooms(0, 18, 18), clip)
+    # A degree of longitude is 728.2 metatiles, one of latitude at 45.5 N 1038.9; the first begins
+    # and the last ends anywhere.
+    assert str(refusal.value) == (
+        "pyramid.metatile_zoom is 18, which makes up to 758,160 metatiles, a job each; allowed: at"
+        " most 262,144, so at most zoom 17 for this region; lower it, or max_zoom where it is auto."
+    )
+    with pytest.raises(AssertionError, match="lists them"):
+        plan_metatiles(MILAN, table({"a": MILAN}), Zooms(0, 18, 17), clip)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_the_plan_is_the_same_wherever_rings_begin(tmp_path: Path, clip: bool) -> None:
+    shell, hole = np.array(REGION.exterior.coords), np.array(REGION.interiors[0].coords)
+    plans = []
+    for turn in range(len(shell) - 1):
+        for step in (1, -1):
+            begun = [np.roll(ring[:-1], turn, axis=0)[::step] for ring in (shell, hole)]
+            polygon = shapely.geometry.mapping(shapely.Polygon(begun[0], [begun[1]]))
+            path = tmp_path / "region.geojson"
+            path.write_text(json.dumps(polygon))
+            regions = {"here": read_region("here", path)}
+            plans.append(plan_of(tmp_path / "manifest.geojson", regions, clip))
+    first = plans[0]
+    for plan in plans[1:]:
+        pd.testing.assert_frame_equal(plan.metatiles["here"], first.metatiles["here"])
+        assert plan.extent("here").wkt == first.extent("here").wkt
+        assert plan.regions["here"].wkt == first.regions["here"].wkt
+
+
+def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Plan:
+    """The plan for a manifest of QUARTERS."""
+    source = {"type": "catalog"}
+    features = [
+        {
+            "type": "Feature",
+            "id": name,
+            "properties": {"epsg": 32632, "gsd": 10, "regions": ["here"], "bands": {}},
+            "geometry": shapely.geometry.mapping(footprint),
+        }
+        for name, footprint in QUARTERS.items()
+    ]
+    write_manifest(manifest, describe_request(source, "2025Q3", regions), features)
+    pyramid = {**OPTIONS, "clip": clip, "outputs": []}
+    return Plan(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source, regions)
+
+
+def test_islands_far_apart_count_by_themselves() -> None:
+    spots = [shapely.box(x, 1, x + 0.001, 1.001) for x in (-170, 10, 170)]
+    islands = geometry_to_mercator(shapely.MultiPolygon(spots))
+    assert len(overlapping(islands, 18)) <= most_overlapping(islands, 18) < 20
+    plan = plan_metatiles(
+        shapely.MultiPolygon(spots), table({"a": spots[1]}), Zooms(0, 18, 18), True
+    )
+    assert 0 < len(plan) < 10
 
 
 def test_metatile_names_read_back() -> None:

@@ -148,6 +148,14 @@ def test_polygon_shrinks_and_grows_inside_the_same_tiles(base, scene, from_nothi
     assert scene.lasting() == base.lasting()
 
 
+def test_polygon_whose_ring_begins_elsewhere_and_runs_the_other_way(scene, from_nothing):
+    scene.config["pyramid"]["outputs"] = ["cog"]
+    scene.build(cores=4)
+    scene.draw("first", (OUTLINE[3:] + OUTLINE[:3])[::-1])
+    scene.rebuild([])
+    assert scene.lasting() == from_nothing(scene)
+
+
 def test_polygon_of_an_unclipped_map_changes_only_the_page(base, scene, from_nothing):
     scene.config["pyramid"]["clip"] = False
     scene.build(cores=4)

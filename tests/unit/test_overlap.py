@@ -1,0 +1,164 @@
+"""Where tiles overlap, web map, mosaic and COG show the same one, whatever the tiles' names."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import shapely
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+from PIL import Image
+from pmtiles.reader import MmapSource, all_tiles
+
+from basemake.manifest import describe_request, write_manifest
+from basemake.plan import Plan, mercator_grid
+from basemake.vrt import build_mosaic, build_warped
+from export_cog import export_cog
+from render_metatile import render_metatile
+
+PIXEL, SIDE = 100.0, 400  # metres, pixels of a tile
+ZOOM, METATILE_ZOOM = 10, 8
+SOURCE = {
+    "type": "catalog",
+    "items": "items.json",
+    "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+}
+PYRAMID = {"min_zoom": 0, "max_zoom": ZOOM, "metatile_zoom": METATILE_ZOOM, "tile_size": 256}
+LEVELS = (60, 120, 180, 240)  # the colour of each tile in a scene
+
+
+class Tile(NamedTuple):
+    """A tile and where its middle is, in degrees."""
+
+    name: str
+    epsg: int
+    lon: float
+    lat: float
+
+
+# Of two zones each, whose order by name is not that by EPSG code; each overlaps all the others.
+SCENES = {
+    "zones 9 and 10": [
+        Tile("10UBA_0_0", 32610, -126.0, 50.0),
+        Tile("10UBB_0_0", 32610, -126.05, 50.1),
+        Tile("9UXR_0_0", 32609, -125.9, 50.05),
+        Tile("9UXS_0_0", 32609, -125.95, 49.95),
+    ],
+    "both sides of the equator": [
+        Tile("33NUA_0_0", 32633, 13.6, 0.05),
+        Tile("33MUV_0_0", 32733, 13.7, -0.05),
+    ],
+}
+
+
+def transformation(source: int, target: int) -> osr.CoordinateTransformation:
+    systems = [osr.SpatialReference(), osr.SpatialReference()]
+    for srs, epsg in zip(systems, (source, target), strict=True):
+        srs.ImportFromEPSG(epsg)
+        srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return osr.CoordinateTransformation(*systems)
+
+
+def origin(tile: Tile) -> tuple[float, float]:
+    x, y, _ = transformation(4326, tile.epsg).TransformPoint(tile.lon, tile.lat)
+    return round(x) - SIDE * PIXEL / 2, round(y) + SIDE * PIXEL / 2
+
+
+def feature(tile: Tile) -> dict:
+    left, top = origin(tile)
+    square = shapely.box(left, top - SIDE * PIXEL, left + SIDE * PIXEL, top)
+    to_lonlat = transformation(tile.epsg, 4326)
+    footprint = shapely.transform(
+        square, lambda xy: np.array(to_lonlat.TransformPoints(xy.tolist()))[:, :2]
+    )
+    properties = {"item": tile.name, "epsg": tile.epsg, "updated": None, "gsd": PIXEL}
+    properties |= {"regions": ["here"], "bands": {}}
+    geometry = shapely.geometry.mapping(footprint)
+    return {"type": "Feature", "id": tile.name, "properties": properties, "geometry": geometry}
+
+
+def shown_by_the_map(plan: Plan, paths: dict[str, Path], folder: Path) -> dict[tuple, NDArray]:
+    """The web tiles of the top zoom by x and y."""
+    found = {}
+    for name, row in plan.metatiles["here"].iterrows():
+        archive = folder / f"{name}.pmtiles"
+        render_metatile(
+            row["metatile"],
+            [paths[tile] for tile in row["tiles"]],
+            archive,
+            folder / f"{name}.png",
+            outline=row["outline"],
+            min_zoom=ZOOM,
+            max_zoom=ZOOM,
+            tile_size=256,
+            image_format="png",
+            quality=None,
+            resampling="nearest",
+            threads=1,
+            made_of="these",
+        )
+        with archive.open("rb") as file:
+            for (_, x, y), data in all_tiles(MmapSource(file)):
+                found[x, y] = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
+    return found
+
+
+def mosaic_of(plan: Plan, paths: dict[str, Path], folder: Path) -> Path:
+    """The mosaic, made as the rules make it."""
+    views = []
+    for epsg in plan.zones("here"):
+        rows = plan.tiles_of("here", epsg)
+        zone, view = folder / f"here_{epsg}.vrt", folder / f"here_{epsg}_3857.vrt"
+        build_mosaic([paths[tile] for tile in rows.index], zone, "nearest")
+        build_warped(zone, view, *mercator_grid(rows, ZOOM, 256), "nearest")
+        views.append(view)
+    mosaic = folder / "here.vrt"
+    build_mosaic(views, mosaic)
+    return mosaic
+
+
+def tiles_in(pixels: NDArray) -> NDArray:
+    """Which tile shows in each pixel, -1 where none does."""
+    return np.where(
+        pixels[..., 3] == 255, np.abs(pixels[..., :1] - np.array(LEVELS)).argmin(-1), -1
+    )
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene: str) -> None:
+    tiles = SCENES[scene]
+    paths = {}
+    for tile, level in zip(tiles, LEVELS, strict=False):
+        rgba = np.full((SIDE, SIDE, 4), level, np.uint8)
+        rgba[..., 3] = 255
+        path = tmp_path / f"{tile.name}.tif"
+        paths[tile.name] = write_tile(path, rgba, epsg=tile.epsg, origin=origin(tile), pixel=PIXEL)
+    regions = {"here": shapely.box(-180, -80, 180, 80)}
+    request = describe_request(SOURCE, "2025Q3", regions)
+    write_manifest(tmp_path / "manifest.geojson", request, [feature(tile) for tile in tiles])
+    config = {"quarter": "2025Q3", "pyramid": {**PYRAMID, "clip": False, "outputs": ["cog"]}}
+    plan = Plan(tmp_path / "manifest.geojson", config, SOURCE, regions)
+
+    web = shown_by_the_map(plan, paths, tmp_path)
+    mosaic = mosaic_of(plan, paths, tmp_path)
+    cog = tmp_path / "here.tif"
+    export_cog(mosaic, cog, outline=None, image_format="png", quality=None)
+    for path in (mosaic, cog):
+        dataset = gdal.Open(str(path))
+        west, pixel, _, north, _, _ = dataset.GetGeoTransform()
+        left, top = (round((edge + 20037508.342789244) / pixel) for edge in (west, -north))
+        found = tiles_in(np.moveaxis(dataset.ReadAsArray(), 0, -1).astype(int))
+        canvas = np.full_like(found, -1)
+        for (x, y), image in web.items():
+            across, down = x * 256 - left, y * 256 - top
+            rows = slice(max(down, 0), max(down + 256, 0))
+            columns = slice(max(across, 0), max(across + 256, 0))
+            part = tiles_in(image.astype(int))[max(-down, 0) :, max(-across, 0) :]
+            window = canvas[rows, columns]
+            window[:] = part[: window.shape[0], : window.shape[1]]
+        shown = np.unique(canvas)
+        assert len(shown) == len(tiles) + 1
+        # At a tile's edges a pixel may be in it here, and out of it there.
+        assert (canvas != found).mean() < 0.01
