@@ -33,26 +33,44 @@ class Stale(NamedTuple):
 def decide_by_records(workflow: Any, tell: Callable[[list[Stale]], None]) -> None:
     """Make Snakemake do just those jobs whose outputs' records disagree with what rules say now.
 
-    `tell` is called with these jobs.
-
-    Snakemake offers no hook between building the graph of jobs and deciding which of them to do,
-    but looks for incomplete outputs there: these, too, are known by their records.
+    `tell` is called with these jobs. Snakemake offers no hook between building the graph of jobs
+    and deciding which of them to do, so the graph's own method for that is wrapped.
     """
     prepare = workflow._prepare_dag
 
-    def prepare_and_hook(*args: Any, **kwargs: Any) -> None:
+    def prepare_and_wrap(*args: Any, **kwargs: Any) -> None:
         prepare(*args, **kwargs)
         dag = workflow.dag
+        update_needrun = dag.update_needrun
 
-        async def force_stale() -> None:
+        async def decide(create_inventory: bool = False) -> None:
             stale = find_stale(dag)
+            tell([Stale(job.rule.name, dict(job.wildcards_dict), c) for job, c in stale.items()])
             dag.forcefiles.update(file for job in stale for file in job.output)
             _leave_times_out(dag, stale)
-            tell([Stale(job.rule.name, dict(job.wildcards_dict), c) for job, c in stale.items()])
+            await update_needrun(create_inventory)
+            _add(dag, stale)
 
-        dag.check_incomplete = force_stale
+        async def trust_records() -> None:
+            """Take nothing for incomplete: an output that is not whole has no record."""
 
-    workflow._prepare_dag = prepare_and_hook
+        dag.update_needrun, dag.check_incomplete = decide, trust_records
+
+    workflow._prepare_dag = prepare_and_wrap
+
+
+def _add(dag: Any, stale: Collection[Any]) -> None:
+    """Add stale jobs that follow a stale one only by way of jobs that need not be done.
+
+    Snakemake does not look at these, as it takes for granted that what follows is done.
+    """
+    for job in stale:
+        if not dag.needrun(job):
+            dag.reason(job).forced = True
+            dag._needrun.add(job)
+    for job in dag._needrun:
+        dag._n_until_ready[job] = sum(source in dag._needrun for source in dag.dependencies[job])
+    dag._len = len(dag._finished | dag._needrun)
 
 
 def find_stale(dag: Any) -> dict[Any, list[str]]:
