@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from basemake.plan import Plan
-from basemake.state import alone
+from basemake.run_lock import alone
 from command import as_command, open_build
 
 FEW = 6  # names are listed
