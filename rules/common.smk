@@ -20,6 +20,7 @@ from basemake.manifest import dn_reading
 from basemake.plan import Plan, mercator_grid
 from basemake.reasons import summary
 from basemake.region import read_region
+from basemake.run_lock import lock_when_it_executes
 
 MANIFEST = "results/manifest.geojson"
 MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
@@ -34,6 +35,8 @@ def stop(error):
     """End with one line: a user's mistake needs no traceback."""
     sys.exit(f"basemake: {error}")
 
+
+lock_when_it_executes(workflow)
 
 try:
     config.update(check(dict(config), "config", "config"))

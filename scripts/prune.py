@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from basemake.records import RECORDS, is_record, output_of
-from basemake.state import alone
+from basemake.run_lock import alone
 from command import Build, as_command, open_build
 
 FEW = 6  # names are listed

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from basemake.errors import BusyError, ConfigError
-from basemake.state import alone, check_snakemake_lock
+from basemake.run_lock import alone, hand_on
 from command import MANIFEST, Build, Job, as_command, open_build
 from prune import FEW, delete, find_orphans, megabytes, outputs
 
@@ -81,7 +81,6 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
 
     jobs = _jobs(build)
     if jobs and _snakemake(build, lock):
-        check_snakemake_lock()  # of one that has begun since
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
     orphans = find_orphans(outputs(build))
     if prune:
@@ -112,7 +111,7 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[lock],
+            **hand_on(lock),
         )
     try:
         return running.wait()

@@ -1,4 +1,4 @@
-"""What runs in a working directory share: paces, logins, progress, and the right to change it.
+"""What the jobs in a working directory share: paces, logins, progress.
 
 Small private files in ./.basemake/, each changed under a lock.
 """
@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from basemake.errors import BusyError
-
 FOLDER = Path(".basemake")
-SNAKEMAKE_LOCKS = Path(".snakemake/locks")  # of a run that is going on, or was killed
 
 
 @contextmanager
@@ -38,31 +35,3 @@ def shared(name: str) -> Iterator[dict]:
         file.seek(0)
         file.truncate()
         json.dump(content, file)
-
-
-@contextmanager
-def alone() -> Iterator[int]:
-    """Hold the working directory against refresh, prune and snakemake; BusyError if one is running.
-
-    Yields the lock's file descriptor: while a process that inherits it lives, it is held, too.
-    """
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(FOLDER / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"a refresh or prune is going on in {Path.cwd()}.") from None
-        check_snakemake_lock()
-        yield lock
-    finally:
-        os.close(lock)
-
-
-def check_snakemake_lock() -> None:
-    """Raise BusyError if snakemake has locked the working directory."""
-    if any(SNAKEMAKE_LOCKS.glob("*.lock")):
-        raise BusyError(
-            f"snakemake is running in {Path.cwd()}; if it is not, as it was killed, run it there"
-            " with --unlock."
-        )

@@ -175,7 +175,6 @@ def test_a_killed_run_goes_on_where_it_was(
     assert min(kept.values()) > half
     begun = len(server.log)
     server.rate = None
-    one.run("--unlock")  # as Snakemake says
     one.run("--cores", "2", "--until", "fetch_band")
     assert set(one.files("bands/*/*.tif").values()) == {band}
     assert len(one.files("bands/*/*")) == 6
