@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from snakemake.io import ancient
 
-from basemake.records import MadeOf, Record, is_intact, is_record, made_of, read_record
+from basemake.records import MadeOf, is_intact, is_record, made_of, read_record
 
 EVENT = "stale"  # the attribute of the log record that holds the stale jobs and their causes
 MISSING, DAMAGED, UNRECORDED = "missing", "damaged", "unrecorded"
@@ -55,6 +55,9 @@ def decide_by_records(workflow: Any, tell: Callable[[list[Stale]], None]) -> Non
             """Take nothing for incomplete: an output that is not whole has no record."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
+        # Its own records need not be read, nor missed.
+        workflow.persistence.has_metadata = lambda job: True
+        workflow.persistence.has_outdated_metadata = lambda job: False
 
     workflow._prepare_dag = prepare_and_wrap
 
@@ -77,31 +80,30 @@ def find_stale(dag: Any) -> dict[Any, list[str]]:
     """Return the jobs of Snakemake's graph that have to be done, and why.
 
     A job has to be done if its outputs are asked for, or needed by one that has to be done, and
-    their records disagree with what they should be made of, or an input is made anew that was
-    missing.
+    their records disagree with what they should be made of, or an input that was missing is made.
     """
-    jobs = [job for level in dag.toposorted() for job in level]
-    expected = _expected(dag, jobs)
-    causes: dict[Any, list[str]] = {}
+    jobs = [job for level in dag.toposorted() for job in level]  # those that others need first
+    expect = Expectation(dag)
+    found: dict[Any, list[str]] = {}
     needed = set(dag.targetjobs)
-    todo: dict[Any, list[str]] = {}
+    stale: dict[Any, list[str]] = {}
     before = -1
-    while before != len(needed) + len(todo):
-        before = len(needed) + len(todo)
-        for job in reversed(jobs):  # those that need others before these
-            if job in needed and job.output and job not in todo:
-                if job not in causes:
-                    causes[job] = _causes(job, expected[job])
-                if causes[job]:
-                    todo[job] = causes[job]
-            if job in todo or (job in needed and not job.output):
+    while before != len(needed) + len(stale):
+        before = len(needed) + len(stale)
+        for job in reversed(jobs):
+            if job in needed and job.output and job not in stale:
+                if job not in found:
+                    found[job] = _causes(job, expect)
+                if found[job]:
+                    stale[job] = found[job]
+            if job in stale or (job in needed and not job.output):
                 needed.update(dag.dependencies[job])
         for job in jobs:  # Snakemake does what follows from inputs that were missing
-            if job.output and job not in todo:
+            if job.output and job not in stale:
                 for source, files in dag.dependencies[job].items():
-                    if source in todo and not all(map(_exists, files)):
-                        todo[job] = [INPUT]
-    return todo
+                    if source in stale and not all(map(_exists, files)):
+                        stale[job] = [INPUT]
+    return stale
 
 
 def _leave_times_out(dag: Any, stale: Collection[Any]) -> None:
@@ -113,38 +115,47 @@ def _leave_times_out(dag: Any, stale: Collection[Any]) -> None:
                     file._file = ancient(str(file))
 
 
-def _expected(dag: Any, jobs: list[Any]) -> dict[Any, MadeOf]:
-    """Return what the outputs of each job should be made of; `jobs` are in topological order."""
-    expected: dict[Any, MadeOf] = {}
-    for job in jobs:
-        if job.output:
+class Expectation:
+    """What the outputs of jobs should be made of now; found when it is asked for."""
+
+    def __init__(self, dag: Any) -> None:
+        """Take Snakemake's graph of jobs."""
+        self._dag = dag
+        self._known: dict[Any, MadeOf] = {}
+
+    def of(self, job: Any) -> MadeOf:
+        """Return what the outputs of a job should be made of."""
+        if job not in self._known:
             sources = {
-                file: source for source, files in dag.dependencies[job].items() for file in files
+                file: source
+                for source, files in self._dag.dependencies[job].items()
+                for file in files
             }
             # Snakemake may give up on how to make a file that is there.
             inputs = [
-                (file, expected[sources[file]].content if file in sources else "")
+                (file, self.of(sources[file]).content if file in sources else "")
                 for file in job.input
             ]
-            expected[job] = made_of(job.params, inputs)
-    return expected
+            self._known[job] = made_of(job.params, inputs)
+        return self._known[job]
 
 
-def _causes(job: Any, expected: MadeOf) -> list[str]:
+def _causes(job: Any, expect: Expectation) -> list[str]:
     """Return why a job's outputs are stale; nothing if they are not."""
     causes: dict[str, None] = {}
     for output in job.output:
         if not is_record(output):
-            causes |= dict.fromkeys(_differences(Path(output), read_record(output), expected))
+            causes |= dict.fromkeys(_differences(Path(output), job, expect))
     return list(causes)
 
 
-def _differences(output: Path, record: Record | None, expected: MadeOf) -> list[str]:
+def _differences(output: Path, job: Any, expect: Expectation) -> list[str]:
     if not _exists(output):
         return [MISSING]
+    record = read_record(output)
     if record is None:
         return [UNRECORDED]
-    was = record.made_of
+    was, expected = record.made_of, expect.of(job)
     if was == expected:
         return [] if is_intact(output, record) else [DAMAGED]
     old, new = was.settings | was.container, expected.settings | expected.container

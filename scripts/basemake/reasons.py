@@ -49,4 +49,4 @@ def summary(stale: list[Stale]) -> str:
     """Return lines for people: how many jobs of which rule are stale, and why; new ones apart."""
     counts = Counter((job.rule, explain(job.causes)) for job in stale if job.causes != [MISSING])
     lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]
-    return "\n".join(["Stale:", *lines]) if lines else "Nothing that is there is stale."
+    return "\n".join(["Stale:", *lines]) if lines else "All that is there is fresh."
