@@ -8,8 +8,6 @@ import json
 import math
 import shutil
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -649,18 +647,6 @@ def test_a_pyramid_holds_every_web_tile_once_and_says_what_it_is(pyramid: Path, 
     assert 5 <= header["center_zoom"] <= 10
 
 
-def run_script(name: str, folder: Path, **attributes) -> None:
-    """Run a script as Snakemake would, with what it needs of `snakemake`."""
-    code = (
-        "import json, runpy, sys; from types import SimpleNamespace;"
-        "runpy.run_path(sys.argv[1], run_name='__main__',"
-        "    init_globals={'snakemake': SimpleNamespace(**json.loads(sys.argv[2]))})"
-    )
-    attributes["log"] = [str(folder / "log.txt")]
-    command = [sys.executable, "-W", "error", "-c", code, str(SCRIPTS / f"{name}.py")]
-    subprocess.run([*command, json.dumps(attributes)], cwd=SCRIPTS, check=True)
-
-
 def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
     tiles = encoded(pyramid)
     export_folder(pyramid, tmp_path / "demo", "webp")
@@ -671,7 +657,7 @@ def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "demo" / "metadata.json").read_text()) == METADATA
 
     mbtiles = tmp_path / "demo.mbtiles"
-    run_script("export_mbtiles", tmp_path, input=[str(pyramid)], output=[str(mbtiles)])
+    export_mbtiles(pyramid, mbtiles)
     database = sqlite3.connect(mbtiles)
     rows = database.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
     assert {WebTile(z, x, 2**z - 1 - y): data for z, x, y, data in rows} == tiles
