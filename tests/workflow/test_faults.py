@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
 from faults import KINDS, MOMENTS, RULES, Fault, differences, fails, join, small_region
@@ -136,7 +135,7 @@ def test_table_is_complete():
         assert {row[column] for row in ROWS} == set(words)
 
 
-# -- Ways to lose a change that were seen -----------------------------------------------------------
+# -- Ways to lose a change that were seen ----------------------------------------------------------
 
 
 def test_downloads_of_an_updated_item_fail_once(after):

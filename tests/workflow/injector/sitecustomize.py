@@ -38,24 +38,27 @@ def strike() -> None:
 def listen(event: str, args: tuple) -> None:
     """Strike when an audit event tells that the moment has come."""
     global renamed
-    if not listening:
+    if not listening or event not in ("open", "os.rename"):
         return
-    writes = event == "open" and (
-        set(args[1] or "") & set("wxa+") or args[2] & (os.O_WRONLY | os.O_RDWR)
-    )
-    path = str(args[1] if event == "os.rename" else args[0]) if args else ""
+    path = str(args[1] if event == "os.rename" else args[0])
     record = "results/records/" in path
+    writes = (
+        event == "os.rename"
+        or set(args[1] or "") & set("wxa+")
+        or args[2] & (os.O_WRONLY | os.O_RDWR)
+    )
     if event == "os.rename" and "results/" in path and not record:
         renamed += 1
-        if FAULT["moment"] == "middle" and renamed == FAULT["output"]:
-            strike()
-    elif FAULT["moment"] == "recording" and record and (writes or event == "os.rename"):
-        strike()
-    elif FAULT["moment"] == "before" and writes and "/logs/" in path:
+    reached = {
+        "before": writes and "/logs/" in path,
+        "middle": event == "os.rename" and not record and renamed == FAULT["output"],
+        "recording": writes and record,
+    }
+    if reached.get(FAULT["moment"]):
         strike()
 
 
-# Snakemake runs a rule's script as a copy of it, such as .snakemake/scripts/tmpab12.enhance_tile.py.
+# Snakemake runs a copy of a rule's script, such as .snakemake/scripts/tmpab12.enhance_tile.py.
 listening = bool(FAULT) and sys.orig_argv[-1].endswith(f".{FAULT['rule']}.py")
 if listening:
     sys.addaudithook(listen)
