@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +47,18 @@ SOURCE = {
     "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
     "attribution": "Simulated imagery",
 }
+WORLD = {"seed": 41, "pixel_size": 360}
 LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*")
 
 
 @dataclass
 class Build:
-    """A working directory and its config, and the runs in it."""
+    """A working directory and its config, and the runs in it, with `environment` for them."""
 
     directory: Path
     config: dict
     checkout: Path = CHECKOUT
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -97,7 +99,12 @@ class Build:
             stderr=stderr,
             text=True,
             # A user's own profile or config must not reach the tests.
-            env={**os.environ, "XDG_CONFIG_HOME": str(self.directory), "PYTHONWARNINGS": ""},
+            env={
+                **os.environ,
+                "XDG_CONFIG_HOME": str(self.directory),
+                "PYTHONWARNINGS": "",
+                **self.environment,
+            },
             start_new_session=True,
         )
 
@@ -174,7 +181,7 @@ class Scene(Build):
     def lasting(self) -> dict[str, bytes]:
         return {path: data for pattern in LASTING for path, data in self.files(pattern).items()}
 
-    def edit_bands(self, tile: str) -> None:
+    def edit_bands(self, tile: str, updated: str = "2026-02-01T00:00:00Z") -> None:
         """Make a tile's bands brighter and its item newer, as a reprocessed quarter is."""
         items = self.items
         item = next(item for item in items if item["id"].endswith(tile))
@@ -185,9 +192,9 @@ class Scene(Build):
             dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
             del dataset
             asset["file:size"] = path.stat().st_size
-            del asset["file:checksum"]
+            asset.pop("file:checksum", None)
             assert band in SOURCE["bands"].values()
-        item["properties"]["updated"] = "2026-02-01T00:00:00Z"
+        item["properties"]["updated"] = updated
         self.items = items
 
     def copy(self, directory: Path) -> "Scene":
@@ -226,5 +233,5 @@ def lay_out(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Sc
     scene.draw("other", OTHER)
     (directory / "catalog").mkdir()
     world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))
-    scene.items = simulate(world, "2025Q3", directory / "catalog", seed=41, pixel_size=360)
+    scene.items = simulate(world, "2025Q3", directory / "catalog", **WORLD)
     return scene

@@ -1,0 +1,105 @@
+"""Faults that strike a job of a real run, and the smallest build in which each can be seen."""
+
+import json
+import signal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import shapely
+from runs import NORTH, WORLD, Scene, lay_out
+
+from basemake.simulated import simulate
+
+INJECTOR = Path(__file__).with_name("injector")
+# Outputs, in the order in which the scripts make them, of rules that have more than one.
+OUTPUTS = {"build_zone_vrt": 2, "render_metatile": 2}
+RULES = (
+    "fetch_band",
+    "enhance_tile",
+    "build_zone_vrt",
+    "build_vrt",
+    "render_metatile",
+    "render_overview",
+    "pack_pyramid",
+    "export_mbtiles",
+    "export_folder",
+    "export_cog",
+    "build_preview",
+)
+# A job opens its log, gives its last output its name, writes a record of its outputs, and ends.
+MOMENTS = ("before", "middle", "recording", "after")
+KINDS = ("exception", "kill", "full disk", "kill all")
+JOINING = "34TCP_0_0"  # the tile that the small region has, and the build lacks
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the first job of `rule` that reaches `moment`, one of MOMENTS.
+
+    `kind` is one of KINDS: it raises an exception, gets SIGKILL, can write no more bytes, or all
+    processes of the run get SIGKILL.
+    """
+
+    rule: str
+    moment: str
+    kind: str
+
+    def is_possible(self) -> bool:
+        """Tell whether such a fault makes a job fail: a full disk does if more is to be written."""
+        if self.kind != "full disk":
+            return True
+        return self.moment in ("before", "recording") or (
+            self.moment == "middle" and self.rule in OUTPUTS
+        )
+
+    def strikes(self, scene: Scene, *arguments: str) -> bool:
+        """Run snakemake under the fault; return whether it struck a job, and then failed."""
+        marker = scene.directory.with_name(scene.directory.name + ".struck")
+        marker.unlink(missing_ok=True)
+        # The disk is full once the first of two outputs is there, else the last one would be whole.
+        output = 1 if self.kind == "full disk" else OUTPUTS.get(self.rule, 1)
+        fault = {**asdict(self), "marker": str(marker), "output": output}
+        environment = {"FAULT": json.dumps(fault), "PYTHONPATH": str(INJECTOR)}
+        running = replace(scene, environment=environment).start(*arguments)
+        printed, _ = running.communicate()
+        if not marker.exists():
+            return False
+        if self.kind == "kill all":
+            assert running.returncode == -signal.SIGKILL, printed
+            unlock(scene)
+        assert running.returncode, f"{self} struck, and the run succeeded:\n{printed}"
+        return True
+
+
+def unlock(scene: Scene) -> None:
+    """Take away the lock that a killed Snakemake leaves."""
+    scene.run("--unlock")
+
+
+def small_region(directory: Path) -> Scene:
+    """Return a Scene in an empty directory: 2 tiles in 2 UTM zones, 2 metatiles, all outputs.
+
+    A third tile, JOINING, would show in the region, but the catalog does not have it.
+    """
+    scene = lay_out(directory, NORTH)
+    scene.drop(JOINING)
+    scene.config["pyramid"] |= {"min_zoom": 7, "outputs": ["mbtiles", "folder", "cog"]}
+    return scene
+
+
+def join(scene: Scene) -> None:
+    """Let the tile JOINING come into the catalog."""
+    items = simulate(shapely.Polygon(NORTH), "2025Q3", scene.directory / "catalog", **WORLD)
+    scene.items += [item for item in items if item["id"].endswith(JOINING)]
+
+
+def fails(scene: Scene, *arguments: str) -> None:
+    """Run snakemake, and see that it fails."""
+    running = scene.start(*arguments)
+    printed, _ = running.communicate()
+    assert running.returncode, printed
+
+
+def differences(made: dict[str, bytes], fresh: dict[str, bytes]) -> set[str]:
+    """Return which paths are not in both with the same content."""
+    return {path for path in made.keys() | fresh.keys() if made.get(path) != fresh.get(path)}

@@ -1,0 +1,294 @@
+"""By chance: random histories of a working directory, each of which one plain run must mend.
+
+A history is a sequence of changes, faults, runs that are broken off, deletions, copies and clocks
+set wrong. `make test` has a few short ones, always the same. With BASEMAKE_STEPS=500 in the
+environment a test has about that many steps, from another seed each time, and says which;
+BASEMAKE_SEED gives a seed. A failure prints its history; the last line of it is what failed.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from itertools import count
+from pathlib import Path
+
+import pytest
+import yaml
+from faults import JOINING, KINDS, MOMENTS, RULES, Fault, differences, join, small_region, unlock
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from runs import EDGE, NORTH, SOURCE, Scene
+
+# What `make test` does is always the same, until the steps below change.
+SEED, HISTORIES, STEPS = 1, 4, 7
+LONG_STEPS = 20
+
+SETTINGS = {
+    "recipe": ("l2a-optimized", "simple-gain"),
+    "tile_codec": ("webp", "deflate"),
+    "keep_bands": (True, False),
+    "pyramid.quality": (80, 60),
+    "pyramid.min_zoom": (7, 8),
+    "pyramid.max_zoom": (10, 9),
+    "pyramid.clip": (True, False),
+    "pyramid.outputs": (["pmtiles"], ["mbtiles", "folder"], ["cog"]),
+}
+POLYGONS = {
+    "first": (NORTH, [(18.75, 44.2), *NORTH[1:]]),
+    "other": ([(18.72, 44.3), (18.8, 44.3), (18.8, 44.5), (18.72, 44.5)],),
+}
+ATTRIBUTIONS = (SOURCE["attribution"], "Simulated imagery of {year}")
+KEPT = "33TYK_0_0"  # the tile that never leaves: without one there is no map
+# What can be lost, or have wrong times: each of these, or one file or folder in it.
+PLACES = (
+    *("results", "results/bands", "results/tiles", "results/mosaic", "results/metatiles"),
+    *("results/pyramid", "results/preview", "results/records", "results/manifest.geojson"),
+    *(".snakemake", ".snakemake/metadata", ".basemake", "logs", "benchmarks"),
+)
+# No output of a build, but a step to one: it need not be there while what is made of it is right.
+NEEDLESS = "overview.pmtiles"
+ALL = ("--cores", "4")
+
+settled = st.one_of([st.tuples(st.just(k), st.sampled_from(v)) for k, v in SETTINGS.items()])
+drawn = st.one_of([st.tuples(st.just(k), st.sampled_from(v)) for k, v in POLYGONS.items()])
+faults = st.builds(
+    Fault, st.sampled_from(RULES), st.sampled_from(MOMENTS), st.sampled_from(KINDS)
+).filter(Fault.is_possible)
+signals = st.sampled_from([signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+paths = st.tuples(st.sampled_from(PLACES), st.integers(0, 30))
+yes_or_no = st.booleans()
+
+
+def step(**arguments: st.SearchStrategy) -> Callable:
+    """Make a method a step of histories, which is printed before it is taken."""
+
+    def decorate(method: Callable) -> Callable:
+        @wraps(method)
+        def take(self: "History", **values) -> None:
+            words = ", ".join(f"{name}={value!r}" for name, value in values.items())
+            print(f"{method.__name__}({words})", flush=True)
+            History.steps += 1
+            self.sound = False
+            method(self, **values)
+            self.sound = True
+
+        return rule(**arguments)(take)
+
+    return decorate
+
+
+class History(RuleBasedStateMachine):
+    """A working directory, what happens to it, and how it is built in the end."""
+
+    # Set by the test: a build to begin with, a new folder for each history, and the function that
+    # returns what a Scene must look like.
+    base: Scene
+    new_folder: Callable[[], Path]
+    from_nothing: Callable[[Scene], dict[str, bytes]]
+    steps = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("\nA history:", flush=True)
+        self.folder = History.new_folder()
+        self.scene = History.base.copy(self.folder / "0")
+        self.names = map(str, count(1))
+        self.edits = dict.fromkeys((KEPT, EDGE, JOINING), 0)
+        self.away: dict[str, dict] = {}
+        self.sound = True
+
+    def teardown(self) -> None:
+        if self.sound:
+            print("build, in the end", flush=True)
+            self.must_be_right()
+        shutil.rmtree(self.folder)
+
+    # -- Changes
+
+    @step(setting=settled)
+    def configure(self, setting: tuple) -> None:
+        *inside, key = setting[0].split(".")
+        config = self.scene.config["pyramid"] if inside else self.scene.config
+        config[key] = setting[1]
+
+    @step(polygon=drawn)
+    def draw(self, polygon: tuple) -> None:
+        region, outline = polygon
+        self.scene.draw(region, outline)
+        self.scene.config["regions"][region] = f"{region}.geojson"
+
+    @step()
+    def leave_out_the_other_region(self) -> None:
+        self.scene.config["regions"].pop("other", None)
+
+    @step(attribution=st.sampled_from(ATTRIBUTIONS))
+    def attribute(self, attribution: str) -> None:
+        source = {**SOURCE, "attribution": attribution}
+        (self.scene.directory / "source.yaml").write_text(yaml.safe_dump(source))
+
+    @step(tile=st.sampled_from([KEPT, EDGE, JOINING]))
+    def update(self, tile: str) -> None:
+        if tile not in self.away:
+            self.edits[tile] += 1
+            self.scene.edit_bands(tile, f"2026-02-01T00:{self.edits[tile]:02}:00Z")
+
+    @step(tile=st.sampled_from([EDGE, JOINING]))
+    def let_leave_or_come_back(self, tile: str) -> None:
+        items = {item["id"][-9:]: item for item in self.scene.items}
+        if tile in items:
+            self.away[tile] = items.pop(tile)
+        else:
+            items[tile] = self.away.pop(tile)
+        self.scene.items = list(items.values())
+
+    # -- Runs
+
+    @step()
+    def search(self) -> None:
+        self.scene.run("manifest")
+
+    @step()
+    def build(self) -> None:
+        self.must_be_right()
+
+    @step(fault=faults, search=yes_or_no, keep_going=yes_or_no)
+    def fail(self, fault: Fault, search: bool, keep_going: bool) -> None:
+        self.search_if(search)
+        struck = fault.strikes(self.scene, *ALL, *(["--keep-going"] if keep_going else []))
+        print("  it struck" if struck else "  it struck no job")
+
+    @step(rule=st.sampled_from(RULES), search=yes_or_no)
+    def build_until(self, rule: str, search: bool) -> None:
+        self.search_if(search)
+        self.scene.run(*ALL, "--until", rule, check=False)
+
+    @step(kind=signals, jobs=st.integers(1, 12), search=yes_or_no)
+    def break_off(self, kind: signal.Signals, jobs: int, search: bool) -> None:
+        """Send a signal to all processes of a run once it has finished some jobs."""
+        self.search_if(search)
+        running = self.scene.start(*ALL)
+        assert running.stdout
+        for line in running.stdout:
+            jobs -= line.startswith("Finished jobid")
+            if not jobs:
+                os.killpg(running.pid, kind)
+                break
+        running.communicate()
+        if running.returncode == -signal.SIGKILL:
+            unlock(self.scene)
+
+    def search_if(self, search: bool) -> None:
+        if search:
+            self.scene.run("manifest")
+
+    # -- What else happens to files
+
+    @step(path=paths)
+    def delete(self, path: tuple) -> None:
+        found = self.find(*path)
+        if found and found.is_dir():
+            shutil.rmtree(found)
+        elif found:
+            found.unlink()
+
+    @step(path=paths, days=st.sampled_from([-4000, -1, 1, 4000]))
+    def set_times(self, path: tuple, days: int) -> None:
+        found = self.find(*path)
+        for file in [found, *found.rglob("*")] if found else []:
+            moment = file.stat().st_mtime + days * 86400
+            os.utime(file, (moment, moment))
+
+    @step()
+    def copy_without_times(self) -> None:
+        directory = self.folder / next(self.names)
+        subprocess.run(["cp", "-r", self.scene.directory, directory], check=True)
+        shutil.rmtree(self.scene.directory)
+        self.scene.directory = directory
+
+    def find(self, place: str, number: int) -> Path | None:
+        """Return `place` for 0, else one of what it holds; None where there is nothing."""
+        path = self.scene.directory / place
+        inside = [path, *sorted(path.rglob("*"))]
+        found = inside[number % len(inside)]
+        print(f"  {found.relative_to(self.scene.directory)}")
+        return found if found.exists() else None
+
+    # -- What must be right after all
+
+    def must_be_right(self) -> None:
+        """Search and build; see that outputs are those from nothing, and a further run has none."""
+        with ThreadPoolExecutor(1) as pool:
+            expected = pool.submit(History.from_nothing, self.scene)
+            self.scene.run("manifest")
+            self.scene.run(*ALL)
+            fresh = expected.result()
+        pyramid = self.scene.config["pyramid"]
+        folders = [f"pyramid/{region}/" for region in self.scene.config["regions"]]
+        made = {
+            path: data
+            for path, data in self.scene.lasting().items()
+            # Others are of what has left.
+            if path in fresh or ("folder" in pyramid["outputs"] and path.startswith(tuple(folders)))
+        }
+        wrong = {
+            path
+            for path in differences(made, fresh)
+            if "/." not in path and not (path.endswith(NEEDLESS) and path not in made)
+        }
+        assert not wrong, f"not as from nothing: {', '.join(sorted(wrong))}"
+        assert "Nothing to be done" in self.scene.run(*ALL)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Scene:
+    scene = small_region(tmp_path_factory.mktemp("base"))
+    join(scene)
+    scene.draw("other", *POLYGONS["other"])
+    scene.config["pyramid"]["outputs"] = ["pmtiles"]
+    scene.build(cores=4)
+    return scene
+
+
+def state(scene: Scene) -> str:
+    """Return a text that is the same for what must look the same."""
+    config = {key: value for key, value in scene.config.items() if key != "keep_bands"}
+    files = [*sorted(scene.directory.glob("*.geojson")), scene.directory / "source.yaml"]
+    known = [config, [path.read_text() for path in files], scene.items]
+    return json.dumps(known, sort_keys=True)
+
+
+def test_any_history_is_mended(base, from_nothing, tmp_path_factory, capsys):
+    known = {state(base): base.lasting()}
+
+    def remember(scene: Scene) -> dict[str, bytes]:
+        key = state(scene)
+        if key not in known:
+            known[key] = from_nothing(scene)
+        return known[key]
+
+    History.base, History.from_nothing = base, remember
+    History.new_folder = lambda: tmp_path_factory.mktemp("history")
+    wanted = int(os.environ.get("BASEMAKE_STEPS", 0))
+    begin = int(os.environ.get("BASEMAKE_SEED", random.randrange(10**6) if wanted else SEED))
+    try:
+        run_state_machine_as_test(
+            seed(begin)(History),
+            settings=settings(
+                max_examples=max(1, wanted // LONG_STEPS) if wanted else HISTORIES,
+                stateful_step_count=LONG_STEPS if wanted else STEPS,
+                phases=[Phase.generate],  # to shrink a history would take hours
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                database=None,
+            ),
+        )
+    finally:
+        with capsys.disabled():
+            print(f"\n{History.steps} steps of histories, BASEMAKE_SEED={begin}")
