@@ -260,6 +260,13 @@ def test_the_crs_is_found_wherever_items_say_it(search: Search, level: str, crs:
         ({}, {"gsd": None}, None),
         ({}, {"gsd": "10 m"}, None),
         ({}, {"gsd": 0}, None),
+        ({}, {"gsd": True}, None),
+        ({}, {"gsd": float("inf")}, None),
+        ({}, {"gsd": 10**400}, None),
+        ({"proj:transform": 30}, {"gsd": 10}, 10),
+        ({"proj:transform": {"a": 1}}, {"gsd": 10}, 10),
+        ({"proj:transform": "30"}, {"gsd": 10}, 10),
+        ({"proj:transform": [None]}, {"gsd": 10}, None),
     ],
 )
 def test_the_pixel_size_is_found_wherever_items_say_it(
@@ -339,6 +346,33 @@ def changed(key: str, value: Any) -> dict:
         ("assets/B02/href", "bands\0", "is not an href"),
         ("assets/B02/file:size", "7", "asset 'B02': file:size is '7'; allowed: bytes"),
         ("assets/B02/file:size", -1, "file:size is -1; allowed: bytes"),
+        ("assets/B02/file:size", 7.5, "file:size is 7.5; allowed: bytes"),
+        ("assets/B02/file:size", True, "file:size is True; allowed: bytes"),
+        ("assets/B02/file:size", 10**400, "0; allowed: bytes"),
+        ("assets/B02/file:checksum", 1220, "file:checksum is 1220; allowed: a multihash as text"),
+        ("assets/B02/file:checksum", ["12"], "file:checksum is ['12']; allowed: a multihash"),
+        ("assets/B02/href", 7, "feature 2 of the source's items items.json is not a STAC item"),
+        ("assets/B02/href", "http://[::1", "'http://[::1' is not an href"),
+        ("id", 7, "feature 2 of the source's items items.json is not a STAC item"),
+        ("properties/proj:code", "EPSG:99999", "has the CRS 'EPSG:99999', which PROJ does not kn"),
+        ("properties/proj:code", ["EPSG:32632"], "has no CRS"),
+        ("geometry", {"type": "Polygon", "coordinates": ""}, "has a geometry that is not a pol"),
+        ("geometry", {"type": "Polygon", "coordinates": {"a": 1}}, "has a geometry that is not a"),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9, 45], [10**400, 45], [9, 46], [9, 45]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9, 45], [1e300, 45], [9, 46], [9, 45]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9.5, 45], [9.5 + 1e-8, 45], [9.5, 46]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
     ],
 )
 def test_an_item_that_is_not_as_the_source_says_is_named(
@@ -364,7 +398,10 @@ def test_a_symbolic_link_out_of_the_folder_is_not_followed(search: Search, tmp_p
     assert "bands/link.tif is outside ." in text
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"features": 5}', '{"features": null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"features": 5}', '{"features": null}', "[" * 100_000, "1" * 5000],
+)
 def test_what_is_no_catalog_is_named(search: Search, text: str) -> None:
     said = refused(search, text)
     assert said == "the source's items items.json are not an ItemCollection (GeoJSON)."
