@@ -23,10 +23,12 @@ rule fetch_band:
         disk_mb=lambda wildcards: (band(wildcards)["size"] or 250_000_000) // 1_000_000 + 1,
         runtime=60,
     params:
-        # Where a band lies is nothing to what it is, if a checksum says that: Snakemake does not
-        # compare functions of `output`. Nor does the code of a download: the bytes are verified.
+        # Where a band lies is nothing to what it is, if a checksum says that, or the digest of a
+        # file of this machine: Snakemake does not compare functions of `output`. Nor does the code
+        # of a download: the bytes are verified.
         href=lambda wildcards, output: band(wildcards)["href"],
-        place=lambda wildcards: None if band(wildcards)["checksum"] else band(wildcards)["href"],
+        place=lambda wildcards: band(wildcards).get("digest")
+        or (None if band(wildcards)["checksum"] else band(wildcards)["href"]),
         size=lambda wildcards: band(wildcards)["size"],
         checksum=lambda wildcards: band(wildcards)["checksum"],
         updated=lambda wildcards: band(wildcards)["updated"],

@@ -88,7 +88,7 @@ def tile(name):
 
 
 def band(wildcards):
-    """What a band's job must know: href, size and checksum, and when its item was updated."""
+    """What a band's job must know: href, size, checksum or digest, and its item's `updated`."""
     row = tile(wildcards.tile)
     if wildcards.band not in row["bands"]:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")

@@ -1,5 +1,6 @@
 """STAC items as they come: read, checked, and what the manifest keeps of them."""
 
+import hashlib
 import os
 import re
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import shapely
 from osgeo import osr
 from shapely.geometry import mapping, shape
 
-from basemake.errors import BasemakeError, ManifestError
+from basemake.errors import BandError, BasemakeError, ManifestError
 from basemake.hrefs import allowed_hosts, check_url, is_remote, local_path
 from basemake.manifest import WHOLE_WORLD
 from basemake.raster import open_geotiff
@@ -130,7 +131,10 @@ def feature_of(
 
 
 def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
-    """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None."""
+    """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None.
+
+    Of a file here it returns its digest, too: its item may stay as it is while the file changes.
+    """
     asset = item["assets"].get(key)
     if asset is None:
         raise ManifestError(
@@ -149,7 +153,7 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
     if "href" in source:
         year, q = quarter[:4], quarter[5]
         href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
-    size = asset.get("file:size")
+    size, found = asset.get("file:size"), {}
     try:
         if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
             pass  # the address is the source's endpoint's
@@ -160,6 +164,7 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             # Relative where it can be, so that a working directory can be moved whole.
             href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
             size = path.stat().st_size if size is None else size
+            found = {"digest": _digest(path)}
     except BasemakeError as error:
         raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
     except (OSError, ValueError) as error:
@@ -176,7 +181,16 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             f"item {item['id']!r}, asset {key!r}: file:checksum is {checksum!r}; allowed: a"
             " multihash as text, such as 1220 and the 64 digits of a sha256."
         )
-    return {"href": href, "size": size, "checksum": checksum}
+    return {"href": href, "size": size, "checksum": checksum, **found}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; unlike its time it outlives a copy."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BandError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _grid_of(href: str) -> tuple[int | None, float | None]:

@@ -95,8 +95,9 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
     """Return the manifest as a table, a row a tile, indexed by tile in sorted order.
 
     Columns: item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands
-    (asset key -> href, size, checksum) and geometry (shapely, degrees). Raises ManifestError with
-    the command that helps if the manifest is missing or answers another request than `request`.
+    (asset key -> href, size, checksum, of files here also digest) and geometry (shapely, degrees).
+    Raises ManifestError with the command that helps if the manifest is missing or answers another
+    request than `request`.
     """
     if not path.exists():
         raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")

@@ -3,9 +3,11 @@
 The catalogs are built here, or are the genuine records of real_data.
 """
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,11 +229,38 @@ def test_bands_are_files_relative_to_the_working_directory(search: Search) -> No
     given["assets"]["B04"].update({"file:size": 9, "file:checksum": "1220ab"})
     given["assets"]["B03"]["href"] = Path("bands/B03.tif").resolve().as_uri()
     given["assets"]["B08"] = {"href": "s3://not/asked/for.tif"}
+    digest = hashlib.sha256(b"1234567").hexdigest()
     assert search([given])["32TNR_0_0"]["bands"] == {
-        "B04": {"href": "bands/B04.tif", "size": 9, "checksum": "1220ab"},
-        "B03": {"href": "bands/B03.tif", "size": 7, "checksum": None},
-        "B02": {"href": "bands/B02.tif", "size": 7, "checksum": None},
+        "B04": {"href": "bands/B04.tif", "size": 9, "checksum": "1220ab", "digest": digest},
+        "B03": {"href": "bands/B03.tif", "size": 7, "checksum": None, "digest": digest},
+        "B02": {"href": "bands/B02.tif", "size": 7, "checksum": None, "digest": digest},
     }
+
+
+def test_a_file_that_is_replaced_is_told_apart_and_one_that_is_touched_is_not(
+    search: Search,
+) -> None:
+    given, path = [item()], Path("bands/B03.tif")
+    before, time = search(given), path.stat().st_mtime_ns
+    os.utime(path, ns=(1, 1))
+    assert search(given) == before
+    assert "unchanged" in search.table
+    path.write_bytes(b"7654321")
+    os.utime(path, ns=(time, time))
+    bands, old = search(given)["32TNR_0_0"]["bands"], before["32TNR_0_0"]["bands"]
+    assert [band for band in bands if bands[band] != old[band]] == ["B03"]
+
+
+def test_the_simulated_world_is_the_same_whenever_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulated = read_source("simulated") | {"pixel_size": 360}
+    manifest = Path("manifest.geojson")
+    assert "written" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    shutil.rmtree("simulated")
+    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
 
 
 @pytest.mark.parametrize("level", ["item", "asset"])
