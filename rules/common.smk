@@ -100,7 +100,7 @@ def tile(name):
 
 
 def band(wildcards):
-    """What a band's job must know: href, size and checksum, and when its item was updated."""
+    """What a band's job must know: href, size, checksum or digest, and its item's `updated`."""
     row = tile(wildcards.tile)
     if wildcards.band not in row["bands"]:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")
@@ -108,10 +108,14 @@ def band(wildcards):
 
 
 def band_settings(wildcards):
-    """What a band is: with a checksum, one that only moved to another address is the same."""
+    """What a band is: one that only moved is the same, if a checksum or digest says what it is."""
     about = band(wildcards)
-    href = None if about["checksum"] else about["href"]
-    return {"href": href, **{key: about[key] for key in ("size", "checksum", "updated")}}
+    digest = about.get("digest")
+    return {
+        "href": None if digest or about["checksum"] else about["href"],
+        "digest": digest,
+        **{key: about[key] for key in ("size", "checksum", "updated")},
+    }
 
 
 def dn(wildcards):

@@ -11,15 +11,16 @@ import requests
 from osgeo import gdal
 
 from basemake.credentials import Credentials
-from basemake.download import Download, about
+from basemake.download import Download, about, digest_of
 from basemake.errors import BandError, BasemakeError
+from basemake.files import replace
 from basemake.hrefs import is_remote, without_secrets
 from basemake.network import Session
 from basemake.progress import Progress
-from basemake.raster import open_geotiff
+from basemake.raster import decode, open_geotiff
 
-# The multihash prefixes of the checksums that STAC's file extension is seen to have.
-DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
+LARGEST_SIDE = 50_000  # pixels; a tile has 10 008, a scene at most 11 000
+LARGEST_BLOCK = 1 << 27  # pixels: a scene that is one block still fits
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
 
@@ -43,12 +44,12 @@ def fetch_band(
     object is the same. Raises BandError, one sentence with the href, if the disk cannot hold the
     bytes (then none is asked for), they cannot be had or are not those that the item promises.
     """
-    part = output.with_name(output.name + ".part")
+    part, place = output.with_name(output.name + ".part"), without_secrets(href)
     try:
         _check_room(part, size)
         for last in (False, True):
             if is_remote(href):
-                session = Session(limits, hosts, credentials.hosts)
+                session = Session(limits, hosts, credentials.origins)
                 with session:
                     Download(
                         href, part, size, checksum, session, credentials, limits, progress
@@ -56,32 +57,40 @@ def fetch_band(
             else:
                 shutil.copyfile(href, part)
             try:
-                _verify_bytes(part, size, checksum)
-                _verify_raster(part, dtype)
+                promised = _verify_bytes(part, size, checksum)
+                # What an item promises of its bytes is cheap to compare. Without that a file that
+                # ends early is found only by decoding it, which takes 1 s of CPU for a tile's band.
+                _verify_raster(part, dtype, every_block=not promised)
                 break
             except BandError as error:
                 part.unlink()
                 if last or not is_remote(href):
                     raise
-                logging.warning("%s: %s Trying once more.", without_secrets(href), error)
+                logging.warning("%s: %s Trying once more.", place, error)
+        replace(part, output)
     except requests.TooManyRedirects:
-        raise BandError(f"{without_secrets(href)}: the service redirects without end.") from None
+        raise BandError(f"{place}: the service redirects without end.") from None
     except requests.RequestException as error:  # its own words hold the whole address
-        raise BandError(f"{without_secrets(href)}: {type(error).__name__}.") from None
+        raise BandError(
+            f"{place}: the service's answer is not as HTTP has it ({type(error).__name__}); check"
+            " the address and the source."
+        ) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             free = shutil.disk_usage(output.parent).free
             need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
             raise BandError(
-                f"the disk of {output.parent} is full: {href} has {need}, and"
+                f"the disk of {output.parent} is full: {place} has {need}, and"
                 f" {free / 1e6:.1f} MB are free; make room and run again."
             ) from None
-        raise BandError(f"{href}: {error.strerror} ({error.filename}); run again.") from None
+        file = f" ({without_secrets(str(error.filename))})" if error.filename else ""
+        raise BandError(
+            f"{place}: {error.strerror or type(error).__name__}{file}; run again."
+        ) from None
     except BasemakeError as error:
-        raise BandError(f"{without_secrets(href)}: {error}") from None
-    part.replace(output)
+        raise BandError(f"{place}: {error}") from None
     about(part).unlink(missing_ok=True)
-    logging.info("%s: %d bytes", without_secrets(href), output.stat().st_size)
+    logging.info("%s: %d bytes", place, output.stat().st_size)
 
 
 def _check_room(part: Path, size: int | None) -> None:
@@ -94,34 +103,40 @@ def _check_room(part: Path, size: int | None) -> None:
         )
 
 
-def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> None:
+def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> bool:
+    """Compare size and checksum with those that are known; say whether any was."""
     found = part.stat().st_size
     if size is not None and found != size:
         raise BandError(
             f"{found} bytes came, the item promises {size}; search again: `snakemake manifest`."
         )
-    if checksum is None:
-        return
-    prefix = next((p for p in DIGESTS if checksum.lower().startswith(p)), None)
-    if prefix is None:
-        logging.warning("checksum %s is of an unknown kind and was not compared", checksum)
-        return
+    known = digest_of(checksum)
+    if known is None:
+        if checksum is not None:
+            logging.warning("checksum %r is of an unknown kind and was not compared", checksum)
+        return size is not None
+    algorithm, promised = known
     with part.open("rb") as file:
-        digest = hashlib.file_digest(file, DIGESTS[prefix]).hexdigest()
-    promised = checksum[len(prefix) :].lower()
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
     if digest != promised:
         raise BandError(
-            f"its {DIGESTS[prefix]} is {digest}, the item promises {promised};"
+            f"its {algorithm} is {digest}, the item promises {promised};"
             " run again, or search again: `snakemake manifest`."
         )
+    return True
 
 
-def _verify_raster(part: Path, dtype: str | None) -> None:
-    """Check that the file is a GeoTIFF of one band of at most 16 bits."""
+def _verify_raster(part: Path, dtype: str | None, every_block: bool) -> None:
+    """Check that the file is a GeoTIFF of one band of at most 16 bits, not too large, and whole.
+
+    That each of its blocks can be decoded is seen only by decoding it, if `every_block` says so.
+    """
     try:
         with open_geotiff(part) as dataset:
-            found = DTYPES.get(dataset.GetRasterBand(1).DataType)
+            first = dataset.GetRasterBand(1)
+            found = DTYPES.get(first.DataType)
             bands, placed = dataset.RasterCount, dataset.GetSpatialRef() is not None
+            sides, block = (dataset.RasterXSize, dataset.RasterYSize), first.GetBlockSize()
     except RuntimeError as error:
         raise BandError(f"it is not a GeoTIFF ({error}); open it to see what it is.") from None
     if bands != 1 or not placed or found is None or dtype not in (None, found):
@@ -130,6 +145,18 @@ def _verify_raster(part: Path, dtype: str | None) -> None:
             f" {'with' if placed else 'without'} a CRS; allowed: one band of"
             f" {dtype or 'uint8, int16 or uint16'}, with a CRS."
         )
+    # A file of some hundred bytes can claim any size, and later jobs would make room for it.
+    if max(sides) > LARGEST_SIDE or block[0] * block[1] > LARGEST_BLOCK:
+        raise BandError(
+            f"it claims to have {sides[0]} x {sides[1]} pixels in blocks of {block[0]} x"
+            f" {block[1]}; allowed: at most {LARGEST_SIDE} pixels a side, and {LARGEST_BLOCK} in a"
+            " block."
+        )
+    if every_block:
+        try:
+            decode(part)
+        except RuntimeError as error:
+            raise BandError(f"it is not whole, or damaged ({error}); run again.") from None
 
 
 if __name__ == "__main__":

@@ -42,12 +42,16 @@ class Stopped(Exception):
 def tiles_in(manifest: Path) -> dict[str, Any]:
     """Return what a build fetches of each tile; nothing of what is no manifest."""
     tiles = {}
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         for feature in json.loads(manifest.read_text())["features"]:
             said = feature["properties"]
             bands = {
-                # As in the rules: with a checksum it is nothing where a band lies.
-                key: (band["size"], band["checksum"] or band["href"])
+                # As in the rules: with a digest or checksum it is nothing where a band lies.
+                key: (
+                    band["size"],
+                    band["checksum"],
+                    band.get("digest") or band["checksum"] or band["href"],
+                )
                 for key, band in said["bands"].items()
             }
             tiles[feature["id"]] = said["item"], said["updated"], bands

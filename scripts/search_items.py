@@ -90,7 +90,7 @@ def _catalog_items(path: Path) -> list[dict]:
         raise ManifestError(
             f"the source's items {path} cannot be read: {error.strerror}."
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         features = None
     if not isinstance(features, list):
         raise ManifestError(f"the source's items {path} are not an ItemCollection (GeoJSON).")

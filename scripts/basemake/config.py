@@ -6,8 +6,10 @@ The schemas beside the files (config/*.schema.yaml) are the one place where defa
 import difflib
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from jsonschema import Draft202012Validator, validators
@@ -66,7 +68,7 @@ def read_yaml(path: Path, what: str) -> Any:
         raise ConfigError(f"{what}: there is no file {path}; check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}: {path} cannot be read ({error}).") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"{what}: {path} is not YAML ({problem}).") from None
 
@@ -83,6 +85,13 @@ def read_source(name: str) -> dict:
         problem = "it has no group (?P<tile>...) that names the tile"
     if "tile" not in groups:
         raise ConfigError(f"source {name}: id_pattern is {source['id_pattern']!r}; {problem}.")
+    for key, address in _addresses(source):
+        try:
+            urlsplit(address)
+        except ValueError as error:
+            raise ConfigError(
+                f"source {name}: {key} is {address!r}, which is not an address ({error})."
+            ) from None
     try:
         source.get("href", "").format(item="", tile="", asset="", year="", q="")
     except (LookupError, ValueError, TypeError, AttributeError):
@@ -91,6 +100,14 @@ def read_source(name: str) -> dict:
             " {asset}, {year}, {q}."
         ) from None
     return source
+
+
+def _addresses(source: dict) -> Iterator[tuple[str, str]]:
+    """Yield each web address that a source gives, with its key."""
+    yield from ((key, source[key]) for key in ("url", "href") if key in source)
+    credentials = source.get("credentials", {})
+    keys = ("token_url", "endpoint")
+    yield from ((f"credentials.{key}", credentials[key]) for key in keys if key in credentials)
 
 
 def read_recipe(name: str) -> dict:

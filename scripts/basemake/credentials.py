@@ -1,11 +1,14 @@
 """Credentials of a source: from environment variables, to the hosts they are meant for only.
 
+They go over https, unless the source says `plain_http`, for a service on a network of one's own.
 Logins and tokens are shared by all jobs of a working directory (basemake.state), so that a run
 logs in once. No secret goes into a log, an error, a manifest or a command line.
 """
 
 import hashlib
+import json
 import os
+import re
 import time
 from datetime import datetime
 from typing import Any
@@ -14,11 +17,13 @@ from urllib.parse import urlsplit
 import requests
 
 from basemake.errors import BasemakeError
-from basemake.network import BUSY, TIMEOUT, Interrupted, no_netrc, retry_after
+from basemake.hrefs import origin, without_secrets
+from basemake.network import BUSY, TIMEOUT, Interrupted, no_netrc, read_answer, retry_after
 from basemake.state import shared
 
 MARGIN = 60  # seconds before its end at which a token is renewed
 PRESIGNED = 3600  # seconds that a presigned address lives
+LARGEST_TOKEN = 1 << 20  # bytes of an answer with a token, which has some thousands
 
 
 class CredentialsError(BasemakeError):
@@ -28,7 +33,7 @@ class CredentialsError(BasemakeError):
 class Credentials:
     """None: addresses are open to all. Base of the others."""
 
-    hosts: frozenset[str] = frozenset()  # that may see the credentials
+    origins: frozenset[str] = frozenset()  # that may see the credentials
 
     def address(self, href: str) -> str:
         """Return the web address of an href, signed if that is how the source lets one in."""
@@ -42,6 +47,19 @@ class Credentials:
         """Use new credentials from now on, after a refusal; say whether there can be any."""
         return False
 
+    def _are_for(self, address: str) -> bool:
+        """Say whether an address may see the credentials; CredentialsError if only http is why not.
+
+        Without them such a host would refuse, and nobody would know why.
+        """
+        place = origin(address)
+        if place not in self.origins and place.replace("http:", "https:") in self.origins:
+            raise CredentialsError(
+                f"{without_secrets(address)} is not encrypted, and credentials are for {place}:"
+                f" {ONLY_HTTPS}"
+            )
+        return place in self.origins
+
 
 class Oidc(Credentials):
     """A bearer token by OpenID Connect, from a refresh token or a user name and password."""
@@ -50,13 +68,14 @@ class Oidc(Credentials):
         """Take the source's `credentials`: token_url, client_id, hosts, names of variables."""
         self._settings = settings
         self._file = f"login-{urlsplit(settings['token_url']).netloc}"
-        self.hosts = frozenset(settings["hosts"])
+        self.origins = _origins(settings)
+        _check_encrypted(settings, "token_url")
         self._refused: str | None = None
         self._used: str | None = None
 
     def headers(self, address: str) -> dict[str, str]:
         """Return the bearer token for an address at one of the hosts that may see it."""
-        if urlsplit(address).netloc not in self.hosts:
+        if not self._are_for(address):
             return {}
         self._used = self._token()
         return {"Authorization": f"Bearer {self._used}"}
@@ -110,33 +129,21 @@ class Oidc(Credentials):
 
     def _ask(self, form: dict[str, str]) -> dict[str, Any] | None:
         """Return what the service gives, as it is kept, or None if it refuses."""
-        host = urlsplit(self._settings["token_url"]).netloc
-        now = time.time()
-        try:
-            answer = requests.post(
-                self._settings["token_url"],
-                data=form,
-                timeout=TIMEOUT,
-                allow_redirects=False,
-                auth=no_netrc,
-            )
-        except requests.RequestException:
-            raise Interrupted(f"{host}: the login could not be reached") from None
-        if answer.status_code in BUSY:
-            wait = retry_after(answer.headers.get("Retry-After"))
-            raise Interrupted(f"{host} answers {answer.status_code} to the login", wait)
-        if answer.status_code != requests.codes.ok:
+        url, now = self._settings["token_url"], time.time()
+        status, body = _ask(url, form)
+        if status != requests.codes.ok:
             return None
         try:
-            token = answer.json()
+            said = json.loads(body)
+            refresh = said.get("refresh_token")
             return {
-                "access_token": token["access_token"] + "",
-                "access_ends": now + float(token.get("expires_in", 600)),
-                "refresh_token": token.get("refresh_token"),
-                "refresh_ends": now + float(token.get("refresh_expires_in", 0)),
+                "access_token": _token(said["access_token"]),
+                "access_ends": now + float(said.get("expires_in", 600)),
+                "refresh_token": refresh and _token(refresh),
+                "refresh_ends": now + float(said.get("refresh_expires_in", 0)),
             }
-        except (ValueError, KeyError, TypeError):
-            raise Interrupted(f"{host} gives no token") from None
+        except NO_TOKEN:
+            raise Interrupted(f"{urlsplit(url).netloc} gives no token") from None
 
 
 class S3(Credentials):
@@ -149,6 +156,8 @@ class S3(Credentials):
         from botocore.config import Config
 
         variables = settings.get("variables", {})
+        if variables:
+            _check_encrypted(settings, "endpoint")
         keys = [os.environ.get(name, "") for name in variables.values()]
         if variables and not all(keys):
             raise CredentialsError(
@@ -187,12 +196,13 @@ class Sas(Credentials):
         """Take the source's `credentials`: token_url, hosts that the token is for."""
         self._settings = settings
         self._file = f"sas-{settings['token_url']}"
-        self._hosts = frozenset(settings["hosts"])
+        self.origins = _origins(settings)
+        _check_encrypted(settings, "token_url")
         self._used: str | None = None
 
     def address(self, href: str) -> str:
         """Return the address with the token as its query, at the token's hosts only."""
-        if urlsplit(href).netloc not in self._hosts:
+        if not self._are_for(href):
             return href
         with shared(self._file) as state:
             if state.get("ends", 0) - MARGIN < time.time():
@@ -208,20 +218,30 @@ class Sas(Credentials):
         return True
 
     def _ask(self, state: dict) -> None:
-        host = urlsplit(self._settings["token_url"]).netloc
+        url = self._settings["token_url"]
+        status, body = _ask(url)
         try:
-            answer = requests.get(self._settings["token_url"], timeout=TIMEOUT, auth=no_netrc)
-            wait = retry_after(answer.headers.get("Retry-After"))
-            if answer.status_code in BUSY:
-                raise Interrupted(f"{host} answers {answer.status_code}", wait)
-            answer.raise_for_status()
-            token = answer.json()
-            ends = datetime.fromisoformat(token["msft:expiry"]).timestamp()
-            state.update(token=token["token"], ends=ends)
-        except (requests.RequestException, ValueError, KeyError, TypeError):
-            raise Interrupted(f"{host} gives no token") from None
+            said = json.loads(body)
+            ends = datetime.fromisoformat(said["msft:expiry"]).timestamp()
+            state.update(token=_token(said["token"]), ends=ends)
+        except NO_TOKEN:
+            host = urlsplit(url).netloc
+            raise Interrupted(f"{host} answers {status}, and gives no token") from None
 
 
+# What is raised where an answer is not one with a token.
+NO_TOKEN = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+ONLY_HTTPS = (
+    "they go over https only; mend the address, or give the source's credentials plain_http: true"
+    " if it is a network of your own."
+)
 KINDS = {"oidc": Oidc, "s3": S3, "sas": Sas}
 
 
@@ -232,6 +252,53 @@ def credentials_of(source: dict) -> Credentials:
     """
     settings = source.get("credentials")
     return KINDS[settings["type"]](settings) if settings else Credentials()
+
+
+def _origins(settings: dict) -> frozenset[str]:
+    """Return the origins of a source's hosts that may see credentials."""
+    schemes = ("https", "http") if settings.get("plain_http") else ("https",)
+    hosts = [host.lower() for host in settings["hosts"]]
+    return frozenset(f"{scheme}://{host}" for scheme in schemes for host in hosts)
+
+
+def _check_encrypted(settings: dict, key: str) -> None:
+    """Raise CredentialsError if secrets would go to the address `key` over plain http."""
+    if urlsplit(settings[key]).scheme != "https" and not settings.get("plain_http"):
+        raise CredentialsError(
+            f"the source's credentials.{key} is {settings[key]}, and credentials are secrets:"
+            f" {ONLY_HTTPS}"
+        )
+
+
+def _ask(url: str, form: dict[str, str] | None = None) -> tuple[int, bytes]:
+    """Return status and body of what a service of tokens answers; Interrupted if that may pass.
+
+    Redirects are not followed: they could lead anywhere, and to http.
+    """
+    host = urlsplit(url).netloc
+    try:
+        with requests.request(
+            "POST" if form else "GET",
+            url,
+            data=form,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            auth=no_netrc,
+            stream=True,
+        ) as answer:
+            if answer.status_code in BUSY:
+                wait = retry_after(answer.headers.get("Retry-After"))
+                raise Interrupted(f"{host} answers {answer.status_code}, asked for a token", wait)
+            return answer.status_code, read_answer(answer, LARGEST_TOKEN)
+    except requests.RequestException:
+        raise Interrupted(f"{host} could not be reached for a token") from None
+
+
+def _token(token: str) -> str:
+    """Return a token; ValueError if it is not one that a header or an address can hold."""
+    if not re.fullmatch("[!-~]+", token):
+        raise ValueError("not a token")
+    return token
 
 
 def _refreshing(token: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A download that goes on where it stopped, in this run or a later one."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -8,14 +9,26 @@ import requests
 
 from basemake.credentials import Credentials
 from basemake.errors import BandError
-from basemake.network import BROKEN, Interrupted, Patience, Session
+from basemake.network import BROKEN_BODY, Interrupted, Patience, Session
 from basemake.progress import Progress
 
 CHUNK = 1 << 20
+# The multihash prefixes of the checksums that STAC's file extension is seen to have.
+DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 class Refused(Exception):
     """The service does not accept the credentials, or wants some."""
+
+
+def digest_of(checksum: str | None) -> tuple[str, str] | None:
+    """Return the algorithm and the digits of a multihash; None if its kind is not known here."""
+    text = (checksum or "").lower()
+    for prefix, algorithm in DIGESTS.items():
+        if text.startswith(prefix):
+            return algorithm, text.removeprefix(prefix)
+    return None
 
 
 def about(part: Path) -> Path:
@@ -42,9 +55,10 @@ class Download:
         self._session, self._credentials = session, credentials
         self._limits, self._progress = limits, progress
         self._object = {"href": href, "size": size, "checksum": checksum}
+        self._proven = digest_of(checksum) is not None  # by then, when all is there
         try:
-            known = json.loads(about(part).read_text())
-        except (OSError, ValueError):
+            known = dict(json.loads(about(part).read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
             known = {}
         same = {key: known.get(key) for key in self._object} == self._object
         # Without a validator nobody can tell whether what follows belongs to what is there.
@@ -89,37 +103,48 @@ class Download:
             if answer.status_code in (401, 403):
                 raise Refused(f"{answer.status_code} {answer.reason}")
             if answer.status_code == 416:
-                if answer.headers.get("Content-Range", "") == f"bytes */{start}":
+                whole = answer.headers.get("Content-Range", "") == f"bytes */{start}"
+                if whole and self._is_same(answer):
                     return  # all of it was there
                 self._validator = None
                 raise Interrupted("the service does not have the rest of what was begun")
             if answer.status_code not in (200, 206):
                 raise BandError(_refusal(answer))
+            total = None
             if answer.status_code == 200:
                 start = 0
                 # Before what follows is kept: a killed job must not leave it beside older bytes.
                 self._part.unlink(missing_ok=True)
                 self._remember(_validator(answer))
-            elif not self._continues(answer, start):
-                self._validator = None
-                raise Interrupted("the service sent another range than was asked for")
-            self._receive(answer, start)
+            else:
+                given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+                if not given or int(given[1]) != start or not self._is_same(answer):
+                    self._validator = None
+                    raise Interrupted("the service did not send the rest of what was begun")
+                total = None if given[2] == "*" else int(given[2])
+            self._receive(answer, start, total)
 
-    def _continues(self, answer: requests.Response, start: int) -> bool:
-        """Say whether a partial answer is the same object's from `start`: not all heed If-Range."""
-        content_range = answer.headers.get("Content-Range", "")
-        same = _validator(answer) in (None, self._validator)
-        return same and content_range.startswith(f"bytes {start}-")
+    def _is_same(self, answer: requests.Response) -> bool:
+        """Say whether a partial answer is of the object that was begun: not all heed If-Range.
+
+        A service may leave the date out of such an answer (RFC 9110, 15.3.7). Then only a checksum,
+        which is compared when all is there, can tell a mixture of two objects.
+        """
+        validator = _validator(answer)
+        return self._proven if validator is None else validator == self._validator
 
     def _remember(self, validator: str | None) -> None:
         """Keep what tells whether the object is still the same when it is gone on with."""
         self._validator = validator
         about(self._part).write_text(json.dumps({**self._object, "validator": validator}))
 
-    def _receive(self, answer: requests.Response, start: int) -> None:
-        """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls."""
-        length = answer.headers.get("Content-Length")
-        total = self._size or (None if length is None else start + int(length))
+    def _receive(self, answer: requests.Response, start: int, total: int | None) -> None:
+        """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls.
+
+        `total` is what the object has, as the answer says, or None if it does not.
+        """
+        length = answer.raw.length_remaining  # None if the header is missing or no number
+        total = self._size or total or (None if length is None else start + length)
         stall = self._limits["stall"]
         window, came = time.monotonic(), 0
         with self._part.open("r+b" if start else "wb") as file:
@@ -130,12 +155,14 @@ class Download:
                     file.write(chunk)
                     came += len(chunk)
                     self._progress.update(file.tell(), total)
+                    if total is not None and file.tell() > total:
+                        return  # what is larger than it should be may have no end
                     elapsed = time.monotonic() - window
                     if elapsed > stall["seconds"]:
                         if came < stall["bytes_per_second"] * elapsed:
                             raise Interrupted(f"less than {stall['bytes_per_second']} bytes/s came")
                         window, came = time.monotonic(), 0
-            except BROKEN:
+            except BROKEN_BODY:
                 raise Interrupted("the transfer broke off") from None
             if total is not None and file.tell() < total:
                 raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")

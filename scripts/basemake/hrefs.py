@@ -9,7 +9,16 @@ from basemake.errors import BandError
 
 def is_remote(href: str) -> bool:
     """Say whether an href is a web address or an object's, rather than the path of a file."""
-    return urlsplit(href).scheme in ("http", "https", "s3")
+    try:
+        return urlsplit(href).scheme in ("http", "https", "s3")
+    except ValueError:  # such as http://[::1
+        return False
+
+
+def origin(address: str) -> str:
+    """Return scheme, host and port of an address, such as https://x.org."""
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def without_secrets(text: str) -> str:
@@ -26,7 +35,10 @@ def allowed_hosts(source: dict) -> set[str]:
 
 def check_url(url: str, hosts: set[str]) -> None:
     """Raise BandError unless `url` is http(s), without credentials, at one of `hosts`."""
-    parts, url = urlsplit(url), without_secrets(url)
+    try:
+        parts, url = urlsplit(url), without_secrets(url)
+    except ValueError as error:
+        raise BandError(f"{without_secrets(url)[:200]!r} is not an address ({error}).") from None
     if parts.scheme not in ("http", "https"):
         raise BandError(f"{url} has the scheme {parts.scheme!r}; allowed: http, https.")
     if "@" in parts.netloc:

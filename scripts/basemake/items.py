@@ -1,5 +1,6 @@
 """STAC items as they come: read, checked, and what the manifest keeps of them."""
 
+import hashlib
 import os
 import re
 from datetime import UTC, datetime
@@ -8,11 +9,25 @@ from typing import Any
 
 import numpy as np
 import shapely
+from osgeo import osr
 from shapely.geometry import mapping, shape
 
-from basemake.errors import BasemakeError, ManifestError
+from basemake.errors import BandError, BasemakeError, ManifestError
 from basemake.hrefs import allowed_hosts, check_url, is_remote, local_path
+from basemake.manifest import WHOLE_WORLD
 from basemake.raster import open_geotiff
+
+PRECISION = 1e-7  # degrees: a centimetre
+# What shapely raises when a geometry is not as GeoJSON has it.
+UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    shapely.errors.ShapelyError,
+)
 
 
 def check_items(features: list, where: str) -> list[dict]:
@@ -67,9 +82,12 @@ def footprint_of(item: dict) -> Any:
     """Return an item's geometry (degrees), split at the antimeridian as the item has it."""
     try:
         footprint = shapely.make_valid(shapely.force_2d(shape(item["geometry"])))
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError):
-        footprint = shapely.Polygon()
-    if footprint.area == 0 or not np.isfinite(shapely.get_coordinates(footprint)).all():
+        fine = np.isfinite(shapely.get_coordinates(footprint)).all()
+        fine = fine and 0 < footprint.area <= WHOLE_WORLD
+        fine = fine and shapely.set_precision(footprint, PRECISION).area > 0
+    except UNREADABLE:
+        fine = False
+    if not fine:
         raise ManifestError(
             f"item {item['id']!r} has a geometry that is not a polygon of finite coordinates."
         )
@@ -108,12 +126,15 @@ def feature_of(
                 for rule in source["dn"].get("rules", [])
             },
         },
-        "geometry": mapping(shapely.set_precision(footprint, 1e-7)),
+        "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
     }
 
 
 def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
-    """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None."""
+    """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None.
+
+    Of a file here it returns its digest, too: its item may stay as it is while the file changes.
+    """
     asset = item["assets"].get(key)
     if asset is None:
         raise ManifestError(
@@ -132,7 +153,7 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
     if "href" in source:
         year, q = quarter[:4], quarter[5]
         href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
-    size = asset.get("file:size")
+    size, found = asset.get("file:size"), {}
     try:
         if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
             pass  # the address is the source's endpoint's
@@ -143,17 +164,33 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             # Relative where it can be, so that a working directory can be moved whole.
             href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
             size = path.stat().st_size if size is None else size
+            found = {"digest": _digest(path)}
     except BasemakeError as error:
         raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
     except (OSError, ValueError) as error:
         raise ManifestError(
             f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not an href ({error})."
         ) from None
-    if size is not None and (not isinstance(size, int) or size < 0):
+    if size is not None and (type(size) is not int or not 0 <= size < 2**63):
         raise ManifestError(
             f"item {item['id']!r}, asset {key!r}: file:size is {size!r}; allowed: bytes."
         )
-    return {"href": href, "size": size, "checksum": asset.get("file:checksum")}
+    checksum = asset.get("file:checksum")
+    if checksum is not None and not isinstance(checksum, str):
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: file:checksum is {checksum!r}; allowed: a"
+            " multihash as text, such as 1220 and the 64 digits of a sha256."
+        )
+    return {"href": href, "size": size, "checksum": checksum, **found}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; unlike its time it outlives a copy."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BandError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def _grid_of(href: str) -> tuple[int | None, float | None]:
@@ -177,6 +214,13 @@ def _epsg(item: dict, asset: dict) -> int:
         code = place.get("proj:code") or place.get("proj:epsg")
         match = re.fullmatch(r"(?:EPSG:)?([0-9]{4,6})", str(code))
         if match:
+            try:
+                osr.SpatialReference().ImportFromEPSG(int(match[1]))
+            except RuntimeError:
+                raise ManifestError(
+                    f"item {item['id']!r} has the CRS {code!r}, which PROJ does not know; mend the"
+                    " item, or update PROJ."
+                ) from None
             return int(match[1])
     raise ManifestError(
         f"item {item['id']!r} has no CRS: neither proj:code (such as EPSG:32633) nor proj:epsg."
@@ -186,5 +230,8 @@ def _epsg(item: dict, asset: dict) -> int:
 def _pixel_size(item: dict, asset: dict) -> float | None:
     """Return metres a pixel, from the first of the places where items say it."""
     transform = asset.get("proj:transform") or item["properties"].get("proj:transform")
-    size = transform[0] if transform else asset.get("gsd") or item["properties"].get("gsd")
-    return size if isinstance(size, int | float) and size > 0 else None
+    size = asset.get("gsd") or item["properties"].get("gsd")
+    if isinstance(transform, list) and transform:
+        size = transform[0]
+    # Neither NaN nor what no float can hold: zooms are computed with it.
+    return size if type(size) in (int, float) and 0 < size < 1e6 else None

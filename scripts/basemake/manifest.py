@@ -15,7 +15,20 @@ import shapely
 from shapely.geometry import shape
 
 from basemake.errors import ManifestError
+from basemake.files import replace
 
+# What is raised where a file is not there, or no manifest.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    shapely.errors.ShapelyError,
+)
+WHOLE_WORLD = 360 * 180  # square degrees
 # What a source says of these does not change which items there are, nor where.
 NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
 
@@ -43,12 +56,10 @@ def describe_request(source: dict, quarter: str, regions: dict[str, Any]) -> dic
 
 def check_quarter(path: Path, quarter: str) -> None:
     """Raise ManifestError if there is a manifest of another quarter: its map would be lost."""
-    if not path.exists():
-        return
     try:
         found = json.loads(path.read_text())["request"]["quarter"]
-    except (ValueError, KeyError, TypeError):
-        return  # not a manifest: it will be written anew
+    except UNREADABLE:
+        return  # there is none, or it is no manifest: it will be written anew
     if found != quarter:
         raise ManifestError(
             f"this working directory holds {found}, and {quarter} is asked for: build it in"
@@ -58,18 +69,25 @@ def check_quarter(path: Path, quarter: str) -> None:
 
 def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
     """Write the manifest, a line a feature, unless it is there and the same; say if it changed."""
-    lines = ",\n".join(json.dumps(feature) for feature in sorted(features, key=lambda f: f["id"]))
+    features = sorted(features, key=lambda feature: feature["id"])
+    try:
+        lines = ",\n".join(json.dumps(feature) for feature in features)
+    except RecursionError:
+        raise ManifestError("an item has a property that is nested too deep; mend it.") from None
     text = (
         '{"type": "FeatureCollection",\n'
         f'"request": {json.dumps(request)},\n'
         f'"features": [\n{lines}\n]}}\n'
     )
-    if path.exists() and path.read_text() == text:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+    try:
+        if path.exists() and path.read_bytes() == text.encode():
+            return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        part.write_text(text)
+        replace(part, path)
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be written: {error.strerror}.") from None
     return True
 
 
@@ -80,23 +98,23 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
     code, then by name. A zone's tiles are all together, as a VRT has one CRS and a mosaic of more
     is made of one VRT a zone; archive, VRTs and COG all keep this order.
     Columns: item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands
-    (asset key -> href, size, checksum) and geometry (shapely, degrees). Raises ManifestError with
-    the command that helps if the manifest is missing or answers another request than `request`.
+    (asset key -> href, size, checksum, of files here also digest) and geometry (shapely, degrees).
+    Raises ManifestError with the command that helps if the manifest is missing or answers another
+    request than `request`.
     """
     if not path.exists():
         raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
     try:
         document = json.loads(path.read_text())
         answered, features = document["request"], document["features"]
-        rows = [
-            {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
-            for feature in features
-        ]
+        rows = [_row(feature) for feature in features]
         # Objects: of a column of texts pandas would make None NaN.
         table = pd.DataFrame(rows, dtype=object).sort_values(["epsg", "tile"])
         table = table.set_index("tile", drop=False)
+        if not table.index.is_unique:
+            raise ValueError("a tile comes twice")
         changed = None if answered == request else _difference(answered, request)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         raise ManifestError(
             f"{path} is not a manifest; delete it and run `snakemake manifest`."
         ) from None
@@ -106,6 +124,23 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
             f"{changed} changed since {path} was written: run `snakemake manifest` to search again."
         )
     return table
+
+
+def _row(feature: dict) -> dict[str, Any]:
+    """Return a feature as a row; an exception if it is not as `write_manifest` writes it."""
+    row = {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
+    kinds = (("tile", str), ("item", str), ("epsg", int), ("regions", list), ("bands", dict))
+    fine = all(isinstance(row[key], kind) for key, kind in kinds)
+    fine &= row["gsd"] is None or 0 < row["gsd"] < 1e6
+    fine &= isinstance(row.get("dn", {}), dict) and 0 < row["geometry"].area <= WHOLE_WORLD
+    for band in row["bands"].values():
+        fine &= isinstance(band["href"], str)
+        fine &= isinstance(band["size"], int | None)
+        fine &= isinstance(band["checksum"], str | None)
+        fine &= isinstance(band.get("digest"), str | None)
+    if not fine:
+        raise ValueError("not a row of a manifest")
+    return row
 
 
 def dn_reading(dn: dict, properties: dict[str, Any]) -> dict:

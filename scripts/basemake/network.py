@@ -13,15 +13,19 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDe
 from urllib3.exceptions import HTTPError
 
 from basemake import __version__
-from basemake.errors import BasemakeError
-from basemake.hrefs import check_url
+from basemake.errors import BandError, BasemakeError
+from basemake.hrefs import check_url, origin
 from basemake.state import shared
 
 BUSY = (429, 500, 502, 503, 504)
 # A transfer that is read from urllib3 directly breaks with its own errors.
 BROKEN = (ConnectionError, Timeout, ChunkedEncodingError, ContentDecodingError, HTTPError)
+BROKEN_BODY = (*BROKEN, ValueError)  # which the standard library raises of a bad chunk
 CONNECT_SECONDS = 10
 TIMEOUT = (CONNECT_SECONDS, 60)  # and seconds between two reads
+# Bytes of a search's answer, decompressed: an item has 4 to 30 kB, so 1000 of them fit.
+LARGEST_ANSWER = 32 << 20
+PIECE = 64 << 10  # bytes of an answer that are decompressed at a time
 FIRST_WAIT = 1.0  # seconds at most before the second try; doubles with each failure
 
 
@@ -77,14 +81,14 @@ class Session(requests.Session):
     """A requests session that keeps a source's limits.
 
     Requests to one host are spaced by requests_per_minute over all jobs of the working directory.
-    Busy answers and broken connections are tried again; redirects go to allowed hosts only, and
-    credentials go along only to the hosts that are named for them.
+    Busy answers and broken connections are tried again. Redirects go to allowed hosts only, and
+    never from https to http; credentials go along only to the origins that are named for them.
     """
 
     def __init__(
         self, limits: dict, hosts: set[str], trusted: frozenset[str] = frozenset()
     ) -> None:
-        """Take the source's limits, the hosts redirects may go to, and those credentials may."""
+        """Take the source's limits, the hosts redirects may go to, and origins credentials may."""
         super().__init__()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
         self.max_redirects = 5
@@ -105,8 +109,7 @@ class Session(requests.Session):
         try:
             response = super().send(request, **kwargs)
         except BROKEN as error:
-            # The error's own words hold the whole address, and with it any signature.
-            raise Interrupted(f"{host}: {_words(error)}") from None
+            raise broken(host, error) from None
         if response.status_code in BUSY:
             wait = retry_after(response.headers.get("Retry-After"))
             response.close()
@@ -117,9 +120,31 @@ class Session(requests.Session):
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
-        """Let credentials follow a redirect to the hosts they may go to, and to no other."""
-        if urlsplit(str(prepared_request.url)).netloc not in self._trusted:
+        """Let credentials follow a redirect to the origins they may go to, and to no other.
+
+        BandError if it leads from https to http: the address itself may be signed.
+        """
+        old, new = origin(str(response.url)), origin(str(prepared_request.url))
+        if old.startswith("https:") and not new.startswith("https:"):
+            raise BandError(f"{old} redirects to {new}, which is not encrypted; allowed: https.")
+        if new not in self._trusted:
             prepared_request.headers.pop("Authorization", None)
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        """Return the address that an answer redirects to, if it does; BandError if it is none.
+
+        The body of such an answer is not read: it may be of any size.
+        """
+        if response.is_redirect:
+            response.close()
+        try:
+            target = super().get_redirect_target(response)
+            urlsplit(target or "")
+        except ValueError as error:
+            raise BandError(
+                f"{origin(str(response.url))} redirects to what is not an address ({error})."
+            ) from None
+        return target
 
     def _take_turn(self, host: str) -> None:
         """Wait until this host may be asked: all jobs share one queue."""
@@ -143,13 +168,40 @@ class PatientSession(Session):
     """A session that tries again by itself, for requests whose answers are read at once."""
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send until there is an answer that is neither busy nor broken, or patience ends."""
+        """Send until there is an answer that is neither busy nor broken, or patience ends.
+
+        NetworkError if the answer is larger than LARGEST_ANSWER.
+        """
         patience = Patience(self._limits)
         while True:
             try:
-                return super().send(request, **kwargs)
+                answer = super().send(request, **{**kwargs, "stream": True})
+                read_answer(answer, LARGEST_ANSWER)
+                return answer
             except Interrupted as failure:
                 patience.wait(failure)
+
+
+def read_answer(answer: requests.Response, most: int) -> bytes:
+    """Read the body of an answer, so that it is its `content` from now on.
+
+    Interrupted if it breaks off; NetworkError if it has more than `most` bytes once it is
+    decompressed. It is read piece by piece, and no further: of 2 MB as sent that can be 2 GB.
+    """
+    body, host = bytearray(), urlsplit(str(answer.url)).netloc
+    with answer:
+        try:
+            for piece in answer.iter_content(PIECE):
+                body += piece
+                if len(body) > most:
+                    raise NetworkError(
+                        f"{host} gives an answer of more than {most >> 20} MB; check the source's"
+                        " addresses and its limits.page_size."
+                    )
+        except BROKEN_BODY as error:
+            raise broken(host, error) from None
+    answer._content = bytes(body)
+    return answer._content
 
 
 def retry_after(value: str | None) -> float | None:
@@ -162,15 +214,23 @@ def retry_after(value: str | None) -> float | None:
         pass
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError, TypeError):  # what is no date, or of a year beyond 9999
         return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Stand in for the logins of ~/.netrc, which requests would add by itself."""
     return request
+
+
+def broken(host: str, error: Exception) -> Interrupted:
+    """Return the failure of a broken connection, in words of our own.
+
+    The error's own hold the whole address, and with it any signature.
+    """
+    return Interrupted(f"{host}: {_words(error)}")
 
 
 def _words(error: Exception) -> str:

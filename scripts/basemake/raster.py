@@ -92,6 +92,18 @@ def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
         del dataset  # closes it; Dataset is a context manager only from GDAL 3.8 on
 
 
+def decode(path: Path) -> None:
+    """Decode every block of a GeoTIFF once, in the memory of one; RuntimeError if one cannot be."""
+    with open_geotiff(path) as dataset:
+        for number in range(dataset.RasterCount):
+            band = dataset.GetRasterBand(number + 1)
+            for level in (band, *(band.GetOverview(n) for n in range(band.GetOverviewCount()))):
+                width, height = level.GetBlockSize()
+                for row in range(-(-level.YSize // height)):
+                    for column in range(-(-level.XSize // width)):
+                        level.ReadBlock(column, row)
+
+
 def halve(rgba: RGBA) -> RGBA:
     """Return an image at half the size: each pixel the mean of 2x2, colours weighted by alpha.
 

@@ -25,7 +25,9 @@ WORDS = {
     "recipe": RECIPE,
     "codec": CODEC,
     **dict.fromkeys(("bands", "dn", "attribution", "metadata"), SOURCE),
-    **dict.fromkeys(("href", "size", "checksum", "updated", "item", "epsg", "quarter"), ITEM),
+    **dict.fromkeys(
+        ("href", "size", "checksum", "digest", "updated", "item", "epsg", "quarter"), ITEM
+    ),
     **dict.fromkeys(("outline", "extent"), POLYGON),
     **dict.fromkeys(("image_format", "quality", "tile_size", "min_zoom", "max_zoom"), WEB_TILES),
     **dict.fromkeys(("resampling", "grid"), WEB_TILES),

@@ -28,7 +28,12 @@ def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
     that is missing, is not GeoJSON, or holds no polygon that can be mapped.
     """
     where = f"region {name!r} ({path})"
-    polygons = [_valid(polygon, where) for polygon in _polygons(_load(path, where), where)]
+    try:
+        polygons = [_valid(polygon, where) for polygon in _polygons(_load(path, where), where)]
+    except RecursionError:
+        raise RegionError(
+            f"{where} is nested too deep to be read; export the polygon as GeoJSON."
+        ) from None
     if not polygons:
         raise RegionError(f"{where} has no Polygon or MultiPolygon in it; give it at least one.")
     region = shapely.force_2d(unary_union(polygons))
@@ -77,6 +82,7 @@ def _polygons(document: Any, where: str) -> Iterator[Polygon]:
         ValueError,
         AttributeError,
         IndexError,
+        OverflowError,
         shapely.errors.ShapelyError,
     ):
         raise RegionError(

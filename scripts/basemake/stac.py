@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from pystac import Link
+from pystac.errors import STACError, STACTypeError
 from pystac_client import Client
 from pystac_client.errors import ClientTypeError
 from pystac_client.exceptions import APIError
@@ -16,6 +18,7 @@ from requests import RequestException
 from shapely.geometry import mapping
 
 from basemake.errors import ManifestError
+from basemake.hrefs import check_url
 from basemake.network import NetworkError, PatientSession
 
 # Services refuse larger requests; a polygon of this size is a few hundred vertices.
@@ -26,13 +29,27 @@ UNUSABLE = (
     APIError,
     ClientTypeError,
     PystacClientWarning,
+    STACError,
+    STACTypeError,
     RequestException,
     NotImplementedError,
+    ArithmeticError,
+    LookupError,
     ValueError,
-    KeyError,
     TypeError,
     AttributeError,
+    RecursionError,
 )
+
+
+class WebIO(StacApiIO):
+    """What pystac-client reads by: the web only, as a service may name files of this machine."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        """Return what is at an address or a link; BandError if that is not an allowed address."""
+        if not isinstance(source, Link):
+            check_url(str(source), self.session.hosts)
+        return str(super().read_text(source, *args, **kwargs))
 
 
 def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[dict]:
@@ -43,7 +60,7 @@ def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[d
     or NetworkError, one sentence, if the service does not give all that it says it has.
     """
     url, limits = source["url"], source["limits"]
-    io = StacApiIO()
+    io = WebIO()
     # Only the API's own host may answer, and by redirects those that the source names.
     io.session = PatientSession(limits, {urlsplit(url).netloc.lower(), *source["hosts"]})
     begin, end = span[0], span[1] - timedelta(seconds=1)

@@ -19,6 +19,7 @@ from servers.faulty import (
     trickle,
 )
 from servers.others import free_port, rustac_serve, s3_server
+from servers.raw import certificate, raw_server
 from servers.stac import StacServer
 
 __all__ = [
@@ -31,12 +32,14 @@ __all__ = [
     "StacServer",
     "Tokens",
     "behave",
+    "certificate",
     "changed",
     "cut",
     "free_port",
     "garbled",
     "http_date",
     "no_ranges",
+    "raw_server",
     "redirect",
     "reset",
     "rustac_serve",

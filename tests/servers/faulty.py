@@ -10,6 +10,7 @@ import random
 import re
 import select
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from email.utils import formatdate
 from fcntl import ioctl
 from http.client import responses
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from termios import TIOCOUTQ
 from threading import Event, Lock, Thread
 from urllib.parse import parse_qs, urlsplit
@@ -132,14 +134,22 @@ class FaultyServer:
 
     `host` and `other_host` are two names of it. `rate` limits each connection (bytes a second).
     `etags` is strong, weak, dates (Last-Modified only) or none (neither); `if_range` says whether
-    the server heeds that header.
+    the server heeds that header; `etags_in_parts` whether partial answers have any of them. It
+    speaks https if it is given a certificate.
     """
 
-    def __init__(self, files: dict[str, bytes] | None = None, *, rate: float | None = None):
+    def __init__(
+        self,
+        files: dict[str, bytes] | None = None,
+        *,
+        rate: float | None = None,
+        certificate: Path | None = None,
+    ):
         self.files = dict(files or {})
         self.rate = rate
         self.etags = "strong"
-        self.if_range = True
+        self.if_range = self.etags_in_parts = True
+        self.certificate = certificate
         self.log: list[Asked] = []
         self.connections = 0
         self.in_flight = self.most_in_flight = 0
@@ -157,6 +167,11 @@ class FaultyServer:
         self.host = f"127.0.0.1:{self._server.server_port}"
         self.other_host = f"localhost:{self._server.server_port}"
         self.url = f"http://{self.host}"
+        if self.certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+            self.url = f"https://{self.host}"
         self._thread = Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
@@ -263,7 +278,11 @@ class FaultyServer:
         if asked.method not in ("GET", "HEAD"):
             return Answer(405)
         condition = asked.headers.get("if-range") if self.if_range else None
-        return _ranged(asked, self.files[asked.path], self.etags, ranges, condition)
+        answer = _ranged(asked, self.files[asked.path], self.etags, ranges, condition)
+        if answer.status == 206 and not self.etags_in_parts:
+            for name in ("ETag", "Last-Modified"):
+                answer.headers.pop(name, None)
+        return answer
 
     def hold(self, connection: socket.socket) -> None:
         """Wait until the client hangs up or the server stops."""

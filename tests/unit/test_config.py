@@ -310,6 +310,27 @@ def test_an_id_pattern_must_name_the_tile(write_yaml: Any, pattern: str, problem
     assert problem in text
 
 
+@pytest.mark.parametrize("key", ["url", "href", "token_url", "endpoint"])
+def test_an_address_that_cannot_be_read_is_named(write_yaml: Any, key: str) -> None:
+    document = dict(SOURCE)
+    if key == "token_url":
+        document["credentials"] = {"type": "sas", key: "https://[::1", "hosts": ["x.org"]}
+    elif key == "endpoint":
+        document["credentials"] = {"type": "s3", key: "https://[::1", "region": "x"}
+    else:
+        document[key] = "https://[::1"
+    with pytest.raises(ConfigError) as refusal:
+        read_source(write_yaml(document))
+    said = f"{key} is 'https://[::1', which is not an address"
+    assert said in one_sentence(refusal)
+
+
+def test_yaml_that_is_nested_too_deep_is_named(write_yaml: Any) -> None:
+    with pytest.raises(ConfigError, match="is not YAML") as refusal:
+        read_source(write_yaml("[" * 20_000))
+    one_sentence(refusal)
+
+
 @pytest.mark.parametrize("placeholder", ["{tiel}", "{}", "{0}", "{tile.x}", "{tile[x]}", "{tile"])
 def test_an_href_has_known_placeholders_only(write_yaml: Any, placeholder: str) -> None:
     href = f"https://x.org/{placeholder}.tif"

@@ -1,8 +1,10 @@
 """Credentials: one login for all jobs, renewed in time, shown to no host but their own."""
 
+import gzip
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,19 @@ import pytest
 import requests
 
 from basemake.credentials import S3, Credentials, CredentialsError, Oidc, Sas, credentials_of
+from basemake.errors import BasemakeError
 from basemake.network import Interrupted
-from servers import FaultyServer, S3Keys, SasTokens, Tokens, s3_server, status
+from servers import (
+    Answer,
+    FaultyServer,
+    S3Keys,
+    SasTokens,
+    Tokens,
+    certificate,
+    redirect,
+    s3_server,
+    status,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VARIABLES = {
@@ -43,6 +56,7 @@ def oidc(server: FaultyServer, tokens: Tokens) -> Oidc:
         "client_id": "cdse-public",
         "hosts": [server.host],
         "variables": VARIABLES,
+        "plain_http": True,
     }
     credentials = credentials_of({"credentials": settings})
     assert isinstance(credentials, Oidc)
@@ -261,7 +275,7 @@ def test_a_token_is_shown_to_its_hosts_only(server: FaultyServer, user) -> None:
     assert credentials.headers(f"{server.url}/x")["Authorization"].startswith("Bearer ")
     for other in (f"http://{server.other_host}/x", "http://127.0.0.1/x", "https://example.org/x"):
         assert credentials.headers(other) == {}
-    assert credentials.hosts == {server.host}
+    assert credentials.origins == {f"http://{server.host}", f"https://{server.host}"}
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
@@ -285,17 +299,150 @@ def test_a_login_that_cannot_be_reached_is_worth_another_try(server: FaultyServe
         credentials.headers(f"{server.url}/data/a")
 
 
-@pytest.mark.parametrize("body", [b"<html>Sign in", b"{}", b"[]", b'{"access_token": null}'])
+NO_TOKENS = [
+    b"<html>Sign in",
+    b"",
+    b"{}",
+    b"[]",
+    b"null",
+    b"7",
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b'{"access_token": null, "token": null, "msft:expiry": null}',
+    b'{"access_token": 7, "token": 7, "msft:expiry": 7}',
+    b'{"access_token": "a b", "token": "a\\nb", "msft:expiry": "2099-01-01T00:00:00Z"}',
+    '{"access_token": "\u20ac", "token": "\\ud800", "msft:expiry": "2099-01-01"}'.encode(),
+    b'{"access_token": "a", "expires_in": [], "token": "a", "msft:expiry": "soon"}',
+    b'{"access_token": "a", "expires_in": 1%s, "token": "a", "msft:expiry": []}' % (b"0" * 400),
+    b'{"access_token": "a", "refresh_token": {"a": 1}, "token": "a", "msft:expiry": ""}',
+]
+
+
+@pytest.mark.parametrize("body", NO_TOKENS)
 def test_an_answer_that_is_no_token_is_one_sentence(
     server: FaultyServer, user, body: bytes
 ) -> None:
-    from servers import Answer
-
     tokens = Tokens(server)
     user(tokens)
     server.routes.insert(0, ("POST", "/auth", lambda asked: Answer(200, body)))
     with pytest.raises((CredentialsError, Interrupted)):
         oidc(server, tokens).headers(f"{server.url}/data/a")
+
+
+@pytest.mark.parametrize("body", NO_TOKENS)
+def test_an_answer_that_is_no_shared_token_is_one_sentence(
+    server: FaultyServer, body: bytes
+) -> None:
+    credentials = sas(server, SasTokens(server))
+    server.routes.insert(0, ("GET", "/api/sas", lambda asked: Answer(200, body)))
+    with pytest.raises((CredentialsError, Interrupted)):
+        credentials.address(f"{server.url}/data/a")
+
+
+@pytest.mark.parametrize("kind", ["oidc", "sas"])
+def test_an_answer_with_a_token_that_is_too_large_is_one_sentence(
+    server: FaultyServer, user, kind: str
+) -> None:
+    tokens = Tokens(server)
+    user(tokens)
+    body = gzip.compress(b'"' + b" " * (100 << 20), 6)
+    answer = Answer(200, body, {"Content-Encoding": "gzip"})
+    credentials = oidc(server, tokens) if kind == "oidc" else sas(server, SasTokens(server))
+    ask = credentials.headers if kind == "oidc" else credentials.address
+    for method, prefix in (("POST", "/auth"), ("GET", "/api/sas")):
+        server.routes.insert(0, (method, prefix, lambda asked: answer))
+    tracemalloc.start()
+    try:
+        with pytest.raises(BasemakeError, match=f"{server.host} gives an answer of more than 1 MB"):
+            ask(f"{server.url}/data/a")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+# -- Encryption -----------------------------------------------------------------------------------
+
+
+def encrypted(kind: str, **changes: object) -> dict:
+    """The credentials of a source whose service is at example.org."""
+    address = "https://example.org/tokens"
+    kinds = {
+        "oidc": {"token_url": address, "client_id": "x", "variables": VARIABLES},
+        "sas": {"token_url": address},
+        "s3": {"endpoint": "https://example.org", "region": "default"},
+    }
+    settings = {"type": kind, **kinds[kind]}
+    if kind == "s3":
+        settings["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
+    else:
+        settings["hosts"] = ["data.example.org", "127.0.0.1:8000"]
+    return settings | changes
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"), [("oidc", "token_url"), ("sas", "token_url"), ("s3", "endpoint")]
+)
+@pytest.mark.parametrize("address", ["http://example.org/x", "HTTP://127.0.0.1:8000"])
+def test_secrets_are_not_sent_to_an_address_that_is_not_encrypted(
+    monkeypatch: pytest.MonkeyPatch, kind: str, key: str, address: str
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "k")
+    monkeypatch.setenv("TEST_SECRET", "s")
+    credentials_of({"credentials": encrypted(kind)})
+    with pytest.raises(CredentialsError, match=f"credentials.{key} is {address}, .* over https"):
+        credentials_of({"credentials": encrypted(kind, **{key: address})})
+    credentials_of({"credentials": encrypted(kind, **{key: address}, plain_http=True)})
+
+
+def test_an_open_object_store_needs_no_encryption() -> None:
+    open_to_all = encrypted("s3", endpoint="http://example.org", variables={})
+    address = credentials_of({"credentials": open_to_all}).address("s3://bucket/key")
+    assert address == "http://example.org/bucket/key"
+
+
+@pytest.mark.parametrize("kind", ["oidc", "sas"])
+@pytest.mark.parametrize("host", ["data.example.org", "127.0.0.1:8000", "DATA.example.org"])
+def test_an_address_over_http_gets_no_credentials(user, kind: str, host: str) -> None:
+    credentials = credentials_of({"credentials": encrypted(kind)})
+    other = f"http://other.example.org/{host}"
+    assert (credentials.headers(other), credentials.address(other)) == ({}, other)
+    ask = credentials.headers if kind == "oidc" else credentials.address
+    with pytest.raises(CredentialsError) as caught:
+        ask(f"http://{host}/B04.tif?sig=hush")
+    message = str(caught.value)
+    assert f"http://{host}/B04.tif" in message
+    assert "hush" not in message
+    assert "https only" in message
+    assert "plain_http: true" in message
+
+
+def test_a_token_goes_over_https_and_its_redirects_are_not_followed(
+    server: FaultyServer, user, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    with FaultyServer({"/data/a": b"right"}, certificate=path) as secure:
+        tokens, shared_tokens = Tokens(secure), SasTokens(secure)
+        user(tokens)
+        secure.protect("/data", lambda asked: tokens.allows(asked) or shared_tokens.allows(asked))
+        ours = {"hosts": [secure.host]}
+        login = credentials_of(
+            {
+                "credentials": encrypted(
+                    "oidc", token_url=tokens.url, client_id="cdse-public", **ours
+                )
+            }
+        )
+        token_url = f"{shared_tokens.url}/mosaics"
+        sharing = credentials_of({"credentials": encrypted("sas", token_url=token_url, **ours)})
+        for path_of_tokens in (tokens.url, token_url):
+            target = redirect(f"{server.url}/token", 307)
+            secure.script(path_of_tokens.removeprefix(secure.url), target)
+        for credentials, used in ((login, login.headers), (sharing, sharing.address)):
+            with pytest.raises((CredentialsError, Interrupted)):
+                used(f"{secure.url}/data/a")
+            assert get(secure, credentials) == 200
+        assert not server.log
 
 
 def test_a_users_netrc_does_not_disturb_a_login(
@@ -313,7 +460,7 @@ def test_a_users_netrc_does_not_disturb_a_login(
 
 
 def s3(endpoint: str, **changes: object) -> S3:
-    settings = {"type": "s3", "endpoint": endpoint, "region": "default"}
+    settings = {"type": "s3", "endpoint": endpoint, "region": "default", "plain_http": True}
     settings["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
     credentials = credentials_of({"credentials": {**settings, **changes}})
     assert isinstance(credentials, S3)
@@ -372,6 +519,7 @@ def test_missing_keys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sas(server: FaultyServer, tokens: SasTokens) -> Sas:
     settings = {"type": "sas", "token_url": f"{tokens.url}/sentinel-2-l2a", "hosts": [server.host]}
+    settings["plain_http"] = True
     credentials = credentials_of({"credentials": settings})
     assert isinstance(credentials, Sas)
     return credentials

@@ -5,6 +5,8 @@ The server is real, and its log says what was asked and sent.
 
 import hashlib
 import json
+import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,6 +26,7 @@ from basemake.errors import BandError
 from basemake.progress import Progress
 from fetch_band import fetch_band
 from servers import (
+    Answer,
     Asked,
     Fault,
     FaultyServer,
@@ -36,6 +39,7 @@ from servers import (
     garbled,
     http_date,
     no_ranges,
+    raw_server,
     redirect,
     reset,
     s3_server,
@@ -238,6 +242,129 @@ def test_an_object_that_changed_is_begun_again(
     assert output.read_bytes() == bands[other]
 
 
+@pytest.mark.parametrize("promised", [True, False])
+def test_a_rest_that_names_no_object_counts_only_if_a_checksum_proves_it(
+    server: FaultyServer, bands: list[bytes], output: Path, promised: bool
+) -> None:
+    server.etags_in_parts = False
+    url = server.script("/B04.tif", reset(HALF))
+    fetch(url, output, server.host, content=bands[0] if promised else None)
+    assert output.read_bytes() == bands[0]
+    ranges = [None, f"bytes={HALF}-"]
+    assert [asked.range for asked in server.log] == (ranges if promised else [*ranges, None])
+
+
+@pytest.mark.parametrize("promised", [True, False])
+@pytest.mark.parametrize("etags", ["strong", "dates"])
+def test_a_rest_of_another_object_that_names_none_is_not_kept(
+    server: FaultyServer, bands: list[bytes], output: Path, etags: str, promised: bool
+) -> None:
+    server.etags, server.if_range, server.etags_in_parts = etags, False, False
+    url = server.script("/B04.tif", reset(HALF), changed(bands[1]))
+    fetch(url, output, server.host, content=bands[1] if promised else None)
+    assert output.read_bytes() == bands[1]
+
+
+def test_what_is_there_of_another_object_is_not_whole_by_its_size(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    """The service tells only that there is nothing beyond."""
+    server.if_range = False
+    url = server.script("/B04.tif", reset(HALF), changed(bands[1][:HALF]), changed(bands[1]))
+    fetch(url, output, server.host)
+    assert output.read_bytes() == bands[1]
+
+
+def test_a_service_that_gives_parts_only_is_asked_for_all_of_them(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    def parts(asked: Asked) -> Answer:
+        start = int(asked.range.removeprefix("bytes=").rstrip("-")) if asked.range else 0
+        end = min(start + 100_000, len(bands[0])) if asked.range else len(bands[0])
+        headers = {"ETag": '"x"', "Content-Range": f"bytes {start}-{end - 1}/{len(bands[0])}"}
+        return Answer(206 if asked.range else 200, bands[0][start:end], headers)
+
+    server.route("GET", "/B04.tif", parts)
+    fetch(server.script("/B04.tif", reset(HALF)), output, server.host)
+    assert output.read_bytes() == bands[0]
+    assert len(server.log) == 4
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: many\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: %(size)d\r\nContent-Length: %(size)d\r\n",
+        b"Content-Length: %(size)d, %(size)d\r\n",
+        b"Content-Length: \r\n",
+        b"",
+        b"Retry-After: Wed, 21 Oct 99999999999999999999 07:28:00 GMT\r\n",
+        b"Last-Modified: never\r\nETag: W/\r\n",
+        b"Content-Range: bytes 5-1/x\r\n",
+        b"Set-Cookie: a=b; expires=Wed, 09-Jun-99999999999999999999 10:18:14 GMT\r\n",
+    ],
+)
+def test_headers_that_say_nothing_are_as_none(
+    bands: list[bytes], output: Path, headers: bytes
+) -> None:
+    headers = headers % {b"size": len(bands[0])} if b"%" in headers else headers
+    with raw_server(OK + headers + b"\r\n" + bands[0]) as host:
+        fetch(f"http://{host}/B04.tif", output, host)
+    assert output.read_bytes() == bands[0]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        OK + b"Content-Length: 5\r\nContent-Length: 7\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\nnumber\r\n",
+        OK + b"Content-Length: 99999999999999999999999\r\n\r\n",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-\xff/%d\r\n\r\n",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: items 0-5/6\r\n\r\n",
+        b"HTTP/1.1 416 No\r\nContent-Range: bytes */x\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: \xff\r\n\r\n",
+        b"HTTP/1.1 429 Busy\r\nRetry-After: Wed, 21 Oct 99999999999999999999 07:28:00\r\n\r\n",
+        b"HTTP/1.1 999 \x1b[31m\r\n\r\n",
+        b"SSH-2.0-OpenSSH\r\n",
+        b"",
+    ],
+)
+def test_what_is_no_answer_is_one_sentence(bands: list[bytes], output: Path, head: bytes) -> None:
+    with raw_server(head + bands[0]) as host:
+        message = refusal(f"http://{host}/B04.tif?sig=hush", output, host, patience_seconds=0.2)
+    assert f"http://{host}/B04.tif" in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize("missing", [100_000, 2_000])
+def test_a_file_of_unknown_size_that_ends_early_is_not_whole(
+    bands: list[bytes], output: Path, missing: int
+) -> None:
+    """Where nobody says how long it is, the end of a connection is the end of a file."""
+    early, whole = OK + b"\r\n" + bands[0][:-missing], OK + b"\r\n" + bands[0]
+    with raw_server(early, whole) as host:
+        fetch(f"http://{host}/B04.tif", output, host)
+    assert output.read_bytes() == bands[0]
+    output.unlink()
+    with raw_server(early) as host:
+        assert "is not whole" in refusal(f"http://{host}/B04.tif", output, host)
+
+
+def test_a_file_without_an_end_is_broken_off(bands: list[bytes], output: Path) -> None:
+    chunk = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+    endless = OK + b"Transfer-Encoding: chunked\r\n\r\n" + 50 * chunk
+    with raw_server(endless) as host:
+        message = refusal(f"http://{host}/B04.tif", output, host, content=bands[0])
+    came = int(re.search(r"(\d+) bytes came", message)[1])
+    assert len(bands[0]) < came < 10 << 20
+
+
 def test_what_an_older_run_left_of_another_object_is_not_used(
     server: FaultyServer, bands: list[bytes], output: Path
 ) -> None:
@@ -418,6 +545,55 @@ def test_a_full_disk_is_one_sentence_with_the_size_needed(
     assert sent(server.log[1:]) < len(bands[0])
 
 
+def test_what_the_system_refuses_is_one_sentence_without_the_query(
+    server: FaultyServer, bands: list[bytes], output: Path
+) -> None:
+    """A query may be a signature."""
+    url = f"{server.url}/B04.tif?sig=hush"
+    small = (100_000, 100_000)
+    full = job(
+        url,
+        output,
+        server.host,
+        bands[0],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, small),
+    )
+    _, message = full.communicate(timeout=30)
+    assert "full" in message
+    assert f"{server.url}/B04.tif" in message
+    assert "hush" not in message
+    for path in output.parent.iterdir():
+        path.unlink()
+    output.with_name("B04.tif.part").mkdir()
+    message = refusal(url, output, server.host)
+    assert f"{server.url}/B04.tif" in message
+    assert "irectory" in message
+    assert "hush" not in message
+
+
+@pytest.mark.parametrize("by_web", [True, False])
+def test_a_band_is_on_disk_before_it_has_its_name(
+    server: FaultyServer,
+    bands: list[bytes],
+    output: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_web: bool,
+) -> None:
+    """A power failure must not leave the name of an empty file."""
+    href = f"{server.url}/B04.tif" if by_web else str(tmp_path / "B04.tif")
+    (tmp_path / "B04.tif").write_bytes(bands[0])
+    synced = []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size, output.exists()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    fetch(href, output, server.host, content=bands[0])
+    assert synced[0] == (output.stat().st_ino, len(bands[0]), False)
+    assert synced[1][0] == output.parent.stat().st_ino
+
+
 def test_a_full_device_is_one_sentence(bands: list[bytes], output: Path, tmp_path: Path) -> None:
     (tmp_path / "B04.tif").write_bytes(bands[0])
     output.with_name("B04.tif.part").symlink_to("/dev/full")
@@ -500,7 +676,7 @@ def oidc(
     monkeypatch.setenv("TEST_USER", tokens.user)
     monkeypatch.setenv("TEST_PASSWORD", tokens.password)
     settings = {"type": "oidc", "token_url": tokens.url, "client_id": "cdse-public"}
-    settings |= {"hosts": [server.host], "variables": VARIABLES}
+    settings |= {"hosts": [server.host], "variables": VARIABLES, "plain_http": True}
     return tokens, credentials_of({"credentials": settings})
 
 
@@ -602,7 +778,7 @@ def test_objects_come_by_signed_addresses(
     monkeypatch.setenv("TEST_KEY", keys.access_key)
     monkeypatch.setenv("TEST_SECRET", keys.secret_key)
     settings = {"type": "s3", "endpoint": server.url, "region": "default"}
-    settings["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
+    settings |= {"variables": {"key": "TEST_KEY", "secret": "TEST_SECRET"}, "plain_http": True}
     credentials = credentials_of({"credentials": settings})
     href = "s3://eodata/a/B04.tif"
     fetch(href, output, server.host, content=bands[0], credentials=credentials)
@@ -629,6 +805,7 @@ def test_objects_of_an_object_store_of_others_come_whole(
         monkeypatch.setenv("TEST_SECRET", "s")
         settings = {"type": "s3", "endpoint": endpoint, "region": "default"}
         signed = settings | {"variables": {"key": "TEST_KEY", "secret": "TEST_SECRET"}}
+        signed["plain_http"] = True
         host = endpoint.removeprefix("http://")
         for kind in (settings, signed):
             credentials = credentials_of({"credentials": kind})
@@ -656,6 +833,7 @@ def test_a_shared_token_that_ends_in_mid_transfer_is_renewed(
 
     server.protect("/B", ending, 403)
     settings = {"type": "sas", "token_url": f"{tokens.url}/c", "hosts": [server.host]}
+    settings["plain_http"] = True
     credentials = credentials_of({"credentials": settings})
     url = server.script("/B04.tif", reset(HALF), behave)
     fetch(url, output, server.host, content=bands[0], credentials=credentials)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from osgeo import gdal
+from osgeo import gdal, osr
 
 from basemake import __version__
 from basemake.credentials import Credentials
@@ -349,6 +349,67 @@ def test_a_raster_that_is_no_band_is_refused(
     message = refusal(path, output)
     assert str(path) in message
     assert complaint in message
+
+
+@pytest.mark.parametrize(
+    ("sides", "block"),
+    [((1_000_000, 1_000_000), 16_384), ((50_001, 16), 16), ((16, 50_001), 16)],
+)
+def test_a_file_that_claims_to_be_huge_is_refused(
+    tmp_path: Path, output: Path, sides: tuple[int, int], block: int
+) -> None:
+    """As blocks may be left out of a file, a small one can claim any size."""
+    path = claiming(tmp_path, *sides, f"BLOCKXSIZE={block}", f"BLOCKYSIZE={block}", "TILED=YES")
+    assert path.stat().st_size < 1e6
+    message = refusal(path, output)
+    assert f"claims to have {sides[0]} x {sides[1]} pixels" in message
+    assert "at most 50000 pixels a side" in message
+
+
+def test_a_file_that_claims_to_be_one_huge_block_is_refused(tmp_path: Path, output: Path) -> None:
+    path = claiming(tmp_path, 40_000, 40_000, "BLOCKYSIZE=40000", "COMPRESS=DEFLATE")
+    message = refusal(path, output)
+    assert "in blocks of 40000 x 40000" in message
+    assert "134217728 in a block" in message
+
+
+def test_a_file_of_as_many_pixels_as_allowed_is_taken(tmp_path: Path, output: Path) -> None:
+    path = claiming(tmp_path, 50_000, 50_000, "TILED=YES", "COMPRESS=DEFLATE")
+    fetch(path, output, size=path.stat().st_size)
+    assert output.exists()
+
+
+def claiming(folder: Path, width: int, height: int, *options: str) -> Path:
+    """Write a GeoTIFF of which no block is there."""
+    path = folder / "claims.tif"
+    driver = gdal.GetDriverByName("GTiff")
+    dataset = driver.Create(
+        str(path), width, height, 1, gdal.GDT_Int16, ["SPARSE_OK=TRUE", *options]
+    )
+    reference = osr.SpatialReference()
+    reference.ImportFromEPSG(32633)
+    dataset.SetSpatialRef(reference)
+    dataset.SetGeoTransform((500_000.0, 1, 0, 5_000_000.0, 0, -1))
+    del dataset
+    return path
+
+
+@pytest.mark.parametrize("promised", [True, False])
+def test_a_damaged_block_is_found_where_nothing_is_promised(
+    tmp_path: Path, output: Path, write_geotiff, promised: bool
+) -> None:
+    """What is promised is compared instead: the job that enhances the band decodes it anyway."""
+    noise = np.random.default_rng(1).integers(1, 9999, (600, 600), dtype=np.int16)
+    path = write_geotiff(tmp_path / "odd.tif", noise, options=("TILED=YES", "COMPRESS=DEFLATE"))
+    content = bytearray(path.read_bytes())
+    quarter = len(content) // 4  # from one block into others
+    content[quarter : 3 * quarter] = bytes(2 * quarter)
+    path.write_bytes(content)
+    if promised:
+        fetch(path, output, size=len(content))
+    else:
+        message = refusal(path, output)
+        assert "it is not whole, or damaged" in message
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])

@@ -208,9 +208,62 @@ def test_a_missing_manifest_names_the_command_that_makes_it(tmp_path: Path) -> N
         ),
         lambda document: json.dumps({**document, "features": []}),
         lambda document: json.dumps({"type": "FeatureCollection", "features": []}),
+        lambda document: json.dumps({**document, "features": document["features"][:1] * 2}),
+        lambda document: "[" * 100_000,
+        lambda document: "\ud800",
     ],
 )
 def test_what_is_not_a_manifest_is_refused(path: Path, change: Any) -> None:
-    path.write_text(change(json.loads(path.read_text())))
+    path.write_text(change(json.loads(path.read_text())), errors="surrogatepass")
     with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):
         read_manifest(path, request())
+    check_quarter(path, "2025Q3")
+    assert write_manifest(path, request(), [feature("a")])
+    assert list(read_manifest(path, request()).index) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("tile", 7), ("item", None), ("epsg", "EPSG:1"), ("gsd", "10 m"), ("gsd", float("nan"))),
+        *(("gsd", -1), ("regions", "alps"), ("bands", []), ("bands", {"B04": 7}), ("dn", [])),
+        ("bands", {"B04": {"href": 7, "size": 5, "checksum": None}}),
+        ("bands", {"B04": {"href": "a", "size": "5", "checksum": None}}),
+        ("bands", {"B04": {"href": "a", "size": 5, "checksum": 12}}),
+        ("bands", {"B04": {"href": "a", "size": 5, "checksum": None, "digest": 12}}),
+        ("bands", {"B04": {"href": "a"}}),
+        ("geometry", {"type": "Polygon", "coordinates": []}),
+        ("geometry", {"type": "Polygon", "coordinates": [[[0, 0], [float("inf"), 0], [1, 1]]]}),
+        ("geometry", {"type": "Polygon", "coordinates": [[[0, 0], [10**400, 0], [1, 1]]]}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # shapely's
+def test_a_row_that_no_search_wrote_is_refused(path: Path, key: str, value: Any) -> None:
+    document = json.loads(path.read_text())
+    row = document["features"][0]
+    (row if key in row else row["properties"])[key] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):
+        read_manifest(path, request())
+
+
+def test_a_place_that_cannot_be_read_or_written_is_named(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):
+        read_manifest(path, request())
+    with pytest.raises(ManifestError, match=r"manifest\.geojson cannot be written: Is a directory"):
+        write_manifest(path, request(), [feature("a")])
+
+
+def test_a_manifest_is_on_disk_before_it_has_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, synced = path.read_bytes(), []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.read_bytes() == before))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    assert write_manifest(path, request(), [feature("a")])
+    assert synced == [(path.stat().st_ino, True), (path.parent.stat().st_ino, False)]

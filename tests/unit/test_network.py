@@ -1,5 +1,6 @@
 """HTTP as a guest: the pace that jobs share, waits, redirects, and what their state keeps."""
 
+import gzip
 import itertools
 import json
 import re
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +18,26 @@ from hypothesis import strategies as st
 
 from basemake import __version__, network
 from basemake.errors import BasemakeError
-from basemake.network import Interrupted, NetworkError, Patience, Session, retry_after
+from basemake.network import (
+    Interrupted,
+    NetworkError,
+    Patience,
+    PatientSession,
+    Session,
+    retry_after,
+)
 from basemake.state import shared
-from servers import FaultyServer, cut, http_date, redirect, reset, status
+from servers import (
+    Answer,
+    FaultyServer,
+    certificate,
+    cut,
+    http_date,
+    raw_server,
+    redirect,
+    reset,
+    status,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LIMITS = {
@@ -120,6 +139,7 @@ def test_a_refusal_is_an_answer(server: FaultyServer, code: int) -> None:
         ("2.5", 2.5),
         (" 3 ", 3),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 0001 07:28:00 +2359", 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
@@ -127,7 +147,15 @@ def test_retry_after_is_seconds_or_a_date(value: str, seconds: float) -> None:
     assert 27 < (retry_after(http_date(30)) or 0) <= 30
 
 
-@pytest.mark.parametrize("value", [None, "", "soon", "Wed, 99 Oct", "1 2 3 4 5 6"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", "soon", "Wed, 99 Oct", "1 2 3 4 5 6"),
+        "Wed, 21 Oct 99999999999999999999 07:28:00 GMT",
+        "Wed, 21 Oct 10000 07:28:00 GMT",
+        "Wed, 21 Oct 2015 07:28:00 +99999999999999999999",
+    ],
+)
 def test_a_retry_after_that_says_nothing_is_none(value: str | None) -> None:
     assert retry_after(value) is None
 
@@ -251,7 +279,7 @@ def test_credentials_go_along_to_the_hosts_named_for_them(
     server: FaultyServer, foreign: FaultyServer
 ) -> None:
     url = server.script("/a", redirect(f"{foreign.url}/a"))
-    with session(server.host, foreign.host, trusted=(server.host, foreign.host)) as http:
+    with session(server.host, foreign.host, trusted=(server.url, foreign.url)) as http:
         http.get(url, headers=CREDENTIALS)
     assert foreign.log[0].headers["authorization"] == CREDENTIALS["Authorization"]
 
@@ -274,6 +302,68 @@ def test_a_redirect_elsewhere_is_refused(server: FaultyServer, target: str) -> N
         http.get(url)
 
 
+@pytest.mark.parametrize(
+    "target", ["http://[::1", "http://[::1]:99999999999999999999/", "http://[x]/", "\x80\xff"]
+)
+def test_a_redirect_to_what_is_no_address_is_one_sentence(
+    server: FaultyServer, target: str
+) -> None:
+    server.script("/a", redirect(target))
+    with session(server.host) as http, pytest.raises(BasemakeError) as caught:
+        http.get(f"{server.url}/a?sig=hush", headers=CREDENTIALS)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert server.host in message or "[" in message
+    assert "hush" not in message
+
+
+def test_a_redirects_own_body_is_not_read(server: FaultyServer) -> None:
+    whole = bytes(200 << 20)
+    server.route("GET", "/c", lambda asked: Answer(302, whole, {"Location": "/a"}))
+    with session(server.host) as http:
+        assert http.get(f"{server.url}/c").content == b"right"
+    server.wait_until(lambda: server.log[0].seconds is not None)
+    assert server.log[0].sent < len(whole) / 2
+
+
+@pytest.fixture
+def secure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
+    """A server that speaks https."""
+    path = certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    with FaultyServer({"/a": b"secure"}, certificate=path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_redirect_from_https_to_http_is_refused(
+    secure: FaultyServer, server: FaultyServer, trusted: bool
+) -> None:
+    """Whatever the host is: the address that it names may be signed."""
+    url = secure.script("/a", redirect(f"{server.url}/a?sig=hush"))
+    origins = (secure.url, f"https://{server.host}") if trusted else ()
+    with session(secure.host, server.host, trusted=origins) as http:
+        with pytest.raises(BasemakeError) as caught:
+            http.get(url, headers=CREDENTIALS)
+        assert http.get(url, headers=CREDENTIALS).content == b"secure"
+    assert not server.log
+    assert str(caught.value) == (
+        f"{secure.url} redirects to {server.url}, which is not encrypted; allowed: https."
+    )
+
+
+def test_credentials_for_https_do_not_go_along_over_http(
+    server: FaultyServer, foreign: FaultyServer, secure: FaultyServer
+) -> None:
+    url = server.script("/a", redirect(f"{foreign.url}/a"), redirect(f"{secure.url}/a"))
+    trusted = tuple(f"https://{one.host}" for one in (server, foreign, secure))
+    with session(server.host, foreign.host, secure.host, trusted=trusted) as http:
+        http.get(url, headers=CREDENTIALS)
+        http.get(url, headers=CREDENTIALS)
+    assert "authorization" not in foreign.log[0].headers
+    assert secure.log[0].headers["authorization"] == CREDENTIALS["Authorization"]
+
+
 def test_a_users_netrc_is_not_read(
     server: FaultyServer,
     foreign: FaultyServer,
@@ -284,12 +374,75 @@ def test_a_users_netrc_is_not_read(
     (tmp_path / "netrc").write_text("default login me password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     url = server.script("/a", redirect(f"{foreign.url}/a"))
-    with session(server.host, foreign.host, trusted=(server.host,)) as http:
+    with session(server.host, foreign.host, trusted=(server.url,)) as http:
         http.get(url, headers=CREDENTIALS)
         http.get(f"{server.url}/b")
     assert server.log[0].headers["authorization"] == CREDENTIALS["Authorization"]
     assert "authorization" not in server.log[1].headers
     assert "authorization" not in foreign.log[0].headers
+
+
+# -- Answers that are read at once -----------------------------------------------------------------
+
+
+def patient(host: str) -> PatientSession:
+    return PatientSession({**LIMITS, "patience_seconds": 1, "longest_wait_seconds": 0.1}, {host})
+
+
+def compressed(size: int, times: int = 1) -> bytes:
+    """So many bytes of nothing, compressed `times` over."""
+    content = b" " * size
+    for _ in range(times):
+        content = gzip.compress(content, 6)
+    return content
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip", "identity"])
+def test_an_answer_that_is_too_large_is_refused_in_little_memory(
+    server: FaultyServer, encoding: str
+) -> None:
+    body = compressed(300 << 20, 0 if encoding == "identity" else encoding.count("gzip"))
+    server.route("GET", "/c", lambda asked: Answer(200, body, {"Content-Encoding": encoding}))
+    with patient(server.host) as http:
+        tracemalloc.start()
+        try:
+            with pytest.raises(NetworkError, match=rf"^{server.host} gives .* of more than 32 MB"):
+                http.get(f"{server.url}/c")
+            assert tracemalloc.get_traced_memory()[1] < 100e6
+        finally:
+            tracemalloc.stop()
+    assert len(server.log) == 1
+
+
+def test_an_answer_that_is_large_is_read(server: FaultyServer) -> None:
+    body = compressed(30 << 20)
+    server.route("GET", "/c", lambda asked: Answer(200, body, {"Content-Encoding": "gzip"}))
+    with patient(server.host) as http:
+        assert len(http.get(f"{server.url}/c").content) == 30 << 20
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nnot compressed",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nright\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nright\r\n0\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\nright",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\nright",
+        b"\x00\xff" * 100,
+        b"",
+    ],
+    ids=["coding", "short", "chunk", "chunk size", "status", "headers", "bytes", "nothing"],
+)
+def test_an_answer_that_is_not_http_is_worth_another_try_and_then_one_sentence(head: bytes) -> None:
+    fine = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright"
+    with raw_server(head, fine) as host, patient(host) as http:
+        assert http.get(f"http://{host}/a").content == b"right"
+    with raw_server(head) as host, patient(host) as http:
+        with pytest.raises(NetworkError) as caught:
+            http.get(f"http://{host}/a?sig=hush")
+        assert "hush" not in str(caught.value)
 
 
 # -- What jobs share ------------------------------------------------------------------------------

@@ -1,12 +1,15 @@
-"""Halving: the mean of four pixels by their alpha, of any size and in any strips."""
+"""Halving: the mean of four pixels by their alpha, of any size and in any strips. Decoding."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from osgeo import gdal
 
-from basemake.raster import RGBA, halve
+from basemake.raster import RGBA, decode, halve
 
 sides = st.integers(1, 9)
 levels = st.one_of(st.sampled_from([0, 1, 2, 127, 254, 255]), st.integers(0, 255))
@@ -92,3 +95,25 @@ def test_the_image_itself_is_left_alone() -> None:
     before = image.copy()
     halve(image)
     assert (image == before).all()
+
+
+@pytest.mark.parametrize("compression", ["NONE", "DEFLATE", "LZW"])
+@pytest.mark.parametrize("layout", ["strips", "tiles", "reduced", "COG"])
+def test_decoding_finds_every_block_that_is_missing(
+    tmp_path: Path, write_geotiff, compression: str, layout: str
+) -> None:
+    noise = np.random.default_rng(3).integers(1, 9999, (700, 900), dtype=np.int16)
+    options = [f"COMPRESS={compression}", *(["TILED=YES"] if layout == "tiles" else [])]
+    path = write_geotiff(tmp_path / "a.tif", noise, options=tuple(options))
+    if layout == "reduced":
+        gdal.Open(str(path), gdal.GA_Update).BuildOverviews("NEAREST", [2])
+    elif layout == "COG":
+        options = [options[0], "BLOCKSIZE=256"]
+        gdal.Translate(str(tmp_path / "b.tif"), str(path), format="COG", creationOptions=options)
+        path = tmp_path / "b.tif"
+    decode(path)
+    content = path.read_bytes()
+    for missing in (20, len(content) // 10, len(content) // 2):
+        path.write_bytes(content[:-missing])
+        with pytest.raises(RuntimeError):
+            decode(path)

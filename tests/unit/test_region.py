@@ -218,11 +218,26 @@ def test_what_cannot_be_mended_is_refused(read: Read, ring: list) -> None:
         ({"type": "MultiPolygon", "coordinates": []}, "no Polygon or MultiPolygon"),
         (polygon(), "is empty"),
         (polygon([[0, 0], [1, 1], [2, 2], [0, 0]]), "is empty: its polygons have no area"),
+        (polygon([[0, 0], [10**400, 0], [1, 1], [0, 0]]), "its Polygon cannot be read"),
+        (
+            '{"type": "GeometryCollection", "geometries": [' * 100 + "]}" * 100,
+            "no Polygon or MultiPolygon",
+        ),
     ],
 )
 def test_what_holds_no_polygon_is_refused(read: Read, document: Any, said: str) -> None:
     # A document of None is the JSON text null.
     assert said in refused(read, "null" if document is None else document)
+
+
+@pytest.mark.parametrize("begin", ["[", '{"type": "Feature", "geometry": '])
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_is_nested_too_deep_is_refused(read: Read, begin: str, closed: bool) -> None:
+    """Python's versions differ in how deep JSON may be."""
+    end = "]" if begin == "[" else "}"
+    text = refused(read, begin * 20_000 + ("null" + end * 20_000 if closed else ""))
+    said = ("is nested too deep", "is not JSON", "its type is None", "no Polygon")
+    assert any(words in text for words in said)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@
 The catalogs are built here, or are the genuine records of real_data.
 """
 
+import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,11 +229,38 @@ def test_bands_are_files_relative_to_the_working_directory(search: Search) -> No
     given["assets"]["B04"].update({"file:size": 9, "file:checksum": "1220ab"})
     given["assets"]["B03"]["href"] = Path("bands/B03.tif").resolve().as_uri()
     given["assets"]["B08"] = {"href": "s3://not/asked/for.tif"}
+    digest = hashlib.sha256(b"1234567").hexdigest()
     assert search([given])["32TNR_0_0"]["bands"] == {
-        "B04": {"href": "bands/B04.tif", "size": 9, "checksum": "1220ab"},
-        "B03": {"href": "bands/B03.tif", "size": 7, "checksum": None},
-        "B02": {"href": "bands/B02.tif", "size": 7, "checksum": None},
+        "B04": {"href": "bands/B04.tif", "size": 9, "checksum": "1220ab", "digest": digest},
+        "B03": {"href": "bands/B03.tif", "size": 7, "checksum": None, "digest": digest},
+        "B02": {"href": "bands/B02.tif", "size": 7, "checksum": None, "digest": digest},
     }
+
+
+def test_a_file_that_is_replaced_is_told_apart_and_one_that_is_touched_is_not(
+    search: Search,
+) -> None:
+    given, path = [item()], Path("bands/B03.tif")
+    before, time = search(given), path.stat().st_mtime_ns
+    os.utime(path, ns=(1, 1))
+    assert search(given) == before
+    assert "unchanged" in search.table
+    path.write_bytes(b"7654321")
+    os.utime(path, ns=(time, time))
+    bands, old = search(given)["32TNR_0_0"]["bands"], before["32TNR_0_0"]["bands"]
+    assert [band for band in bands if bands[band] != old[band]] == ["B03"]
+
+
+def test_the_simulated_world_is_the_same_whenever_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    simulated = read_source("simulated") | {"pixel_size": 360}
+    manifest = Path("manifest.geojson")
+    assert "written" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    shutil.rmtree("simulated")
+    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
 
 
 @pytest.mark.parametrize("level", ["item", "asset"])
@@ -260,6 +289,13 @@ def test_the_crs_is_found_wherever_items_say_it(search: Search, level: str, crs:
         ({}, {"gsd": None}, None),
         ({}, {"gsd": "10 m"}, None),
         ({}, {"gsd": 0}, None),
+        ({}, {"gsd": True}, None),
+        ({}, {"gsd": float("inf")}, None),
+        ({}, {"gsd": 10**400}, None),
+        ({"proj:transform": 30}, {"gsd": 10}, 10),
+        ({"proj:transform": {"a": 1}}, {"gsd": 10}, 10),
+        ({"proj:transform": "30"}, {"gsd": 10}, 10),
+        ({"proj:transform": [None]}, {"gsd": 10}, None),
     ],
 )
 def test_the_pixel_size_is_found_wherever_items_say_it(
@@ -339,6 +375,33 @@ def changed(key: str, value: Any) -> dict:
         ("assets/B02/href", "bands\0", "is not an href"),
         ("assets/B02/file:size", "7", "asset 'B02': file:size is '7'; allowed: bytes"),
         ("assets/B02/file:size", -1, "file:size is -1; allowed: bytes"),
+        ("assets/B02/file:size", 7.5, "file:size is 7.5; allowed: bytes"),
+        ("assets/B02/file:size", True, "file:size is True; allowed: bytes"),
+        ("assets/B02/file:size", 10**400, "0; allowed: bytes"),
+        ("assets/B02/file:checksum", 1220, "file:checksum is 1220; allowed: a multihash as text"),
+        ("assets/B02/file:checksum", ["12"], "file:checksum is ['12']; allowed: a multihash"),
+        ("assets/B02/href", 7, "feature 2 of the source's items items.json is not a STAC item"),
+        ("assets/B02/href", "http://[::1", "'http://[::1' is not an href"),
+        ("id", 7, "feature 2 of the source's items items.json is not a STAC item"),
+        ("properties/proj:code", "EPSG:99999", "has the CRS 'EPSG:99999', which PROJ does not kn"),
+        ("properties/proj:code", ["EPSG:32632"], "has no CRS"),
+        ("geometry", {"type": "Polygon", "coordinates": ""}, "has a geometry that is not a pol"),
+        ("geometry", {"type": "Polygon", "coordinates": {"a": 1}}, "has a geometry that is not a"),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9, 45], [10**400, 45], [9, 46], [9, 45]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9, 45], [1e300, 45], [9, 46], [9, 45]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
+        (
+            "geometry",
+            {"type": "Polygon", "coordinates": [[[9.5, 45], [9.5 + 1e-8, 45], [9.5, 46]]]},
+            "has a geometry that is not a polygon of finite coordinates",
+        ),
     ],
 )
 def test_an_item_that_is_not_as_the_source_says_is_named(
@@ -364,7 +427,10 @@ def test_a_symbolic_link_out_of_the_folder_is_not_followed(search: Search, tmp_p
     assert "bands/link.tif is outside ." in text
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"features": 5}', '{"features": null}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"features": 5}', '{"features": null}', "[" * 100_000, "1" * 5000],
+)
 def test_what_is_no_catalog_is_named(search: Search, text: str) -> None:
     said = refused(search, text)
     assert said == "the source's items items.json are not an ItemCollection (GeoJSON)."

@@ -57,6 +57,8 @@ def local(name: str, server: StacServer) -> dict:
     for holder in (document, document.get("credentials", {})):
         if "hosts" in holder:
             holder["hosts"] = sorted(set(holder["hosts"]))
+    if "credentials" in document:
+        document["credentials"]["plain_http"] = True
     document["limits"] |= {"patience_seconds": 3, "longest_wait_seconds": 0.05}
     document["limits"]["requests_per_minute"] = 60_000
     path = Path(f"{name}.yaml")

@@ -3,8 +3,10 @@
 The service is a real server on loopback that searches its items, and misbehaves as it is told.
 """
 
+import gzip
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -341,6 +343,11 @@ def test_a_refusal_is_told_and_not_repeated(serve: Callable, code: int) -> None:
         b'{"type": "FeatureCollection", "features": [{"id": 7}]}',
         b'{"type": "FeatureCollection", "features": [{"id": "x"}]}',
         b'{"type": "FeatureCollection", "feat',
+        b"[" * 100_000,
+        b'{"a": ' * 100_000,
+        b"1" * 5000,
+        b"\xff\xfe",
+        b'{"type": "Catalog", "id": 7, "stac_version": [], "description": 7, "links": 7}',
         b'{"type": "Catalog", "id": "x", "stac_version": "1.0.0", "description": "", "links": []}',
     ],
 )
@@ -352,6 +359,83 @@ def test_an_answer_that_is_none_is_one_sentence(serve: Callable, body: bytes, pa
         server.routes.insert(0, (method, path, lambda asked: Answer(200, body)))
     message = refusal(api(server.api))
     assert server.api in message
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1"])
+def test_an_answer_that_is_too_large_is_one_sentence(serve: Callable, path: str) -> None:
+    server = serve(mosaics(5))
+    body = gzip.compress(b'{"a": "' + b" " * (300 << 20), 6)
+    answer = Answer(200, body, {"Content-Encoding": "gzip"})
+    for method in ("GET", "POST"):
+        server.routes.insert(0, (method, path, lambda asked: answer))
+    tracemalloc.start()
+    try:
+        message = refusal(api(server.api))
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert f"{server.host} gives an answer of more than 32 MB" in message
+    assert len(server.asked(path)) == 1
+
+
+@pytest.mark.parametrize("href", ["/etc/hostname", "file:///etc/hostname", "http://[::1", 7])
+def test_a_search_link_that_leads_elsewhere_is_one_sentence(serve: Callable, href: Any) -> None:
+    """A service must not name files of this machine."""
+    server = serve(mosaics(5))
+    landing = json.loads(server._landing(None).body)
+    for link in landing["links"]:
+        if link["rel"] == "search":
+            link["href"] = href
+    server.landing = landing
+    refusal(api(server.api))
+
+
+def put(document: Any, path: tuple, value: Any) -> Any:
+    """Return a copy of a document with another value at a path."""
+    if not path:
+        return value
+    copy = document.copy()
+    copy[path[0]] = put(document[path[0]], path[1:], value)
+    return copy
+
+
+def paths(document: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Yield the path of each value in a document; of long lists, of the first two."""
+    yield path
+    if isinstance(document, dict | list):
+        keys = document if isinstance(document, dict) else range(min(2, len(document)))
+        for key in keys:
+            yield from paths(document[key], (*path, key))
+
+
+ODD = [None, True, -1, 1e300, float("nan"), 10**400, "", "\ud800", "http://[::1", [], {}, [[]]]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pystac-client's, which go to the log
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # shapely's
+def test_any_value_of_another_type_in_an_answer_is_fine_or_one_sentence(serve: Callable) -> None:
+    (record,) = mosaics(1)
+    asset = {"file:size": 5, "file:checksum": "1220ab", "proj:transform": [10, 0, 0, 0, -10, 0]}
+    record["assets"]["B04"] |= asset
+    server = serve()
+    record["links"] = [{"rel": "self", "href": f"{server.api}/item"}]
+    link = {"rel": "next", "href": f"{server.api}/search", "method": "POST", "body": {"token": "2"}}
+    page = {"features": [record], "links": [link], "numberMatched": 1, "context": {"matched": 1}}
+    last = {"features": [], "links": []}
+    source = api(server.api, {"patience_seconds": 0.1})
+    refusals = []
+    for path in paths(page):
+        if {"B02", "B03", "rel", "type"} & {*path}:
+            continue
+        for value in ODD:
+            Path("manifest.geojson").unlink(missing_ok=True)
+            server.replayed = [put(page, path, value), last]
+            try:
+                search(source, {"row": shapely.box(0.01, 0.2, 0.09, 0.4)})
+            except BasemakeError as error:
+                refusals.append(str(error))
+    assert len(refusals) > 100
+    assert not [text for text in refusals if "\n" in text]
 
 
 def test_pages_elsewhere_are_not_followed(serve: Callable) -> None:

@@ -278,6 +278,7 @@ def test_one_login_serves_a_run_and_no_secret_is_left_anywhere(
         "client_id": "cdse-public",
         "hosts": [server.host],
         "variables": {"user": "TEST_USER", "password": "TEST_PASSWORD", "totp": "TEST_TOTP"},
+        "plain_http": True,
     }
     one = build(server.api, 2, credentials=credentials)
     watch = Watch()
@@ -314,7 +315,8 @@ def test_signatures_are_left_nowhere(
     monkeypatch.setenv("TEST_KEY", keys.access_key)
     monkeypatch.setenv("TEST_SECRET", keys.secret_key)
     sas = {"type": "sas", "token_url": f"{tokens.url}/mosaics", "hosts": [server.host]}
-    s3 = {"type": "s3", "endpoint": server.url, "region": "default"}
+    sas["plain_http"] = True
+    s3 = {"type": "s3", "endpoint": server.url, "region": "default", "plain_http": True}
     s3["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
     for credentials, folder in ((sas, "/bands/32TAA_0_0"), (s3, "/eodata/32TAA_0_0")):
         if credentials is s3:

@@ -8,8 +8,10 @@ Here: items, tiles and regions; the rest is in test_staleness_of_settings.py.
 """
 
 import json
+import os
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from expected import (
@@ -22,6 +24,7 @@ from expected import (
     showing,
     tiles_of,
 )
+from osgeo import gdal
 from runs import BY_TIME, CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP
 
 
@@ -79,6 +82,50 @@ def test_item_moved_to_another_place(scene):
 
 
 # -- One tile --------------------------------------------------------------------------------------
+
+
+def test_catalog_copied_without_its_times(scene):
+    catalog, copied = scene.directory / "catalog", scene.directory / "copied"
+    shutil.copytree(catalog, copied, copy_function=shutil.copy)
+    shutil.rmtree(catalog)
+    copied.rename(catalog)
+    scene.rebuild([])
+
+
+def test_file_replaced_under_an_unchanged_item(scene, from_nothing):
+    """By one of the same size and time, which a copy may have."""
+    items = scene.items
+    item = next(item for item in items if item["id"].endswith(EDGE))
+    path = scene.directory / "catalog" / item["assets"]["B04"]["href"]
+    plain = path.with_name("plain.tif")
+    gdal.Translate(str(plain), str(path))  # uncompressed: other pixels take as many bytes
+    plain.replace(path)
+    item["assets"]["B04"] |= {"file:size": path.stat().st_size}
+    del item["assets"]["B04"]["file:checksum"]
+    scene.items = items
+    scene.build(cores=4)
+
+    before = path.stat()
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dn = dataset.ReadAsArray()
+    dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
+    del dataset
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    followers = enhancing([EDGE]) | mosaicking([EDGE]) | rendering(showing(scene, [EDGE]))
+    scene.rebuild({f"fetch_band {EDGE} B04"} | followers | packing())
+    assert scene.lasting() == from_nothing(scene)
+
+
+def test_file_replaced_under_an_item_with_its_checksum(scene):
+    band = next(scene.directory.glob(f"catalog/*{EDGE}/B04.tif"))
+    band.write_bytes(band.read_bytes()[:-1] + b"x")
+    scene.run("manifest")
+    assert f"fetch_band {EDGE} B04" in scene.jobs("--dry-run")
+    printed = scene.run("--cores", "4", check=False)
+    assert f"basemake: tile {EDGE}, band B04: " in printed
+    assert "its sha256 is" in printed
+    assert "Traceback" not in printed
 
 
 def test_item_updated(scene, from_nothing):
