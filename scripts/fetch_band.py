@@ -172,13 +172,16 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
+        settings = snakemake.params.settings
+        # A file of this machine must still be the one that the search found: a multihash of it.
+        digest = settings["digest"] and f"1220{settings['digest']}"
         label = f"tile {snakemake.wildcards.tile}, band {snakemake.wildcards.band}"
         try:
             fetch_band(
                 snakemake.params.href,
                 Path(snakemake.output.band),
-                size=snakemake.params.settings["size"],
-                checksum=snakemake.params.settings["checksum"],
+                size=settings["size"],
+                checksum=settings["checksum"] or digest,
                 dtype=source["dn"].get("dtype"),
                 hosts=allowed_hosts(source),
                 limits=source["limits"],

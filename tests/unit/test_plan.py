@@ -256,6 +256,9 @@ def test_the_plan_is_the_same_wherever_rings_begin(tmp_path: Path, clip: bool) -
         assert plan.regions["here"].wkt == first.regions["here"].wkt
 
 
+ROW = {"item": "item", "regions": ["here"], "bands": {}}
+
+
 def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Plan:
     """The plan for a manifest of QUARTERS."""
     source = {"type": "catalog"}
@@ -263,7 +266,7 @@ def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Plan:
         {
             "type": "Feature",
             "id": name,
-            "properties": {"epsg": 32632, "gsd": 10, "regions": ["here"], "bands": {}},
+            "properties": {**ROW, "epsg": 32632, "gsd": 10},
             "geometry": shapely.geometry.mapping(footprint),
         }
         for name, footprint in QUARTERS.items()
