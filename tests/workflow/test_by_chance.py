@@ -189,7 +189,7 @@ class History(RuleBasedStateMachine):
                 os.killpg(running.pid, kind)
                 break
         try:
-            running.communicate(timeout=60)
+            running.communicate(timeout=20)
         except subprocess.TimeoutExpired:
             # Snakemake's handler of SIGTERM waits for ever if the signal comes while it takes note
             # of a finished job. What starts it (systemd, a container) then kills it, and so do we.
