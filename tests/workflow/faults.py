@@ -2,6 +2,7 @@
 
 import json
 import signal
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -34,15 +35,16 @@ JOINING = "34TCP_0_0"  # the tile that the small region has, and the build lacks
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the first job of `rule` that reaches `moment`, one of MOMENTS.
+    """What happens to the job that is the `number`th of `rule` to reach `moment`, one of MOMENTS.
 
-    `kind` is one of KINDS: it raises an exception, gets SIGKILL, can write no more bytes, or all
-    processes of the run get SIGKILL.
+    `rule` is one of RULES or "any". `kind` is one of KINDS: the job raises an exception, gets
+    SIGKILL, can write no more bytes, or all processes of the run get SIGKILL.
     """
 
     rule: str
     moment: str
     kind: str
+    number: int = 1
 
     def is_possible(self) -> bool:
         """Tell whether such a fault makes a job fail: a full disk does if more is to be written."""
@@ -54,15 +56,15 @@ class Fault:
 
     def strikes(self, scene: Scene, *arguments: str) -> bool:
         """Run snakemake under the fault; return whether it struck a job, and then failed."""
-        marker = scene.directory.with_name(scene.directory.name + ".struck")
-        marker.unlink(missing_ok=True)
+        marker = Path(tempfile.mkdtemp(dir=scene.directory.parent)) / "job"
+        struck = Path(f"{marker}.{self.number}")
         # The disk is full once the first of two outputs is there, else the last one would be whole.
-        output = 1 if self.kind == "full disk" else OUTPUTS.get(self.rule, 1)
-        fault = {**asdict(self), "marker": str(marker), "output": output}
+        outputs = {} if self.kind == "full disk" else OUTPUTS
+        fault = {**asdict(self), "marker": str(marker), "outputs": outputs}
         environment = {"FAULT": json.dumps(fault), "PYTHONPATH": str(INJECTOR)}
         running = replace(scene, environment=environment).start(*arguments)
         printed, _ = running.communicate()
-        if not marker.exists():
+        if not struck.exists():
             return False
         if self.kind == "kill all":
             assert running.returncode == -signal.SIGKILL, printed

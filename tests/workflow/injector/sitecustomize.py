@@ -1,7 +1,8 @@
 """Strikes one job of a run. Python imports this at its start if this folder is on PYTHONPATH.
 
-The environment variable FAULT holds a Fault of tests/workflow/faults.py as JSON, and `marker`, a
-path: a file is made there when a job is struck, and only the first job to make it is struck.
+The environment variable FAULT holds a Fault of tests/workflow/faults.py as JSON; with it `marker`,
+a path where each job that could be struck makes a file with its number, and `outputs`, which says
+of rules whether their first or second output is the one before which it is the middle of a job.
 """
 
 import atexit
@@ -10,18 +11,23 @@ import os
 import resource
 import signal
 import sys
+from itertools import count
 
 FAULT = json.loads(os.environ.get("FAULT", "{}"))
 renamed = 0  # outputs that have been given their names
 
 
 def strike() -> None:
-    """Strike this job, unless another was struck."""
+    """Strike this job, if it is the one to strike."""
     global listening
     listening = False  # what follows opens files itself
-    try:
-        os.close(os.open(FAULT["marker"], os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
+    for number in count(1):
+        try:
+            os.close(os.open(f"{FAULT['marker']}.{number}", os.O_CREAT | os.O_EXCL))
+            break
+        except FileExistsError:
+            continue
+    if number != FAULT["number"]:
         return
     if FAULT["kind"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -51,7 +57,7 @@ def listen(event: str, args: tuple) -> None:
         renamed += 1
     reached = {
         "before": writes and "/logs/" in path,
-        "middle": event == "os.rename" and not record and renamed == FAULT["output"],
+        "middle": event == "os.rename" and not record and renamed == FAULT["outputs"].get(RULE, 1),
         "recording": writes and record,
     }
     if reached.get(FAULT["moment"]):
@@ -59,7 +65,9 @@ def listen(event: str, args: tuple) -> None:
 
 
 # Snakemake runs a copy of a rule's script, such as .snakemake/scripts/tmpab12.enhance_tile.py.
-listening = bool(FAULT) and sys.orig_argv[-1].endswith(f".{FAULT['rule']}.py")
+PROGRAM = sys.orig_argv[-1]
+RULE = PROGRAM.split(".")[-2] if "/.snakemake/scripts/" in PROGRAM else ""
+listening = bool(FAULT) and RULE != "" and FAULT["rule"] in ("any", RULE)
 if listening:
     sys.addaudithook(listen)
     if FAULT["moment"] == "after":
