@@ -18,7 +18,7 @@ def is_remote(href: str) -> bool:
 def origin(address: str) -> str:
     """Return scheme, host and port of an address, such as https://x.org."""
     parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 def without_secrets(text: str) -> str:

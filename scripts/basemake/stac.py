@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from pystac import Link
 from pystac.errors import STACError, STACTypeError
 from pystac_client import Client
 from pystac_client.errors import ClientTypeError
@@ -47,8 +46,8 @@ class WebIO(StacApiIO):
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         """Return what is at an address or a link; BandError if that is not an allowed address."""
-        if not isinstance(source, Link):
-            check_url(str(source), self.session.hosts)
+        if isinstance(source, str):  # links are always asked for over the web
+            check_url(source, self.session.hosts)
         return str(super().read_text(source, *args, **kwargs))
 
 

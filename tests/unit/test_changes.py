@@ -56,7 +56,14 @@ def test_regions_and_places_are_nothing_to_what_a_band_is(tmp_path):
     assert updated(tmp_path, unsure, changed("href", moved, unsure))
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"features": [1]}'])
+def test_a_file_here_is_what_its_digest_says(tmp_path):
+    here = copy.deepcopy(FEATURE)
+    here["properties"]["bands"]["B04"] |= {"checksum": None, "digest": "ab"}
+    assert updated(tmp_path, here, changed("digest", "cd", here))
+    assert not updated(tmp_path, here, changed("href", "elsewhere/B04.tif", here))
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"features": [1]}', "[" * 100_000])
 def test_no_manifest_has_no_tiles(tmp_path, text):
     path = tmp_path / "manifest.geojson"
     if text is not None:

@@ -340,7 +340,7 @@ def test_a_redirect_from_https_to_http_is_refused(
     secure: FaultyServer, server: FaultyServer, trusted: bool
 ) -> None:
     """Whatever the host is: the address that it names may be signed."""
-    url = secure.script("/a", redirect(f"{server.url}/a?sig=hush"))
+    url = secure.script("/a", redirect(f"http://me:hush@{server.host}/a?sig=hush"))
     origins = (secure.url, f"https://{server.host}") if trusted else ()
     with session(secure.host, server.host, trusted=origins) as http:
         with pytest.raises(BasemakeError) as caught:
@@ -412,6 +412,13 @@ def test_an_answer_that_is_too_large_is_refused_in_little_memory(
         finally:
             tracemalloc.stop()
     assert len(server.log) == 1
+
+
+def test_an_answer_that_a_redirect_leads_to_is_read(server: FaultyServer) -> None:
+    server.script("/a", redirect("/b"))
+    with patient(server.host) as http:
+        answer = http.get(f"{server.url}/a")
+    assert (answer.content, answer.text) == (b"other", "other")
 
 
 def test_an_answer_that_is_large_is_read(server: FaultyServer) -> None:
