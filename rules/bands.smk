@@ -6,8 +6,12 @@
 rule fetch_band:
     """Fetch one band of a tile, verified."""
     output:
-        band=kept("results/bands/{tile}/{band}.tif"),
-        record=kept("results/records/bands/{tile}/{band}.tif.json"),
+        band=(
+            "results/bands/{tile}/{band}.tif"
+            if config["keep_bands"]
+            else temp("results/bands/{tile}/{band}.tif")
+        ),
+        record="results/records/bands/{tile}/{band}.tif.json",
     log:
         "logs/bands/{tile}/{band}.log",
     benchmark:

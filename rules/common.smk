@@ -126,11 +126,6 @@ def dn(wildcards):
         stop(error)
 
 
-def kept(path):
-    """A band, or its record: deleted when the tile is enhanced, unless config keeps bands."""
-    return path if config["keep_bands"] else temp(path)
-
-
 def enhanced(tiles):
     """The paths of enhanced tiles."""
     return [f"results/tiles/{tile}.tif" for tile in tiles]

@@ -41,6 +41,7 @@ from basemake.pieces import (
 )
 from basemake.plan import Plan
 from basemake.reasons import CODEC, DELETED, WEB_TILES
+from basemake.records import is_record
 from command import Build, Job, as_command, open_build
 
 MAP = Path("results/plan.png")
@@ -168,7 +169,7 @@ def draw(build: Build, plan: Plan, tiles: dict[str, dict[str, Any]]) -> None:
 
 def why(piece: Piece, job: Job, reason: str) -> str | None:
     """Return why what a job makes is stale; None if it is new."""
-    gone = not any(path.exists() for path in job.output)
+    gone = not any(path.exists() for path in job.output if not is_record(path))
     if gone and not piece.benchmark.exists():
         return None
     if gone and piece.stage == "bands" and reason == DELETED:

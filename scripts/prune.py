@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -60,17 +60,10 @@ class Orphans(NamedTuple):
 
 
 def outputs(build: Build) -> set[str]:
-    """Return the paths of all that a build makes: what lasts, and what comes along.
-
-    Where bands are not kept, only those of tiles that are still to be enhanced come along.
-    """
+    """Return the paths of all that a build makes: what lasts, and what comes along."""
     plan = build.plan()
     paths = set(plan.lasting())
-    bands_of = plan.tiles["bands"]
-    if not build.config["keep_bands"]:
-        unfinished = [job.wildcards["tile"] for job in build.jobs() if job.rule == "enhance_tile"]
-        bands_of = bands_of[unfinished]
-    for tile, bands in bands_of.items():
+    for tile, bands in plan.tiles["bands"].items():
         paths |= {f"results/bands/{tile}/{band}.tif" for band in bands}
     for region in plan.zooms:
         paths |= {f"results/mosaic/{region}_{epsg}_3857.vrt" for epsg in plan.zones(region)}
@@ -78,9 +71,29 @@ def outputs(build: Build) -> set[str]:
     return paths
 
 
-def find_orphans(wanted: set[str]) -> Orphans:
-    """Return what the workflow made in the current directory that is no part of `wanted`."""
-    files: dict[Path, Orphan] = {}
+def surplus_bands(build: Build) -> list[Path]:
+    """Return the bands of finished tiles, where config says not to keep them."""
+    if build.config["keep_bands"]:
+        return []
+    unfinished = {job.wildcards["tile"] for job in build.jobs() if job.rule == "enhance_tile"}
+    return [
+        Path(f"results/bands/{tile}/{band}.tif")
+        for tile, bands in build.plan().tiles["bands"].items()
+        if tile not in unfinished
+        for band in bands
+    ]
+
+
+def find_orphans(wanted: set[str], surplus: Iterable[Path] = ()) -> Orphans:
+    """Return what the workflow made in the current directory that is no part of `wanted`.
+
+    Of the bands in `surplus` only the files are orphans: their records and logs stay.
+    """
+    files = {
+        path: Orphan("bands", f"{path.parent.name}/{path.stem}", path, path.stat().st_size)
+        for path in surplus
+        if _is_plain(path)
+    }
     records, left = [], []
     known = _records()
     # Of a failed job Snakemake keeps no record; a part that has a log is one of ours.
@@ -208,7 +221,7 @@ def main() -> None:
     with as_command("basemake prune"):
         build = open_build(arguments)
         with alone() if options.yes else nullcontext():
-            orphans = find_orphans(outputs(build))
+            orphans = find_orphans(outputs(build), surplus_bands(build))
             if options.yes:
                 delete(orphans)
     if said := table(orphans):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from basemake.errors import BusyError, ConfigError
 from basemake.run_lock import alone, hand_on
 from command import MANIFEST, Build, Job, as_command, open_build
-from prune import FEW, delete, find_orphans, megabytes, outputs
+from prune import FEW, delete, find_orphans, megabytes, outputs, surplus_bands
 
 LOG = Path("logs/refresh.log")
 BUSY = os.EX_TEMPFAIL  # 75
@@ -86,7 +86,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     jobs = _jobs(build)
     if jobs and _snakemake(build, lock):
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
-    orphans = find_orphans(outputs(build))
+    orphans = find_orphans(outputs(build), surplus_bands(build))
     if prune:
         delete(orphans)
     if jobs or any(changes) or (prune and orphans.files):

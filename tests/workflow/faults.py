@@ -68,14 +68,8 @@ class Fault:
             return False
         if self.kind == "kill all":
             assert running.returncode == -signal.SIGKILL, printed
-            unlock(scene)
         assert running.returncode, f"{self} struck, and the run succeeded:\n{printed}"
         return True
-
-
-def unlock(scene: Scene) -> None:
-    """Take away the lock that a killed Snakemake leaves."""
-    scene.run("--unlock")
 
 
 def small_region(directory: Path) -> Scene:

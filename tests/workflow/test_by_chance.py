@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 import yaml
-from faults import JOINING, KINDS, MOMENTS, RULES, Fault, differences, join, small_region, unlock
+from faults import JOINING, KINDS, MOMENTS, RULES, Fault, differences, join, small_region
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -197,8 +197,6 @@ class History(RuleBasedStateMachine):
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
         print("  it ended by itself" if jobs else f"  its status was {running.returncode}")
-        if running.returncode == -signal.SIGKILL:
-            unlock(self.scene)
 
     @step()
     def run_to_the_end(self) -> None:

@@ -94,6 +94,9 @@ def test_bands_that_are_no_longer_kept(scene):
     scene.says("prune", "--yes")
     assert not (scene.results / "bands").exists()
     assert scene.jobs("--dry-run") == set()
+    scene.config["recipe"] = "natural"
+    scene.run("--cores", "4")
+    assert not scene.files("bands/**/*")
 
 
 def test_prune_after_an_output_and_a_region_left(scene):
