@@ -9,7 +9,8 @@ RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
-TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile
+# Files whole, those with whole runs first: the short ones then fill what is left.
+TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo   make the demo's map, offline"

@@ -272,7 +272,9 @@ def totals_of(
     planned = [p for p in planned if p.piece.stage == stage]
     now = sum(size_of(Path("results") / folder) for folder in FOLDERS[stage])
     made = sum(p.piece.bytes for p in planned) if keep_bands or stage != "bands" else 0.0
-    replaced = sum(p.part + sum(map(size_of, p.job.output)) for p in planned)
+    replaced = sum(
+        p.part + sum(size_of(path) for path in p.job.output if not is_record(path)) for p in planned
+    )
     return {
         "download_bytes": round(sum(p.download for p in planned)),
         "disk_now_bytes": now,
