@@ -3,7 +3,7 @@
 Snakemake 9.27 cannot decide it. It notes a job's params in .snakemake/metadata even when the job
 failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too), restores what a
 failed job had `update`d with the time of now, forgets everything with .snakemake, and takes a file
-for stale or fresh by its time. So the profile's triggers are off, inputs are made `ancient`, which
+for stale or fresh by its time. So its triggers are switched off, inputs are made `ancient`, which
 leaves times out, and each job whose outputs' records say something else than the rule's params and
 inputs do now is forced.
 """
@@ -55,7 +55,8 @@ def decide_by_records(workflow: Any, tell: Callable[[list[Stale]], None]) -> Non
             """Take nothing for incomplete: an output that is not whole has no record."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
-        # Its own records need not be read, nor missed.
+        # Its own records need not be read, nor missed, and trigger nothing.
+        workflow.dag_settings.rerun_triggers = frozenset()
         workflow.persistence.has_metadata = lambda job: True
         workflow.persistence.has_outdated_metadata = lambda job: False
 

@@ -129,7 +129,9 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_code_that_only_looks_new(scene, checkout):
     for path in checkout.glob("scripts/**/*.py"):
         path.write_text(re.sub(r'^"""', '"""New words. ', path.read_text()) + "\n\n# A comment.\n")
-    assert replace(scene, checkout=checkout).jobs("--dry-run") == set()
+    scene = replace(scene, checkout=checkout)
+    assert scene.jobs("--dry-run") == set()
+    assert scene.jobs("--dry-run", "--workflow-profile", "none", "--cores", "2") == set()
 
 
 def test_script_edited(scene, checkout, from_nothing):
