@@ -99,7 +99,8 @@ def _check_room(part: Path, size: int | None) -> None:
     if needed > free:
         raise BandError(
             f"it needs {needed / 1e6:.1f} MB, and the disk of {part.parent} has {free / 1e6:.1f} MB"
-            " free; make room, or set keep_bands: false, and run again."
+            " free; make room, or set keep_bands: false and prune what it no longer keeps"
+            " (make prune), and run again."
         )
 
 

@@ -325,7 +325,7 @@ def warnings(disk: dict[str, Any], memory: dict[str, int], keep_bands: bool) -> 
     """Yield what does not fit, and what to do."""
     needed = disk["peak_bytes"] - disk["now_bytes"]
     if needed > disk["free_bytes"]:
-        spare = ", or set keep_bands: false" if keep_bands else ""
+        spare = ", or set keep_bands: false and run make prune" if keep_bands else ""
         yield (
             f"The disk is too small: {in_bytes(needed)} more are needed at the peak,"
             f" {in_bytes(disk['free_bytes'])} are free. Make room{spare}."

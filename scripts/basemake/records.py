@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from basemake.errors import RecordError
-from basemake.files import replace
+from basemake.files import writing
 
 RESULTS = Path("results")
 RECORDS = RESULTS / "records"
@@ -109,13 +109,12 @@ def read_record(output: str | Path) -> Record | None:
 
 
 def write_record(output: Path, made_of: MadeOf) -> None:
-    """Write the record of a finished output, whole or not at all."""
+    """Write the record of a finished output, whole or not at all; TileError if the disk is full."""
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     files, size = measure(output)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(asdict(Record(made_of, files, size, _sha256(output)))))
-    replace(part, path)
+    with writing(path) as part:
+        part.write_text(json.dumps(asdict(Record(made_of, files, size, _sha256(output)))))
 
 
 def is_intact(output: Path, record: Record) -> bool:
