@@ -22,6 +22,7 @@ from basemake.files import writing
 
 RESULTS = Path("results")
 RECORDS = RESULTS / "records"
+TOGETHER = 2 * 10**9  # nanoseconds: Snakemake touches the outputs of a job one after the other
 FLAG = ".snakemake_timestamp"  # Snakemake puts it into a folder that is an output
 
 
@@ -120,20 +121,22 @@ def write_record(output: Path, made_of: MadeOf) -> None:
 def is_intact(output: Path, record: Record) -> bool:
     """Tell whether an output is as it was when its record was written.
 
-    Its size says so, and where it is newer than its record, by a copy or a change by hand, its
-    SHA-256, too. Then the record is marked as newer, so that the next call need not read the file.
+    Its size says so, and its SHA-256 where it does not have the time of its record, as after a
+    copy or a change by hand. The record is then given that time: the next call need not read the
+    file.
     """
     try:
         if measure(output) != (record.files, record.size):
             return False
-        seen = record_of(output)
-        if output.is_dir() or output.stat().st_mtime_ns <= seen.stat().st_mtime_ns:
+        if output.is_dir():
             return True
-        newest = output.stat().st_mtime_ns
+        path, moment = record_of(output), output.stat().st_mtime_ns
+        if 0 <= path.stat().st_mtime_ns - moment <= TOGETHER:
+            return True
         if _sha256(output) != record.sha256:
             return False
         with suppress(OSError):  # in a folder of somebody else, for example
-            os.utime(seen, ns=(newest, newest))
+            os.utime(path, ns=(moment, moment))
         return True
     except OSError:
         return False
