@@ -42,7 +42,7 @@ demo: env
 	@echo "The demo's map is made. To look at it:  make serve"
 
 plan: env
-	@$(BIN)/python scripts/plan.py $(ARGS)
+	@$(BIN)/python scripts/commands/plan.py $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)
@@ -59,13 +59,13 @@ bench: env
 		$(if $(GDAL),--gdal $(GDAL)) $(ARGS)
 
 serve: env
-	@$(BIN)/python scripts/serve.py $(RESULTS) --port $(PORT)
+	@$(BIN)/python scripts/commands/serve.py $(RESULTS) --port $(PORT)
 
 refresh: env
-	@$(BIN)/python scripts/refresh.py $(ARGS)
+	@$(BIN)/python scripts/commands/refresh.py $(ARGS)
 
 prune: env
-	@$(BIN)/python scripts/prune.py $(ARGS)
+	@$(BIN)/python scripts/commands/prune.py $(ARGS)
 
 clean-env:
 	rm -rf .venv

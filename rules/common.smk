@@ -10,17 +10,17 @@ from snakemake.utils import available_cpu_count
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from basemake.code import code_digest
-from basemake.codecs import check_codecs
-from basemake.config import check, read_recipe, read_source
-from basemake.engine import EVENT, decide_by_records
+from basemake.build.code_digest import code_digest
+from basemake.pixels.codecs import check_codecs
+from basemake.build.config import check, read_recipe, read_source
+from basemake.build.engine import EVENT, decide_by_records
 from basemake.errors import BasemakeError
-from basemake.machine import memory_for_jobs, share, usable_cores
-from basemake.manifest import dn_reading
-from basemake.plan import Plan, mercator_grid
-from basemake.reasons import summary
-from basemake.region import read_region
-from basemake.run_lock import lock_when_it_executes
+from basemake.system.machine import memory_for_jobs, share, usable_cores
+from basemake.build.manifest import dn_reading
+from basemake.build.layout import Plan, mercator_grid
+from basemake.build.reasons import summary
+from basemake.build.region import read_region
+from basemake.system.run_lock import lock_when_it_executes
 
 MANIFEST = "results/manifest.geojson"
 MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from jinja2 import Environment
 from pmtiles.reader import Reader
 
-from basemake.archive import open_archive
-from basemake.files import writing
+from basemake.pixels.archive import open_archive
+from basemake.system.files import writing
 
 GROUND = "#6b7278"
 PAGE = """<!DOCTYPE html>
@@ -174,8 +174,8 @@ def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         build_preview(

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from basemake.vrt import build_mosaic, build_warped
+from basemake.pixels.vrt import build_mosaic, build_warped
 
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])

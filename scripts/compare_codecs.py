@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 
-from basemake.chart import Row, draw_bars
 from basemake.errors import TileError
-from basemake.raster import RGBA, open_geotiff
+from basemake.measure.chart import Row, draw_bars
+from basemake.pixels.raster import RGBA, open_geotiff
 
 BLOCK = 512  # pixels a side, as enhanced tiles have
 MOST_BLOCKS = 24
@@ -210,8 +210,8 @@ def _table(rows: list[tuple[Outcome, list[float]]]) -> str:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])

@@ -22,12 +22,12 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
-from basemake.codecs import CODECS
 from basemake.errors import TileError
-from basemake.files import writing
-from basemake.machine import usable_cores
-from basemake.raster import RGBA, halve, open_geotiff
-from basemake.recipe import CompiledRecipe
+from basemake.pixels.codecs import CODECS
+from basemake.pixels.raster import RGBA, halve, open_geotiff
+from basemake.pixels.recipe import CompiledRecipe
+from basemake.system.files import writing
+from basemake.system.machine import usable_cores
 
 SOFTWARE = "basemake"
 BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
@@ -374,9 +374,9 @@ def _spilling_halves(
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
-    from basemake.records import canonical, recorded
+    from basemake.build.records import canonical, recorded
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake) as changed:
         use_gdal(snakemake.config["gdal_cache_mb"])

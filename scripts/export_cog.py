@@ -9,8 +9,8 @@ import tifffile
 from osgeo import gdal
 
 from basemake.errors import TileError
-from basemake.files import writing
-from basemake.raster import close, telling_all
+from basemake.pixels.raster import close, telling_all
+from basemake.system.files import writing
 
 COMPRESSION = {"webp": "WEBP", "png": "DEFLATE", "jpeg": "JPEG"}
 
@@ -58,9 +58,9 @@ def _write(mosaic: Path, part: Path, outline: dict | None, creation: list[str]) 
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])

@@ -7,8 +7,8 @@ from typing import Any
 
 from pmtiles.reader import Reader, all_tiles
 
-from basemake.archive import open_archive
-from basemake.files import writing
+from basemake.pixels.archive import open_archive
+from basemake.system.files import writing
 
 SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 
@@ -28,8 +28,8 @@ def export_folder(archive: Path, output: Path, image_format: str) -> None:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         export_folder(

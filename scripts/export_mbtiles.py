@@ -5,8 +5,8 @@ from typing import Any
 
 from pmtiles.convert import pmtiles_to_mbtiles
 
-from basemake.archive import open_archive
-from basemake.files import writing
+from basemake.pixels.archive import open_archive
+from basemake.system.files import writing
 
 
 def export_mbtiles(archive: Path, output: Path) -> None:
@@ -18,8 +18,8 @@ def export_mbtiles(archive: Path, output: Path) -> None:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         export_mbtiles(Path(snakemake.input.archive), Path(snakemake.output.archive))

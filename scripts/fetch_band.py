@@ -10,14 +10,14 @@ from typing import Any
 import requests
 from osgeo import gdal
 
-from basemake.credentials import Credentials
-from basemake.download import Download, about, digest_of
 from basemake.errors import BandError, BasemakeError
-from basemake.files import replace
-from basemake.hrefs import is_remote, without_secrets
-from basemake.network import Session
-from basemake.progress import Progress
-from basemake.raster import decode, open_geotiff
+from basemake.pixels.raster import decode, open_geotiff
+from basemake.system.files import replace
+from basemake.web.addresses import is_remote, without_secrets
+from basemake.web.credentials import Credentials
+from basemake.web.download import Download, about, digest_of
+from basemake.web.progress import Progress
+from basemake.web.session import Session
 
 LARGEST_SIDE = 50_000  # pixels; a tile has 10 008, a scene at most 11 000
 LARGEST_BLOCK = 1 << 27  # pixels: a scene that is one block still fits
@@ -163,12 +163,12 @@ def _verify_raster(part: Path, dtype: str | None, every_block: bool) -> None:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.config import read_source
-    from basemake.credentials import credentials_of
-    from basemake.hrefs import allowed_hosts
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
-    from basemake.records import recorded
+    from basemake.build.config import read_source
+    from basemake.build.records import recorded
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
+    from basemake.web.addresses import allowed_hosts
+    from basemake.web.credentials import credentials_of
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])

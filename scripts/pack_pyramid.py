@@ -7,7 +7,7 @@ from typing import Any
 
 import shapely
 
-from basemake.archive import TILE_TYPES, pack_parts
+from basemake.pixels.archive import TILE_TYPES, pack_parts
 
 
 def pack_pyramid(
@@ -52,8 +52,8 @@ def _view(extent: Any) -> dict[str, int]:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.records import recorded
+    from basemake.build.records import recorded
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         pack_pyramid(

@@ -17,14 +17,14 @@ from osgeo import gdal, gdal_array, ogr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from basemake.archive import open_archive, write_part
-from basemake.encoding import encoder, read_png
 from basemake.errors import TileError
-from basemake.files import writing
-from basemake.quadtree import grow
-from basemake.raster import RGBA, open_geotiff
-from basemake.warp import Warper, naming, web_mercator
-from basemake.webtiles import WebTile
+from basemake.pixels.archive import open_archive, write_part
+from basemake.pixels.encoding import encoder, read_png
+from basemake.pixels.quadtree import grow
+from basemake.pixels.raster import RGBA, open_geotiff
+from basemake.pixels.warp import Warper, naming, web_mercator
+from basemake.pixels.webtiles import WebTile
+from basemake.system.files import writing
 
 MADE_OF = "made of"  # the text in a root that says so
 AHEAD = 32  # web tiles that may wait for an encoder: bounds their memory
@@ -141,10 +141,10 @@ def _mask(metatile: WebTile, pixels: int, outline: str) -> NDArray[np.uint8]:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.raster import keep_memory, use_gdal
-    from basemake.records import recorded
-    from basemake.webtiles import metatile_of
+    from basemake.build.records import recorded
+    from basemake.pixels.raster import keep_memory, use_gdal
+    from basemake.pixels.webtiles import metatile_of
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         keep_memory()

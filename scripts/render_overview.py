@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from basemake.archive import write_part
-from basemake.encoding import encoder, read_png
-from basemake.quadtree import grow
-from basemake.raster import RGBA
-from basemake.webtiles import WebTile
+from basemake.pixels.archive import write_part
+from basemake.pixels.encoding import encoder, read_png
+from basemake.pixels.quadtree import grow
+from basemake.pixels.raster import RGBA
+from basemake.pixels.webtiles import WebTile
 
 
 def render_overview(
@@ -46,9 +46,9 @@ def render_overview(
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.logs import job_log
-    from basemake.records import recorded
-    from basemake.webtiles import metatile_of
+    from basemake.build.records import recorded
+    from basemake.pixels.webtiles import metatile_of
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         paths = [Path(path) for path in snakemake.input.roots]

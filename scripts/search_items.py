@@ -13,9 +13,9 @@ import shapely
 from shapely.geometry import shape
 from shapely.ops import unary_union
 
+from basemake.build.manifest import check_quarter, describe_request, quarter_span, write_manifest
 from basemake.errors import ManifestError
-from basemake.items import begin, check_items, feature_of, footprint_of, value_of
-from basemake.manifest import check_quarter, describe_request, quarter_span, write_manifest
+from basemake.web.items import begin, check_items, feature_of, footprint_of, value_of
 
 SIMULATED_FOLDER = Path("simulated")
 
@@ -67,12 +67,12 @@ def _find(
         path = Path(source["items"]).expanduser()
         return _catalog_items(path), path.parent, str(path)
     if source["type"] == "api":
-        from basemake.stac import search  # late, as the next: only such sources need it
+        from basemake.web.stac import search  # late, as the next: only such sources need it
 
         searched = f"{source['collection']} at {source['url']}"
         items = search(source, unary_union(list(regions.values())), span)
         return check_items(items, searched), None, searched
-    from basemake.simulated import simulate
+    from basemake.demo.simulated import simulate
 
     seed, pixel_size = source["seed"], source["pixel_size"]
     folder = SIMULATED_FOLDER / f"seed{seed}_{pixel_size:g}m"
@@ -177,10 +177,10 @@ def _uncovered(region: Any, features: list[dict]) -> float:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.config import read_source
-    from basemake.logs import job_log
-    from basemake.raster import use_gdal
-    from basemake.region import read_region
+    from basemake.build.config import read_source
+    from basemake.build.region import read_region
+    from basemake.pixels.raster import use_gdal
+    from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]):
         use_gdal(snakemake.config["gdal_cache_mb"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
-from basemake.raster import use_gdal
+from basemake.pixels.raster import use_gdal
 from enhance_tile import enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,9 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-from basemake.archive import write_part
-from basemake.simulated import simulate
-from basemake.webtiles import WebTile, geometry_to_mercator, overlapping
+from basemake.demo.simulated import simulate
+from basemake.pixels.archive import write_part
+from basemake.pixels.webtiles import WebTile, geometry_to_mercator, overlapping
 from benchmarks.jobs import EPSG
 from benchmarks.measure import TESTS
 

@@ -23,7 +23,7 @@ def enhance(
     bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
 ) -> None:
     """Enhance a tile, as the workflow's job does."""
-    from basemake.raster import use_gdal
+    from basemake.pixels.raster import use_gdal
     from enhance_tile import enhance_tile
 
     use_gdal(CACHE_MB)
@@ -61,8 +61,8 @@ def render(
 ) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
     import render_metatile  # first, as in the workflow: it says how many threads numpy starts
-    from basemake.raster import keep_memory, use_gdal
-    from basemake.webtiles import metatile_of
+    from basemake.pixels.raster import keep_memory, use_gdal
+    from basemake.pixels.webtiles import metatile_of
 
     keep_memory()
     use_gdal(CACHE_MB)
@@ -86,7 +86,7 @@ def render(
 
 def overview(folder: str, min_zoom: int, quality: int) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
-    from basemake.webtiles import metatile_of
+    from basemake.pixels.webtiles import metatile_of
     from render_overview import render_overview
 
     roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
@@ -96,7 +96,7 @@ def overview(folder: str, min_zoom: int, quality: int) -> None:
 
 def pack(folder: str, output: str) -> None:
     """Pack all archives of a folder into one, as the workflow's job does."""
-    from basemake.archive import TILE_TYPES, pack_parts
+    from basemake.pixels.archive import TILE_TYPES, pack_parts
 
     header: dict[str, Any] = {"tile_type": TILE_TYPES["webp"], **PACKED}
     header |= {"center_lon_e7": 0, "center_lat_e7": 0}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shapely.geometry import box
 
-from basemake.simulated import simulate
+from basemake.demo.simulated import simulate
 from benchmarks.builds import Build
 from benchmarks.measure import Usage
 from benchmarks.report import Check, Measured, Section

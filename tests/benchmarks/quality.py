@@ -16,8 +16,8 @@ from osgeo import gdal
 from PIL import Image
 from pmtiles.reader import MmapSource, all_tiles
 
-from basemake.archive import read_tile
-from basemake.webtiles import WebTile
+from basemake.pixels.archive import read_tile
+from basemake.pixels.webtiles import WebTile
 from benchmarks.jobs import WEB_TILE
 
 gdal.UseExceptions()

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from basemake.chart import Row, draw_bars, readable
+from basemake.measure.chart import Row, draw_bars, readable
 from benchmarks.measure import Usage
 
 COLUMNS = ("CPU s", "wall s", "peak MB", "MB", "dB")

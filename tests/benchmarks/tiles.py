@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import median
 
-from basemake.config import read_recipe
+from basemake.build.config import read_recipe
 from benchmarks.measure import CORES, job, prepare, run, together
 from benchmarks.report import Check, Measured, Section, ratio
 

@@ -19,10 +19,10 @@ from pmtiles.tile import (
     zxy_to_tileid,
 )
 
-from basemake import archive
-from basemake.archive import TILE_TYPES, pack_parts, read_tile, write_part
 from basemake.errors import TileError
-from basemake.webtiles import WebTile
+from basemake.pixels import archive
+from basemake.pixels.archive import TILE_TYPES, pack_parts, read_tile, write_part
+from basemake.pixels.webtiles import WebTile
 
 HEADER = {
     "tile_type": TileType.WEBP,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from basemake.webtiles import WebTile
+from basemake.pixels.webtiles import WebTile
 from benchmarks.inputs import METATILE_TILES, _descendants, _mirrored
 from benchmarks.measure import Usage, job, one_after_another, prepare, run, together
 from benchmarks.quality import psnr

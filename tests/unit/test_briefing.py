@@ -2,7 +2,7 @@
 
 import pytest
 
-from basemake.briefing import in_bytes, in_time
+from basemake.forecast.briefing import in_bytes, in_time
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-import basemake.code
-from basemake.code import code_digest
+from basemake.build import code_digest as module
+from basemake.build.code_digest import code_digest
 
 SCRIPT = '''
 """Do it."""
@@ -22,7 +22,7 @@ ONE = "import basemake.two\n\ndef work(): return 1\n"
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A script that imports one and late, one that imports two, and others."""
-    monkeypatch.setattr(basemake.code, "SCRIPTS", tmp_path)
+    monkeypatch.setattr(module, "SCRIPTS", tmp_path)
     (tmp_path / "basemake").mkdir()
     for name in ("two", "late", "errors", "other"):
         (tmp_path / f"basemake/{name}.py").write_text("X = 1\n")
@@ -32,7 +32,7 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def digest(script: Path) -> str:
-    basemake.code._read.cache_clear()
+    module._read.cache_clear()
     return code_digest(script)
 
 
@@ -64,12 +64,12 @@ def test_place_does_not(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved.mkdir()
     script.rename(moved / "script.py")
     (script.parent / "basemake").rename(moved / "basemake")
-    monkeypatch.setattr(basemake.code, "SCRIPTS", moved)
+    monkeypatch.setattr(module, "SCRIPTS", moved)
     assert digest(moved / "script.py") == before
 
 
 def test_basemakes_own_scripts_are_followed() -> None:
-    scripts = Path(basemake.code.__file__).parents[1]
-    names = {path.name for path in basemake.code._read(scripts / "render_metatile.py")[1]}
+    scripts = Path(module.__file__).parents[2]
+    names = {path.name for path in module._read(scripts / "render_metatile.py")[1]}
     assert {"raster.py", "warp.py", "archive.py"} <= names
-    assert "logs.py" not in names
+    assert "job_log.py" not in names

@@ -8,8 +8,8 @@ import tifffile
 import yaml
 from osgeo import gdal
 
-from basemake.codecs import CODECS, check_codecs
 from basemake.errors import ConfigError
+from basemake.pixels.codecs import CODECS, check_codecs
 
 SCHEMA = Path(__file__).resolve().parents[2] / "config" / "config.schema.yaml"
 TIFF_NUMBERS = {"webp": 50001, "zstd": 50000, "deflate": 32946, "jxl": 50002}

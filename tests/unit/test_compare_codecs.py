@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from basemake.codecs import CODECS
 from basemake.errors import TileError
+from basemake.pixels.codecs import CODECS
 from compare_codecs import HEADINGS, Outcome, Profile, compare_codecs, measure, profiles
 
 SIDE = 520  # pixels: more than a block

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from basemake.config import check, read_recipe, read_source, read_yaml
+from basemake.build.config import check, read_recipe, read_source, read_yaml
+from basemake.build.region import read_region
 from basemake.errors import ConfigError
-from basemake.region import read_region
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 SCHEMAS = {path.name.split(".")[0]: path for path in CONFIG.glob("*.schema.yaml")}

@@ -5,7 +5,7 @@ import pytest
 import shapely
 from PIL import Image, ImageColor
 
-from basemake.coverage import COLOURS, INK, OUTLINE, draw_coverage, view_of
+from basemake.forecast.coverage_map import COLOURS, INK, OUTLINE, draw_coverage, view_of
 
 
 def square(west: float, south: float, side: float = 1) -> shapely.Polygon:

@@ -12,9 +12,9 @@ import boto3
 import pytest
 import requests
 
-from basemake.credentials import S3, Credentials, CredentialsError, Oidc, Sas, credentials_of
 from basemake.errors import BasemakeError
-from basemake.network import Interrupted
+from basemake.web.credentials import S3, Credentials, CredentialsError, Oidc, Sas, credentials_of
+from basemake.web.session import Interrupted
 from servers import (
     Answer,
     FaultyServer,
@@ -106,7 +106,7 @@ def test_one_login_serves_all_requests(server: FaultyServer, user) -> None:
 JOB = f"""
 import json, sys
 sys.path.insert(0, {str(CHECKOUT / "scripts")!r})
-from basemake.credentials import credentials_of
+from basemake.web.credentials import credentials_of
 import requests
 source = json.loads(sys.stdin.read())
 credentials = credentials_of(source)

@@ -19,11 +19,11 @@ import boto3
 import numpy as np
 import pytest
 
-from basemake.config import check
-from basemake.credentials import Credentials, credentials_of
-from basemake.download import Download
+from basemake.build.config import check
 from basemake.errors import BandError
-from basemake.progress import Progress
+from basemake.web.credentials import Credentials, credentials_of
+from basemake.web.download import Download
+from basemake.web.progress import Progress
 from fetch_band import fetch_band
 from servers import (
     Answer,
@@ -473,9 +473,9 @@ JOB = f"""
 import json, sys
 sys.path[:0] = [{str(CHECKOUT / "scripts")!r}]
 from pathlib import Path
-from basemake.credentials import Credentials
+from basemake.web.credentials import Credentials
 from basemake.errors import BandError
-from basemake.progress import Progress
+from basemake.web.progress import Progress
 from fetch_band import fetch_band
 arguments = json.loads(sys.argv[1])
 arguments["hosts"] = set(arguments["hosts"])

@@ -11,8 +11,8 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-from basemake.codecs import CODECS
 from basemake.errors import TileError
+from basemake.pixels.codecs import CODECS
 from enhance_tile import enhance_tile, relabel_tile
 from render_metatile import digest_inputs
 
@@ -478,7 +478,7 @@ def test_a_truncated_band_is_the_one_that_is_named(
 MEASURE = """
 import sys
 from pathlib import Path
-from basemake.raster import use_gdal
+from basemake.pixels.raster import use_gdal
 from enhance_tile import enhance_tile
 use_gdal(64)
 enhance_tile([Path(path) for path in sys.argv[1:4]], Path(sys.argv[4]), epsg=32633,

@@ -66,7 +66,7 @@ def test_development_tools_are_pinned_and_apart() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_import_only_what_is_pinned(path: Path) -> None:
     """Not what comes along with something else, and may leave with it."""
-    own = {"basemake", *(script.stem for script in SCRIPTS if script.parent.name == "scripts")}
+    own = {"basemake", *(path.stem for path in SCRIPTS if path.parent.name == "commands")}
     packages = {IMPORT_NAMES.get(name, name) for name in pinned("requirements.txt")}
     assert imported(path) <= set(sys.stdlib_module_names) | own | packages | SYSTEM
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import shapely
 
-from basemake.estimate import (
+from basemake.demo.grid import footprint, grid_tile
+from basemake.forecast.estimate import (
     SHIPPED,
     SNAKEMAKE,
     Cost,
@@ -22,7 +23,6 @@ from basemake.estimate import (
     size_of,
     web_bytes,
 )
-from basemake.grid import footprint, grid_tile
 
 COSTS = {
     "fetch_band": Cost(Pace(1, 0.1), Pace(2, 0.5)),

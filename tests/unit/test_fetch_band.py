@@ -12,9 +12,9 @@ import pytest
 from osgeo import gdal, osr
 
 from basemake import __version__
-from basemake.credentials import Credentials
 from basemake.errors import BandError
-from basemake.progress import Progress
+from basemake.web.credentials import Credentials
+from basemake.web.progress import Progress
 from fetch_band import fetch_band
 
 DN = np.arange(48 * 40, dtype=np.int16).reshape(48, 40)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from basemake.errors import TileError
-from basemake.files import replace, writing
+from basemake.system.files import replace, writing
 
 
 def fill(part: Path) -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from basemake.archive import write_part
 from basemake.errors import TileError
-from basemake.vrt import build_mosaic, build_warped
-from basemake.webtiles import WebTile
+from basemake.pixels.archive import write_part
+from basemake.pixels.vrt import build_mosaic, build_warped
+from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
 from enhance_tile import enhance_tile
 from export_cog import export_cog

@@ -11,7 +11,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from basemake.grid import (
+from basemake.demo.grid import (
     BANDS,
     COLUMNS,
     ROWS,

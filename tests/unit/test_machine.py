@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from basemake.machine import share, usable_cores, usable_memory
+from basemake.system.machine import share, usable_cores, usable_memory
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 NESTED = "0::/user.slice/job"

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import shapely
 
-from basemake.errors import ManifestError
-from basemake.manifest import (
+from basemake.build.manifest import (
     check_quarter,
     describe_request,
     quarter_span,
     read_manifest,
     write_manifest,
 )
+from basemake.errors import ManifestError
 
 SOURCE = {
     "type": "catalog",

@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from basemake import __version__, network
+from basemake import __version__
 from basemake.errors import BasemakeError
-from basemake.network import (
+from basemake.system.shared_state import shared
+from basemake.web import session as network
+from basemake.web.session import (
     Interrupted,
     NetworkError,
     Patience,
@@ -26,7 +28,6 @@ from basemake.network import (
     Session,
     retry_after,
 )
-from basemake.state import shared
 from servers import (
     Answer,
     FaultyServer,
@@ -455,7 +456,7 @@ def test_an_answer_that_is_not_http_is_worth_another_try_and_then_one_sentence(h
 # -- What jobs share ------------------------------------------------------------------------------
 
 ASK = f"""
-from basemake.network import Session
+from basemake.web.session import Session
 limits = {LIMITS!r} | {{"requests_per_minute": 1200}}
 with Session(limits, {{sys.argv[1]}}) as http:
     for _ in range(8):
@@ -475,7 +476,7 @@ def test_parallel_jobs_share_one_pace(server: FaultyServer) -> None:
 
 
 COUNT = """
-from basemake.state import shared
+from basemake.system.shared_state import shared
 for _ in range(50):
     with shared("count") as state:
         state["n"] = state.get("n", 0) + 1

@@ -12,9 +12,9 @@ from osgeo import gdal, osr
 from PIL import Image
 from pmtiles.reader import MmapSource, all_tiles
 
-from basemake.manifest import describe_request, write_manifest
-from basemake.plan import Plan, mercator_grid
-from basemake.vrt import build_mosaic, build_warped
+from basemake.build.layout import Plan, mercator_grid
+from basemake.build.manifest import describe_request, write_manifest
+from basemake.pixels.vrt import build_mosaic, build_warped
 from export_cog import export_cog
 from render_metatile import render_metatile
 

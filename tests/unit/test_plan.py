@@ -10,9 +10,7 @@ import pytest
 import shapely
 from osgeo import osr
 
-from basemake.errors import ConfigError
-from basemake.manifest import describe_request, write_manifest
-from basemake.plan import (
+from basemake.build.layout import (
     MOST_METATILES,
     Plan,
     Zooms,
@@ -20,8 +18,10 @@ from basemake.plan import (
     plan_metatiles,
     plan_zooms,
 )
-from basemake.region import read_region
-from basemake.webtiles import (
+from basemake.build.manifest import describe_request, write_manifest
+from basemake.build.region import read_region
+from basemake.errors import ConfigError
+from basemake.pixels.webtiles import (
     HALF_WORLD,
     WebTile,
     geometry_to_mercator,
@@ -209,7 +209,7 @@ def test_a_map_of_the_world_has_as_many_metatiles_as_are_allowed(
 ) -> None:
     world = geometry_to_mercator(shapely.box(-180, -90, 180, 90))
     assert most_overlapping(world, 9) == MOST_METATILES
-    monkeypatch.setattr("basemake.plan.MOST_METATILES", 4**4)
+    monkeypatch.setattr("basemake.build.layout.MOST_METATILES", 4**4)
     world = shapely.box(-180, -90, 180, 90)
     plan = plan_metatiles(world, table({"a": world}), Zooms(0, 9, 4), clip=True)
     assert len(plan) == 4**4
@@ -224,7 +224,7 @@ def test_too_many_metatiles_are_refused_before_they_are_listed(
     def fail(*_: object) -> None:
         raise AssertionError("lists them")
 
-    monkeypatch.setattr("basemake.plan.overlapping", fail)
+    monkeypatch.setattr("basemake.build.layout.overlapping", fail)
     with pytest.raises(ConfigError) as refusal:
         plan_metatiles(MILAN, table({"a": MILAN}), Zooms(0, 18, 18), clip)
     # A degree of longitude is 728.2 metatiles, one of latitude at 45.5 N 1038.9; the first begins

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from basemake.quadtree import grow
-from basemake.raster import RGBA
-from basemake.webtiles import WebTile
+from basemake.pixels.quadtree import grow
+from basemake.pixels.raster import RGBA
+from basemake.pixels.webtiles import WebTile
 
 ROOT = WebTile(3, 5, 2)
 COLOUR = np.array([10, 20, 30, 255], np.uint8)

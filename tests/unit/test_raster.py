@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from osgeo import gdal
 
-from basemake.raster import RGBA, decode, halve
+from basemake.pixels.raster import RGBA, decode, halve
 
 sides = st.integers(1, 9)
 levels = st.one_of(st.sampled_from([0, 1, 2, 127, 254, 255]), st.integers(0, 255))

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from basemake.code import SCRIPTS
-from basemake.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED
-from basemake.reasons import (
+from basemake.build.code_digest import SCRIPTS
+from basemake.build.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED
+from basemake.build.reasons import (
     CODEC,
     DELETED,
     FOLLOWS,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from basemake.config import check, read_recipe
-from basemake.recipe import CompiledRecipe
+from basemake.build.config import check, read_recipe
+from basemake.pixels.recipe import CompiledRecipe
 
 Floats = NDArray[np.float64]
 NODATA = -32768

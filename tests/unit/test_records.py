@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from basemake.errors import RecordError
-from basemake.records import (
+from basemake.build.records import (
     MadeOf,
     canonical,
     digest,
@@ -21,6 +20,7 @@ from basemake.records import (
     recorded,
     write_record,
 )
+from basemake.errors import RecordError
 
 TILE, BAND = Path("results/tiles/33TWM_0_0.tif"), Path("results/bands/33TWM_0_0/B04.tif")
 LATER = 4_000_000_000  # seconds: in 2096

@@ -11,8 +11,8 @@ import pytest
 import shapely
 from shapely.geometry import Polygon
 
+from basemake.build.region import read_region
 from basemake.errors import RegionError
-from basemake.region import read_region
 
 Read = Callable[[Any], Any]
 RING = [[10, 40], [12, 40], [12, 41], [10, 41], [10, 40]]

@@ -21,12 +21,12 @@ from PIL import Image
 from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import Compression, TileType
 
-import basemake.warp
-from basemake.encoding import encoder
+import basemake.pixels.warp
 from basemake.errors import TileError
-from basemake.vrt import build_mosaic
-from basemake.warp import Warper
-from basemake.webtiles import WebTile
+from basemake.pixels.encoding import encoder
+from basemake.pixels.vrt import build_mosaic
+from basemake.pixels.warp import Warper
+from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
 from enhance_tile import relabel_tile
 from export_cog import export_cog
@@ -424,7 +424,7 @@ def test_a_web_tile_does_not_depend_on_its_metatile(
     world, parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: int
 ) -> None:
     """Whichever metatile holds it, and however many tiles are open at a time."""
-    monkeypatch.setattr(basemake.warp, "OPEN_FILES", open_files)
+    monkeypatch.setattr(basemake.pixels.warp, "OPEN_FILES", open_files)
     above, _ = render(tmp_path, WEST.parent, world, min_zoom=8)
     below: dict[WebTile, bytes] = {}
     for metatile in EAST.children:

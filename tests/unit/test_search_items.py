@@ -20,10 +20,10 @@ import pytest
 import shapely
 from shapely.geometry import mapping
 
-from basemake.config import check, read_source
+from basemake.build.config import check, read_source
+from basemake.build.manifest import describe_request, read_manifest
 from basemake.errors import BandError, ManifestError
-from basemake.hrefs import allowed_hosts, check_url, local_path
-from basemake.manifest import describe_request, read_manifest
+from basemake.web.addresses import allowed_hosts, check_url, local_path
 from search_items import search_items
 
 REGIONS = {"here": shapely.box(9.2, 45.2, 9.8, 45.8)}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-SERVE = Path(__file__).parents[2] / "scripts" / "serve.py"
+SERVE = Path(__file__).parents[2] / "scripts" / "commands" / "serve.py"
 CONTENT = bytes(range(256)) * 40
 
 

@@ -10,11 +10,11 @@ import pytest
 import shapely
 from osgeo import osr
 
-from basemake import simulated
-from basemake.grid import grid_tile, tiles_covering
-from basemake.raster import open_geotiff
-from basemake.simulated import simulate
-from basemake.world import reflectance
+from basemake.demo import simulated
+from basemake.demo.grid import grid_tile, tiles_covering
+from basemake.demo.simulated import simulate
+from basemake.demo.world import reflectance
+from basemake.pixels.raster import open_geotiff
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 REGION = shapely.box(17.75, 43.5, 17.95, 43.7)  # two tiles, one in each zone; a gap in both

@@ -17,12 +17,12 @@ import shapely
 import yaml
 from shapely.geometry import mapping, shape
 
-from basemake.config import read_source
-from basemake.credentials import credentials_of
+from basemake.build.config import read_source
+from basemake.build.manifest import dn_reading
 from basemake.errors import BandError, ManifestError
-from basemake.hrefs import allowed_hosts
-from basemake.manifest import dn_reading
-from basemake.progress import Progress
+from basemake.web.addresses import allowed_hosts
+from basemake.web.credentials import credentials_of
+from basemake.web.progress import Progress
 from fetch_band import fetch_band
 from search_items import search_items
 from servers import S3Keys, SasTokens, StacServer, Tokens, redirect

@@ -16,10 +16,10 @@ import pytest
 import shapely
 from shapely.geometry import mapping, shape
 
-from basemake.config import check
+from basemake.build.config import check
+from basemake.build.manifest import dn_reading
 from basemake.errors import BasemakeError
-from basemake.manifest import dn_reading
-from basemake.stac import short_enough
+from basemake.web.stac import short_enough
 from search_items import search_items
 from servers import (
     Answer,

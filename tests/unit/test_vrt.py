@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from osgeo import gdal
 
 from basemake.errors import TileError
-from basemake.vrt import build_mosaic, build_warped
+from basemake.pixels.vrt import build_mosaic, build_warped
 
 SIZE = 1300  # two overviews, the last one smaller than a block
 OVERLAP = 60

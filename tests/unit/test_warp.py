@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
-from basemake.recipe import CompiledRecipe
-from basemake.warp import Warper, _between, _Frame, _grid, _grid_step
-from basemake.webtiles import WebTile, overlapping, to_mercator
+from basemake.pixels.recipe import CompiledRecipe
+from basemake.pixels.warp import Warper, _between, _Frame, _grid, _grid_step
+from basemake.pixels.webtiles import WebTile, overlapping, to_mercator
 
 L2A = [
     {"step": "highlight_compression", "maximum": 3.0, "midpoint": 0.13},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from osgeo import osr
 from shapely.affinity import scale
 
-from basemake.webtiles import (
+from basemake.pixels.webtiles import (
     HALF_WORLD,
     MAX_LATITUDE,
     WebTile,

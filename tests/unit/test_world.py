@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from basemake.noise import Floats
-from basemake.recipe import highlight_compression, offset_gamma, saturation, srgb
-from basemake.world import LAT_STEP, reflectance
+from basemake.demo.noise import Floats
+from basemake.demo.world import LAT_STEP, reflectance
+from basemake.pixels.recipe import highlight_compression, offset_gamma, saturation, srgb
 
 DEMO = Path(__file__).resolve().parents[2] / "config" / "regions" / "demo.geojson"
 SEED = 41

@@ -7,7 +7,7 @@ import shapely
 from runs import ZOOM, Scene
 from shapely.geometry import shape
 
-from basemake.webtiles import WebTile, geometry_to_mercator
+from basemake.pixels.webtiles import WebTile, geometry_to_mercator
 
 
 def footprints(scene: Scene) -> dict[str, shapely.Geometry]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import shapely
 from runs import NORTH, WORLD, Scene, lay_out
 
-from basemake.simulated import simulate
+from basemake.demo.simulated import simulate
 
 INJECTOR = Path(__file__).with_name("injector")
 # Outputs, in the order in which the scripts make them, of rules that have more than one.

@@ -16,7 +16,7 @@ import yaml
 from osgeo import gdal
 from shapely.geometry import mapping
 
-from basemake.simulated import simulate
+from basemake.demo.simulated import simulate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # Over the border of UTM zones 33 and 34: 7 tiles, 10 metatiles of zoom 9.
@@ -71,7 +71,7 @@ class Build:
 
     def command(self, name: str, *arguments: str) -> subprocess.Popen:
         """Start one of the commands beside the workflow; its stderr comes by itself."""
-        script = str(self.checkout / f"scripts/{name}.py")
+        script = str(self.checkout / f"scripts/commands/{name}.py")
         return self.python([script], *arguments, stderr=subprocess.PIPE)
 
     def call(self, name: str, *arguments: str) -> subprocess.CompletedProcess:

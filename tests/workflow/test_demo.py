@@ -16,8 +16,8 @@ from osgeo import gdal
 from shapely.geometry import shape
 from webmap import canvas, header, images, metadata, pixel_centres
 
-from basemake.machine import usable_memory
-from basemake.world import reflectance
+from basemake.demo.world import reflectance
+from basemake.system.machine import usable_memory
 
 SEED = 41  # of config/sources/simulated.yaml
 TOP = 10  # the zoom whose pixels are nearest to 90 m at 43.5 degrees north

@@ -6,8 +6,8 @@ import re
 import pytest
 from runs import CHECKOUT, EDGE, NORTH, TIP, Scene, small_scene
 
-from basemake.plan import SUFFIXES
-from basemake.records import is_record, record_of
+from basemake.build.layout import SUFFIXES
+from basemake.build.records import is_record, record_of
 from prune import _kind_and_job
 
 
@@ -32,6 +32,7 @@ def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
     # All are known to be wanted, and nothing else is.
     script = (
         f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
+        f"sys.path.insert(0, {str(CHECKOUT / 'scripts/commands')!r});"
         "from command import open_build; from prune import outputs;"
         "build = open_build(sys.argv[1:]); print(*sorted(outputs(build)))"
     )

@@ -17,10 +17,10 @@ from PIL import Image, ImageColor
 from runs import CHECKOUT, EDGE, SMALLER, TIP, Scene, lay_out
 from shapely.geometry import mapping, shape
 
-from basemake.briefing import brief
-from basemake.coverage import COLOURS, view_of
-from basemake.grid import footprint, tiles_covering
-from basemake.reasons import DELETED, FOLLOWS, ITEM, POLYGON, RECIPE, TILES, WEB_TILES
+from basemake.build.reasons import DELETED, FOLLOWS, ITEM, POLYGON, RECIPE, TILES, WEB_TILES
+from basemake.demo.grid import footprint, tiles_covering
+from basemake.forecast.briefing import brief
+from basemake.forecast.coverage_map import COLOURS, view_of
 
 KEYS = {
     *("arguments", "quarter", "source", "directory", "cores", "connections", "regions", "stages"),
@@ -34,7 +34,7 @@ def plan(scene: Scene, *arguments: str) -> subprocess.CompletedProcess:
     """Ask for the plan, as `make plan` does."""
     configfile = scene.directory / "config.yaml"
     configfile.write_text(yaml.safe_dump(scene.config))
-    command = [sys.executable, str(CHECKOUT / "scripts/plan.py")]
+    command = [sys.executable, str(CHECKOUT / "scripts/commands/plan.py")]
     command += ["--configfile", str(configfile), "--directory", str(scene.directory)]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 

@@ -142,7 +142,11 @@ def test_script_edited(scene, checkout, from_nothing):
 
 
 def test_shared_module_edited(scene, checkout, from_nothing):
-    edit(checkout / "scripts/basemake/recipe.py", "np.floor(255 * table", "np.floor(250 * table")
+    edit(
+        checkout / "scripts/basemake/pixels/recipe.py",
+        "np.floor(255 * table",
+        "np.floor(250 * table",
+    )
     scene = replace(scene, checkout=checkout)
     tiles = tiles_of(scene, "first")
     scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
@@ -151,7 +155,7 @@ def test_shared_module_edited(scene, checkout, from_nothing):
 
 def test_tiles_made_again_alike_end_there(base, scene, checkout):
     """Early cut-off: Snakemake has planned all that follows, but metatiles are not rendered."""
-    path = checkout / "scripts/basemake/recipe.py"
+    path = checkout / "scripts/basemake/pixels/recipe.py"
     path.write_text(path.read_text() + "\nNOTHING = 0\n")
     scene = replace(scene, checkout=checkout)
     tiles = tiles_of(scene, "first")

@@ -1,0 +1,1 @@
+"""What is built: config, regions, manifest, layout, records, and Snakemake's graph of jobs."""

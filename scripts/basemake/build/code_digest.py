@@ -1,0 +1,64 @@
+"""What the code of a script does, as a digest: what makes its outputs stale when it changes.
+
+Snakemake looks at a script's time alone, which a clone or a comment changes, and not at all at the
+modules that it imports.
+"""
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+# They tell people what happens, and change no output.
+ONLY_TELLING = {
+    "basemake.errors",
+    "basemake.system.files",
+    "basemake.system.job_log",
+    "basemake.web.progress",
+    "basemake.build.records",
+}
+
+
+def code_digest(script: Path) -> str:
+    """Return a digest of `script` and all of basemake that it imports, itself or through others.
+
+    Comments, docstrings and layout do not count, nor the modules in ONLY_TELLING.
+    """
+    files, waiting = {script}, [script]
+    while waiting:
+        new = _read(waiting.pop())[1] - files
+        files |= new
+        waiting += new
+    statements = sorted(_read(path)[0] for path in files)
+    return hashlib.sha256("\0".join(statements).encode()).hexdigest()[:16]
+
+
+@functools.cache
+def _read(path: Path) -> tuple[str, frozenset[Path]]:
+    """Return the statements of a Python file, and the files of basemake that it imports."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            # A constant that stands alone does nothing: it is a docstring.
+            node.body = [line for line in node.body if not _is_constant(line)]
+    return ast.unparse(tree), frozenset(_imported(tree))
+
+
+def _is_constant(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _imported(tree: ast.AST) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            path = SCRIPTS / (name.replace(".", "/") + ".py")
+            if name not in ONLY_TELLING and path.exists():
+                yield path

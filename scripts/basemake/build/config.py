@@ -1,0 +1,204 @@
+"""Config, source and recipe files: read, checked against their schemas, defaults filled in.
+
+The schemas beside the files (config/*.schema.yaml) are the one place where defaults live.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from jsonschema import Draft202012Validator, validators
+from jsonschema.exceptions import ValidationError, best_match
+
+from basemake.errors import ConfigError
+
+CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
+TYPE_NAMES = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "null": "null",
+}
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# JSON Schema's 13.0 is an integer, and YAML's .nan a number: here they are not.
+Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
+
+
+def check(document: Any, schema_name: str, where: str) -> dict:
+    """Return `document` with the defaults of config/{schema_name}.schema.yaml filled in.
+
+    `where` names the document in errors. Raises ConfigError, one sentence with the key, its value
+    and what is allowed, for the first thing that the schema refuses.
+    """
+    schema = yaml.safe_load((CONFIG_FOLDER / f"{schema_name}.schema.yaml").read_text())
+    filled = _with_defaults(document, schema)
+    error = best_match(Validator(schema).iter_errors(filled), key=_first_in_file)
+    if error is not None:
+        raise ConfigError(f"{where}: {_sentence(error)}")
+    return filled
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """Return the content of a YAML file; `what` names it in the ConfigError if that fails."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{what}: there is no file {path}; check the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what}: {path} cannot be read ({error}).") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{what}: {path} is not YAML ({problem}).") from None
+
+
+def read_source(name: str) -> dict:
+    """Return a source by the name of a file in config/sources/, or by the path of one."""
+    source = check(*_named("source", name))
+    try:
+        groups = re.compile(source["id_pattern"]).groupindex
+    except re.error as error:
+        groups = {}
+        problem = f"it is not a regular expression ({error})"
+    else:
+        problem = "it has no group (?P<tile>...) that names the tile"
+    if "tile" not in groups:
+        raise ConfigError(f"source {name}: id_pattern is {source['id_pattern']!r}; {problem}.")
+    for key, address in _addresses(source):
+        try:
+            urlsplit(address)
+        except ValueError as error:
+            raise ConfigError(
+                f"source {name}: {key} is {address!r}, which is not an address ({error})."
+            ) from None
+    try:
+        source.get("href", "").format(item="", tile="", asset="", year="", q="")
+    except (LookupError, ValueError, TypeError, AttributeError):
+        raise ConfigError(
+            f"source {name}: href is {source['href']!r}; allowed placeholders: {{item}}, {{tile}},"
+            " {asset}, {year}, {q}."
+        ) from None
+    return source
+
+
+def _addresses(source: dict) -> Iterator[tuple[str, str]]:
+    """Yield each web address that a source gives, with its key."""
+    yield from ((key, source[key]) for key in ("url", "href") if key in source)
+    credentials = source.get("credentials", {})
+    keys = ("token_url", "endpoint")
+    yield from ((f"credentials.{key}", credentials[key]) for key in keys if key in credentials)
+
+
+def read_recipe(name: str) -> dict:
+    """Return a recipe by the name of a file in config/recipes/, or by the path of one."""
+    recipe = check(*_named("recipe", name))
+    # In one order, however they are written: a recipe that does the same is the same.
+    recipe["steps"] = [dict(sorted(step.items())) for step in recipe["steps"]]
+    for number, step in enumerate(recipe["steps"]):
+        # The curve has its pole there; a schema cannot compare two values.
+        if step["step"] == "highlight_compression" and step["midpoint"] >= step["maximum"]:
+            raise ConfigError(
+                f"recipe {name}: steps.{number}.midpoint is {step['midpoint']}; allowed: less than"
+                f" the step's maximum, {step['maximum']}."
+            )
+    return recipe
+
+
+def _named(kind: str, name: str) -> tuple[Any, str, str]:
+    """Return (document, schema name, where) of the source or recipe that config names."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name).expanduser()
+    else:
+        folder = CONFIG_FOLDER / f"{kind}s"
+        path = folder / f"{name}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            raise ConfigError(
+                f"{kind} is {name!r}, which is not one of: {known};"
+                f" to use a file of your own give its path, ending in .yaml."
+            )
+    return read_yaml(path, f"{kind} {name!r}"), kind, f"{kind} {path}"
+
+
+def _with_defaults(document: Any, schema: dict) -> Any:
+    """Return a copy of `document` in which absent properties have their schema's default."""
+    if not isinstance(document, dict):
+        return document
+    filled = dict(document)
+    for key, subschema in schema.get("properties", {}).items():
+        if key not in filled and "default" in subschema:
+            filled[key] = subschema["default"]
+        if key in filled:
+            filled[key] = _with_defaults(filled[key], subschema)
+    return filled
+
+
+def _first_in_file(error: ValidationError) -> tuple[int, str]:
+    """Sort key for best_match: of several errors take the one deepest in the schema's logic."""
+    return (error.validator not in ("anyOf", "oneOf"), str(list(error.absolute_path)))
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return one sentence that names key, value and what is allowed."""
+    key = ".".join(str(part) for part in error.absolute_path)
+    subject = f"{key} is {error.instance!r}" if key else "the file"
+    schema = error.schema
+    if "propertyNames" in error.absolute_schema_path:
+        subject = f"{key} has the name {error.instance!r}"
+    if error.validator == "additionalProperties":
+        return _unknown_key(error, key)
+    if error.validator == "required":
+        missing = next(name for name in error.validator_value if name not in error.instance)
+        return f"{key + '.' if key else ''}{missing} is missing; it must be given."
+    allowed = {
+        "enum": lambda: "allowed: " + ", ".join(str(value) for value in error.validator_value),
+        "const": lambda: f"allowed: {error.validator_value}",
+        "type": lambda: "allowed: " + _types(error.validator_value, schema),
+        "minimum": lambda: f"allowed: at least {error.validator_value}",
+        "maximum": lambda: f"allowed: at most {error.validator_value}",
+        "exclusiveMinimum": lambda: f"allowed: more than {error.validator_value}",
+        "minProperties": lambda: f"allowed: at least {error.validator_value} entry",
+        "minItems": lambda: f"allowed: at least {error.validator_value} entry",
+        "uniqueItems": lambda: "each entry may stand once",
+    }.get(error.validator, lambda: f"allowed: {schema.get('description', error.message)}")()
+    if error.validator == "type" and not key:
+        subject = f"the file's content is {error.instance!r}"
+    return f"{subject}; {allowed}."
+
+
+def _unknown_key(error: ValidationError, key: str) -> str:
+    known = sorted(error.schema.get("properties", {}))
+    unknown = next(name for name in error.instance if name not in known)
+    close = difflib.get_close_matches(str(unknown), known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    value = error.instance[unknown]
+    return (
+        f"unknown key {unknown!r} with value {value!r}{' in ' + key if key else ''}{hint};"
+        f" allowed: {', '.join(known)}."
+    )
+
+
+def _types(names: str | list[str], schema: dict) -> str:
+    types = " or ".join(TYPE_NAMES[name] for name in ([names] if isinstance(names, str) else names))
+    return f"{types}, {schema['description']}" if "description" in schema else types

@@ -1,0 +1,1 @@
+"""The simulated world that the demo maps, as tiles and STAC items."""

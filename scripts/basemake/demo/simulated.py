@@ -1,0 +1,155 @@
+"""The simulated source: the tiles and STAC items of a region, cut from the simulated world.
+
+Files, names and records are those of the Sentinel-2 quarterly mosaics, with pixels of any size.
+"""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+from shapely.geometry.base import BaseGeometry
+
+from basemake.demo.grid import TILE_SIDE, GridTile, tiles_covering, to_lonlat
+from basemake.demo.simulated_items import BANDS, NODATA, Item, check_quarter, item_record
+from basemake.demo.world import WORLD, reflectance
+from basemake.pixels.raster import open_geotiff
+
+gdal.UseExceptions()
+
+Floats = NDArray[np.floating]
+
+BLOCK = 512
+BLOCK_CACHE = 64 * 2**20
+COORDINATE_STEP = 1_000.0
+# ^ metres between points that PROJ transforms; bilinear between them is true to 0.2 m at 80 N
+
+
+def simulate(
+    region: BaseGeometry,
+    quarter: str,
+    directory: Path,
+    seed: int,
+    pixel_size: float,
+    workers: int = 2,
+) -> list[Item]:
+    """Write the bands of every tile that `region` needs, and return the tiles' STAC items.
+
+    `region` is in longitude and latitude, `quarter` like "2025Q3", `pixel_size` in metres.
+    The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
+    10 000 x reflectance, nodata -32768. Those already there from the same world, seed and pixel
+    size are left as they are. `workers` tiles are made at a time, which never alters a byte.
+    Items are sorted by id, and their hrefs relative to `directory`.
+
+    Raises ValueError for a quarter or a pixel size that the product could not have.
+    """
+    size = _tile_size(pixel_size)
+    check_quarter(quarter)
+    one = partial(_simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size)
+    cache = gdal.GetCacheMax()
+    gdal.SetCacheMax(BLOCK_CACHE)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(one, tiles_covering(region)))
+    finally:
+        gdal.SetCacheMax(cache)
+
+
+def _tile_size(pixel_size: float) -> int:
+    """Pixels along a tile's side."""
+    if not pixel_size > 0 or TILE_SIDE % pixel_size:
+        raise ValueError(
+            f"pixel_size {pixel_size} does not divide a tile's side of {TILE_SIDE:.0f} m: "
+            "use 10, 20, 30, 40, 60, 90, 120, 180 or 360"
+        )
+    return int(TILE_SIDE // pixel_size)
+
+
+def _simulate_tile(
+    grid_tile: GridTile, quarter: str, directory: Path, seed: int, size: int
+) -> Item:
+    item_id = f"Sentinel-2_mosaic_{quarter[:4]}_{quarter[4:]}_{grid_tile.tile}"
+    folder = directory / item_id
+    origin = f"simulated world {WORLD}, seed {seed}"
+    if not all(_is_whole(folder / f"{band}.tif", origin, size) for band in BANDS):
+        _write_bands(grid_tile, folder, origin, seed, size)
+    return item_record(item_id, grid_tile, quarter, directory, size)
+
+
+def _is_whole(path: Path, origin: str, size: int) -> bool:
+    """Whether a band is there and of this world; a name is only ever given to a whole file."""
+    if not path.exists():
+        return False
+    with open_geotiff(path) as dataset:
+        made_by = dataset.GetMetadataItem("TIFFTAG_IMAGEDESCRIPTION")
+        return bool(made_by == origin and dataset.RasterXSize == size)
+
+
+def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
+    """Write three bands under other names, and give them theirs when all are whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)
+    plain = part / "bands.tif"
+    _write_plain(plain, grid_tile, origin, seed, size)
+    for number, band in enumerate(BANDS, start=1):
+        gdal.Translate(
+            str(part / f"{band}.tif"),
+            str(plain),
+            format="COG",
+            bandList=[number],
+            creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BLOCK}"],
+        )
+    for band in BANDS:
+        (part / f"{band}.tif").replace(folder / f"{band}.tif")
+    shutil.rmtree(part)
+
+
+def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
+    """One plain GeoTIFF of the three bands, written a row of blocks at a time."""
+    options = ["TILED=YES", f"BLOCKXSIZE={BLOCK}", f"BLOCKYSIZE={BLOCK}"]
+    driver = gdal.GetDriverByName("GTiff")
+    dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
+    pixel = TILE_SIDE / size
+    dataset.SetGeoTransform((grid_tile.ulx, pixel, 0, grid_tile.uly, 0, -pixel))
+    crs = osr.SpatialReference()
+    crs.ImportFromEPSG(grid_tile.epsg)
+    dataset.SetSpatialRef(crs)
+    dataset.SetMetadataItem("TIFFTAG_IMAGEDESCRIPTION", origin)
+    for number in range(1, len(BANDS) + 1):
+        dataset.GetRasterBand(number).SetNoDataValue(NODATA)
+    for column, row, lon, lat in _windows(grid_tile, size):
+        dn = np.rint(reflectance(lon, lat, seed) * 10_000)
+        dn = np.where(np.isnan(dn), NODATA, dn).astype(np.int16)
+        dataset.WriteArray(dn, column, row)
+    dataset.FlushCache()
+    # ^ raises where the disk is full, as closing would not
+
+
+def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats, Floats]]:
+    """The column and row where each window starts, and the pixel centres in it, in degrees."""
+    pixel = TILE_SIDE / size
+    knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
+    x, y = np.meshgrid(grid_tile.ulx + knots, grid_tile.uly - knots)
+    grids = to_lonlat(grid_tile.epsg, x, y)
+    for row in range(0, size, BLOCK):
+        for column in range(0, size, BLOCK):
+            down, across = (
+                (np.arange(start, min(start + BLOCK, size)) + 0.5) * (pixel / COORDINATE_STEP)
+                for start in (row, column)
+            )
+            lon, lat = (_bilinear(grid, down, across) for grid in grids)
+            yield column, row, lon, lat
+
+
+def _bilinear(grid: Floats, rows: Floats, columns: Floats) -> Floats:
+    """A grid at the crossings of fractional rows and columns."""
+    i, j = rows.astype(int), columns.astype(int)
+    v, u = (rows - i)[:, None], columns - j
+    lines = grid[i] * (1 - v) + grid[i + 1] * v
+    return lines[:, j] * (1 - u) + lines[:, j + 1] * u

@@ -1,0 +1,1 @@
+"""What a run will take: bytes, seconds, memory and cost, in numbers, words and a map."""

@@ -1,0 +1,145 @@
+"""A map of a plan as PNG: each tile in the colour of what happens to it, and the polygons."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from basemake.pixels.webtiles import to_mercator
+
+COLOURS = {"download": "#4a90d9", "new": "#b5d3f2", "stale": "#f0a030", "fresh": "#7cbf8e"}
+WORDS = {
+    "download": "to download and make",
+    "new": "to make, bands are here",
+    "stale": "stale: to make again",
+    "fresh": "fresh",
+}
+INK, OUTLINE = "#222222", "#c2185b"
+MAP, EDGE, LINE, LEAST_WIDTH = 860, 20, 26, 420  # pixels
+FINER = 3  # drawn larger and then reduced: smooth edges
+MOST_NAMES = 30
+
+
+class View(NamedTuple):
+    """Where degrees are on the map: `project` makes pixels (n, 2) of degrees (n, 2)."""
+
+    project: Callable[[Any], NDArray[np.float64]]
+    width: int
+    height: int
+
+
+def draw_coverage(
+    path: Path, title: str, tiles: dict[str, tuple[Any, str]], regions: dict[str, Any]
+) -> None:
+    """Write a map of `tiles`, name -> (degrees, a key of COLOURS), and of `regions` (degrees)."""
+    view = view_of([*(geometry for geometry, _ in tiles.values()), *regions.values()])
+    image = Image.new("RGB", (view.width * FINER, view.height * FINER), "white")
+    draw = ImageDraw.Draw(image)
+    # Tiles of two zones overlap: there what is to be done lies over what is fresh.
+    order = [*reversed(COLOURS)]
+    for geometry, state in sorted(tiles.values(), key=lambda tile: order.index(tile[1])):
+        for part in shapely.get_parts(geometry):
+            draw.polygon(_corners(view, part.exterior), COLOURS[state])
+    for geometry, _ in tiles.values():
+        _outline(draw, view, geometry, INK, 1)
+    for region in regions.values():
+        _outline(draw, view, region, OUTLINE, 3)
+    image = image.resize((view.width, view.height), Image.Resampling.BOX)
+    _write_words(ImageDraw.Draw(image), view, title, tiles)
+    image.save(path, "PNG", optimize=True)
+
+
+def view_of(geometries: list[Any]) -> View:
+    """Return the view of geometries in degrees, in Mercator.
+
+    It begins where they leave the widest gap: what lies on both sides of 180 degrees is together.
+    """
+    parts = [part for geometry in geometries for part in shapely.get_parts(geometry)]
+    begin = _end_of_widest_gap(sorted(part.bounds[0::2] for part in parts))
+
+    def mercator(lonlat: Any) -> NDArray[np.float64]:
+        lonlat = np.array(lonlat, float).reshape(-1, 2)
+        lonlat[:, 0] += np.where(lonlat[:, 0] < begin, 360, 0)
+        return to_mercator(lonlat) * [1, -1]
+
+    corners = mercator(shapely.get_coordinates(parts))
+    low, span = corners.min(axis=0), np.ptp(corners, axis=0)
+    scale = MAP / span.max()
+    width, height = (math.ceil(side) for side in span * scale)
+    left = max(0, LEAST_WIDTH - width) // 2 + EDGE
+
+    def project(lonlat: Any) -> NDArray[np.float64]:
+        return (mercator(lonlat) - low) * scale + [left, EDGE + 2 * LINE]
+
+    return View(project, width + 2 * left, height + 2 * EDGE + (4 + len(COLOURS)) * LINE)
+
+
+def _end_of_widest_gap(spans: list[tuple[float, float]]) -> float:
+    """Return a longitude in the widest gap between spans (west, east), or -180 without any."""
+    reached, widest, begin = spans[0][1], 0.0, -180.0
+    for west, east in [*spans[1:], (spans[0][0] + 360, math.inf)]:
+        if west - reached > widest:
+            widest, begin = west - reached, (west + reached) / 2
+        reached = max(reached, east)
+    return begin if begin <= 180 else begin - 360
+
+
+def _corners(view: View, ring: Any) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in (view.project(ring.coords) * FINER).tolist()]
+
+
+def _outline(draw: ImageDraw.ImageDraw, view: View, area: Any, colour: str, width: int) -> None:
+    """Draw the edges of an area, without those at 180 degrees that only cut it in two."""
+    for ring in _rings(area):
+        ends = zip(ring.coords[:-1], ring.coords[1:], strict=True)
+        corners = _corners(view, ring)
+        for (a, b), *line in zip(ends, corners[:-1], corners[1:], strict=True):
+            if not abs(a[0]) == abs(b[0]) == 180:
+                draw.line(line, colour, width * FINER)
+
+
+def _rings(area: Any) -> Iterator[Any]:
+    for part in shapely.get_parts(area):
+        yield part.exterior
+        yield from part.interiors
+
+
+def _write_words(
+    draw: ImageDraw.ImageDraw, view: View, title: str, tiles: dict[str, tuple[Any, str]]
+) -> None:
+    large, text = (ImageFont.load_default(size) for size in (19, 15))
+    draw.text((EDGE, EDGE), title, INK, large)
+    if len(tiles) <= MOST_NAMES:
+        _write_names(draw, view, tiles)
+    counts = Counter(state for _, state in tiles.values())
+    y = view.height - EDGE - (1 + len(COLOURS)) * LINE
+    for state, colour in COLOURS.items():
+        draw.rectangle((EDGE, y, EDGE + 22, y + 16), colour, INK)
+        what = "tile" if counts[state] == 1 else "tiles"
+        draw.text((EDGE + 34, y), f"{counts[state]} {what} {WORDS[state]}", INK, text)
+        y += LINE
+    draw.line((EDGE, y + 8, EDGE + 22, y + 8), OUTLINE, 3)
+    draw.text((EDGE + 34, y), "the polygons of the regions", INK, text)
+
+
+def _write_names(draw: ImageDraw.ImageDraw, view: View, tiles: dict[str, tuple[Any, str]]) -> None:
+    """Write each tile's name below its middle, or below names that are there, on its own colour."""
+    font = ImageFont.load_default(12)
+    written: list[Any] = []
+    for name, (geometry, state) in tiles.items():
+        part = max(shapely.get_parts(geometry), key=lambda part: part.area)
+        [[x, y]] = view.project(part.centroid.coords)
+        while True:
+            y += 8
+            box = shapely.box(*draw.textbbox((x, y), name, font=font, anchor="ma"))
+            if not any(box.intersects(other) for other in written):
+                break
+        written.append(box)
+        draw.rectangle(box.buffer(2, join_style="mitre").bounds, COLOURS[state])
+        draw.text((x, y), name, INK, font, anchor="ma")

@@ -1,0 +1,1 @@
+"""Measuring codecs, and charts of figures."""

@@ -1,0 +1,275 @@
+"""PMTiles archives: the parts that jobs leave, and the pyramid that is packed from them."""
+
+import gzip
+import json
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from pmtiles.reader import MmapSource, Reader
+from pmtiles.tile import (
+    Compression,
+    Entry,
+    MagicNumberNotFound,
+    SpecVersionUnsupported,
+    TileType,
+    deserialize_directory,
+    deserialize_header,
+    serialize_directory,
+    serialize_header,
+    tileid_to_zxy,
+    zxy_to_tileid,
+)
+
+from basemake.errors import TileError
+from basemake.pixels.webtiles import WebTile
+from basemake.system.files import writing
+
+TILE_TYPES = {"webp": TileType.WEBP, "png": TileType.PNG, "jpeg": TileType.JPEG}
+HEADER_BYTES = 127
+ROOT_BYTES = 16384 - HEADER_BYTES  # PMTiles: header and root directory lie in the first 16 KiB
+ROOT_ENTRIES = 1024  # so many always fit: a leaf directory's entry takes 15 bytes at most
+LEAF_ENTRIES = 4096
+CHUNK = 2**18  # bytes
+
+# A directory entry of a part: its data lie at `position` (bytes) in the parts, taken as one file,
+# and have the CRC-32 `crc`. There is one for each web tile of the pyramid, so it is kept small.
+PLACE = np.dtype(
+    [("tile_id", ">u8"), ("run_length", "u4"), ("position", "u8"), ("length", "u4"), ("crc", "u4")]
+)
+Places = NDArray[np.void]
+Run = tuple[int, int, int, int]  # equal web tiles: first id, how many, data's offset and length
+GetBytes = Callable[[int, int], bytes]
+
+
+def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format: str) -> None:
+    """Write encoded web tiles as an archive, in rising order of their PMTiles ids.
+
+    Equal tiles are stored once. Without any tile it is an archive too, of no entries: an empty file
+    is one that a crash left.
+    """
+    stored: dict[bytes, int] = {}
+    end = 0
+    runs = []
+    for tile_id, data in sorted((zxy_to_tileid(*tile), data) for tile, data in tiles):
+        if stored.setdefault(data, end) == end:
+            end += len(data)
+        runs.append((tile_id, 1, stored[data], len(data)))
+    directories = _directories(_entries(runs), len(runs))
+    ends = (runs[0][0], runs[-1][0]) if runs else (0, 0)
+    header = {
+        "tile_type": TILE_TYPES[image_format],
+        "addressed_tiles_count": len(runs),
+        "tile_contents_count": len(stored),
+    }
+    with writing(path) as part, part.open("wb") as file:
+        file.writelines(_front(header, *directories, {}, ends, end))
+        file.writelines(stored)
+
+
+def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) -> int:
+    """Write all web tiles of `parts` as one archive in Hilbert order; return how many there are.
+
+    Equal tiles are stored once. `header` holds tile_type, bounds and centre as PMTiles names
+    them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile. Raises
+    TileError, naming it, if a part is not whole, and if no part has a web tile.
+    """
+    source = _Parts(parts)
+    places = np.fromiter(source.places(), PLACE)
+    if len(places) == 0:
+        raise TileError(
+            f"{output.stem} would be an empty map: no pixel of its tiles is valid there;"
+            " look at the tiles or at the region."
+        )
+    places.view(f"S{PLACE.itemsize}").sort()  # by id: big-endian numbers sort as bytes, in place
+    directories = _directories(_entries(_deduplicated(places, source)), len(places))
+    ends = int(places["tile_id"][0]), int(places["tile_id"][-1] + places["run_length"][-1]) - 1
+    count = int(places["run_length"].sum())
+    header = {
+        **header,
+        "addressed_tiles_count": count,
+        "tile_contents_count": int(np.count_nonzero(places["length"])),
+    }
+    size = int(places["length"].sum())
+    with writing(output) as part, part.open("wb") as file:
+        file.writelines(_front(header, *directories, metadata, ends, size))
+        source.copy(places, file)
+    return count
+
+
+def read_tile(path: Path, tile: WebTile) -> bytes | None:
+    """Return one web tile's data, or None where the archive has none."""
+    with open_archive(path) as (get_bytes, _):
+        return Reader(get_bytes).get(*tile)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
+    """Open an archive; yield what returns bytes of it, by offset and length, and its header.
+
+    Raises TileError, naming it, if it is not whole.
+    """
+    with path.open("rb") as file:
+        try:
+            get_bytes = MmapSource(file)
+            header: dict = deserialize_header(get_bytes(0, HEADER_BYTES))
+            end = header["tile_data_offset"] + header["tile_data_length"]
+            whole = path.stat().st_size == end
+        except (MagicNumberNotFound, SpecVersionUnsupported, LookupError, ValueError):
+            whole = False
+        if not whole:
+            raise TileError(
+                f"{path} is not a whole archive; delete it and run again to make it anew."
+            )
+        yield get_bytes, header
+
+
+def _front(
+    header: dict,
+    root: bytes,
+    leaves: bytes,
+    entries: int,
+    metadata: dict,
+    ends: tuple[int, int],
+    data_length: int,
+) -> list[bytes]:
+    """Return what an archive begins with, up to its tile data.
+
+    `root` and `leaves` are its directories, of so many `entries`, and `ends` its first and last
+    PMTiles id.
+    """
+    described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
+    least, most = (tileid_to_zxy(tile_id)[0] for tile_id in ends)
+    header = {
+        **header,
+        "center_zoom": min(max(header.get("center_zoom", least), least), most),
+        "min_zoom": least,
+        "max_zoom": most,
+        "tile_entries_count": entries,
+        "clustered": True,
+        "internal_compression": Compression.GZIP,
+        "tile_compression": Compression.NONE,
+    }
+    sizes = {
+        "root": len(root),
+        "metadata": len(described),
+        "leaf_directory": len(leaves),
+        "tile_data": data_length,
+    }
+    offset = HEADER_BYTES
+    for section, size in sizes.items():
+        header |= {f"{section}_offset": offset, f"{section}_length": size}
+        offset += size
+    return [serialize_header(header), root, described, leaves]
+
+
+class _Parts:
+    """Archives as one long file: each begins where the one before ends."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+
+    def places(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yield what PLACE holds of every directory entry, in the order of the parts."""
+        for path, start in zip(self.paths, self.starts, strict=False):
+            with open_archive(path) as (get_bytes, header):
+                directories = [(header["root_offset"], header["root_length"])]
+                while directories:
+                    for entry in deserialize_directory(get_bytes(*directories.pop())):
+                        if entry.run_length == 0:
+                            leaf = header["leaf_directory_offset"] + entry.offset
+                            directories.append((leaf, entry.length))
+                            continue
+                        offset = header["tile_data_offset"] + entry.offset
+                        crc = crc32(get_bytes(offset, entry.length))
+                        yield entry.tile_id, entry.run_length, start + offset, entry.length, crc
+
+    def read(self, position: int, length: int) -> Iterator[bytes]:
+        """Yield `length` bytes of one part from `position`, in chunks."""
+        number = bisect(self.starts, position) - 1
+        with self.paths[number].open("rb", buffering=0) as file:
+            file.seek(position - self.starts[number])
+            for done in range(0, length, CHUNK):
+                yield file.read(min(CHUNK, length - done))
+
+    def copy(self, places: Places, output: BinaryIO) -> None:
+        """Write the data of `places` that have a length; what lies in one stretch goes as one."""
+        for rows in _slices(places):
+            kept = rows[rows["length"] > 0]
+            ends = kept["position"] + kept["length"]
+            breaks = np.flatnonzero(ends[:-1] != kept["position"][1:]) + 1
+            for stretch in np.split(kept, breaks):
+                if len(stretch):
+                    position, length = stretch["position"][0], stretch["length"].sum()
+                    output.writelines(self.read(int(position), int(length)))
+
+
+def _slices(places: Places) -> Iterator[Places]:
+    """Yield views of some rows each: Python objects are made of few at a time."""
+    for start in range(0, len(places), LEAF_ENTRIES):
+        yield places[start : start + LEAF_ENTRIES]
+
+
+def _shared_crcs(places: Places) -> set[int]:
+    """Return the CRCs that more than one place has."""
+    crcs = np.sort(places["crc"])
+    return set(crcs[1:][crcs[1:] == crcs[:-1]].tolist())
+
+
+def _deduplicated(places: Places, source: _Parts) -> Iterator[Run]:
+    """Yield the runs of a pyramid of `places`, sorted by id.
+
+    Sets the length of places to 0 whose data are stored already, for an equal tile before.
+    """
+    shared = _shared_crcs(places)
+    stored: dict[bytes, int] = {}
+    end = 0
+    for rows in _slices(places):
+        for row, (tile_id, run_length, position, length, crc) in enumerate(rows.tolist()):
+            offset = end
+            if crc in shared:  # a CRC does not prove that data are equal
+                digest = sha256(b"".join(source.read(position, length))).digest()
+                offset = stored.setdefault(digest, end)
+            if offset == end:
+                end += length
+            else:
+                rows["length"][row] = 0
+            yield tile_id, run_length, offset, length
+
+
+def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
+    """Yield directory entries of runs in rising order of their ids, adjoining equal ones as one."""
+    last = None
+    for tile_id, run_length, offset, length in runs:
+        if last and (last.offset, last.tile_id + last.run_length) == (offset, tile_id):
+            last.run_length += run_length
+            continue
+        if last:
+            yield last
+        last = Entry(tile_id, offset, length, run_length)
+    if last:
+        yield last
+
+
+def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytes, int]:
+    """Return the root directory, the leaf directories and the count of entries, `most` at most."""
+    size = max(LEAF_ENTRIES, most // ROOT_ENTRIES + 1)
+    root: list[Entry] = []
+    leaves = bytearray()
+    count = 0
+    while leaf := list(islice(entries, size)):
+        directory = serialize_directory(leaf)
+        root.append(Entry(leaf[0].tile_id, len(leaves), len(directory), 0))
+        leaves += directory
+        count += len(leaf)
+    if len(root) == 1 and len(leaves) <= ROOT_BYTES:
+        return bytes(leaves), b"", count
+    return serialize_directory(root), bytes(leaves), count

@@ -1,0 +1,80 @@
+"""GDAL VRTs over files that lie beside them: complete, in a given order, with relative paths."""
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+
+from osgeo import gdal
+
+from basemake.errors import TileError
+from basemake.system.files import writing
+
+OVERVIEW_PIXELS = 512  # the last virtual overview of a mosaic is at most this large
+
+
+def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest") -> None:
+    """Write a VRT of rasters that share a CRS, the later over the earlier, alpha respected.
+
+    `resampling` serves rasters that are not on one lattice. Raises TileError if GDAL leaves one
+    out: a hole in the map.
+    """
+    try:
+        mosaic = gdal.BuildVRT(
+            "", [str(path) for path in sources], resampleAlg=resampling, strict=True
+        )
+        document = ElementTree.fromstring(mosaic.GetMetadata("xml:VRT")[0])
+    except RuntimeError as error:
+        raise TileError(f"{output} cannot be built: {str(error).rstrip('.')}.") from error
+    used = len(document.findall("VRTRasterBand[@band='1']/ComplexSource"))
+    if used != len(sources):
+        raise TileError(f"{output}: GDAL took {used} of {len(sources)} files.")
+    _add_overviews(document, max(mosaic.RasterXSize, mosaic.RasterYSize))
+    _write_relative(document, output)
+
+
+def build_warped(
+    source: Path,
+    output: Path,
+    bounds: list[float],
+    pixel: float,
+    resampling: str,
+) -> None:
+    """Write a VRT of `source` warped to EPSG:3857.
+
+    `bounds` are west, south, east and north in metres, and `pixel` is the size of pixels.
+    """
+    dataset = gdal.Open(str(source))
+    warped = gdal.Warp(
+        "",
+        dataset,
+        format="VRT",
+        dstSRS="EPSG:3857",
+        outputBounds=bounds,
+        xRes=pixel,
+        yRes=pixel,
+        resampleAlg=resampling,
+        srcAlpha=True,
+        dstAlpha=True,
+    )
+    _write_relative(ElementTree.fromstring(warped.GetMetadata("xml:VRT")[0]), output)
+
+
+def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
+    """Let GDAL read the mosaic at small scales from its sources' reduced-resolution images."""
+    for element in document.findall("OverviewList"):  # GDAL's own, of those that all sources have
+        document.remove(element)
+    factors: list[int] = []
+    while pixels >> len(factors) > OVERVIEW_PIXELS:
+        factors.append(2 << len(factors))
+    if factors:
+        element = ElementTree.SubElement(document, "OverviewList", resampling="nearest")
+        element.text = " ".join(map(str, factors))
+
+
+def _write_relative(document: ElementTree.Element, output: Path) -> None:
+    """Write a VRT whose sources are named from its own folder, so that they move together."""
+    for element in [*document.iter("SourceFilename"), *document.iter("SourceDataset")]:
+        element.text = os.path.relpath(str(element.text), output.parent)
+        element.set("relativeToVRT", "1")
+    with writing(output) as part:
+        part.write_bytes(ElementTree.tostring(document) + b"\n")

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere: HTTP sessions, credentials, downloads, STAC searches and items."""

@@ -1,0 +1,237 @@
+"""STAC items as they come: read, checked, and what the manifest keeps of them."""
+
+import hashlib
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from osgeo import osr
+from shapely.geometry import mapping, shape
+
+from basemake.build.manifest import WHOLE_WORLD
+from basemake.errors import BandError, BasemakeError, ManifestError
+from basemake.pixels.raster import open_geotiff
+from basemake.web.addresses import allowed_hosts, check_url, is_remote, local_path
+
+PRECISION = 1e-7  # degrees: a centimetre
+# What shapely raises when a geometry is not as GeoJSON has it.
+UNREADABLE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    shapely.errors.ShapelyError,
+)
+
+
+def check_items(features: list, where: str) -> list[dict]:
+    """Return the features, which must all be STAC items."""
+    for number, feature in enumerate(features, 1):
+        if not _is_item(feature):
+            raise ManifestError(
+                f"feature {number} of {where} is not a STAC item: it needs id, properties, and"
+                " assets that have an href."
+            )
+    return features
+
+
+def _is_item(feature: Any) -> bool:
+    """Say whether a feature has the members of a STAC item that are read here."""
+    members = (("id", str), ("properties", dict), ("assets", dict))
+    return (
+        isinstance(feature, dict)
+        and all(isinstance(feature.get(name), kind) for name, kind in members)
+        and all(
+            isinstance(asset, dict) and isinstance(asset.get("href"), str)
+            for asset in feature["assets"].values()
+        )
+    )
+
+
+def begin(item: dict) -> datetime:
+    """Return an item's first instant (UTC); ManifestError if it says none."""
+    properties = item["properties"]
+    return _instant(item, properties.get("start_datetime") or properties.get("datetime"))
+
+
+def value_of(item: dict, key: str) -> Any:
+    """Return an item's property by which items are chosen; times as times, or None."""
+    name = key.removeprefix("-")
+    value = item["properties"].get(name)
+    times = ("updated", "created", "datetime", "start_datetime", "published")
+    return _instant(item, value) if name in times and value is not None else value
+
+
+def _instant(item: dict, text: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ManifestError(
+            f"item {item['id']!r} has the time {text!r}; allowed: such as 2025-07-01T00:00:00Z."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def footprint_of(item: dict) -> Any:
+    """Return an item's geometry (degrees), split at the antimeridian as the item has it."""
+    try:
+        footprint = shapely.make_valid(shapely.force_2d(shape(item["geometry"])))
+        fine = np.isfinite(shapely.get_coordinates(footprint)).all()
+        fine = fine and 0 < footprint.area <= WHOLE_WORLD
+        fine = fine and shapely.set_precision(footprint, PRECISION).area > 0
+    except UNREADABLE:
+        fine = False
+    if not fine:
+        raise ManifestError(
+            f"item {item['id']!r} has a geometry that is not a polygon of finite coordinates."
+        )
+    return footprint
+
+
+def feature_of(
+    tile: str,
+    item: dict,
+    footprint: Any,
+    regions: list[str],
+    source: dict,
+    folder: Path | None,
+    quarter: str,
+) -> dict:
+    """Return the manifest's feature of one tile, its item checked."""
+    bands = {
+        key: _band(key, tile, item, source, folder, quarter) for key in source["bands"].values()
+    }
+    key = source["bands"]["red"]
+    epsg, pixel = _grid_of(bands[key]["href"])
+    return {
+        "type": "Feature",
+        "id": tile,
+        "properties": {
+            "tile": tile,
+            "item": item["id"],
+            "epsg": epsg or _epsg(item, item["assets"][key]),
+            "gsd": pixel or _pixel_size(item, item["assets"][key]),
+            "updated": item["properties"].get("updated"),
+            "regions": regions,
+            "bands": bands,
+            # What the source's rules for reading DN look at.
+            "dn": {
+                rule["property"]: item["properties"].get(rule["property"])
+                for rule in source["dn"].get("rules", [])
+            },
+        },
+        "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
+    }
+
+
+def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
+    """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None.
+
+    Of a file here it returns its digest, too: its item may stay as it is while the file changes.
+    """
+    asset = item["assets"].get(key)
+    if asset is None:
+        raise ManifestError(
+            f"item {item['id']!r} has no asset {key!r}; it has:"
+            f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
+        )
+    href = asset["href"]
+    if "alternate" in source:
+        try:
+            href = str(asset["alternate"][source["alternate"]]["href"])
+        except (KeyError, TypeError):
+            raise ManifestError(
+                f"item {item['id']!r}, asset {key!r} has no alternate address"
+                f" {source['alternate']!r}; check the source."
+            ) from None
+    if "href" in source:
+        year, q = quarter[:4], quarter[5]
+        href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
+    size, found = asset.get("file:size"), {}
+    try:
+        if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
+            pass  # the address is the source's endpoint's
+        elif is_remote(href) or folder is None:
+            check_url(href, allowed_hosts(source))
+        else:
+            path = local_path(href, folder)
+            # Relative where it can be, so that a working directory can be moved whole.
+            href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+            size = path.stat().st_size if size is None else size
+            found = {"digest": _digest(path)}
+    except BasemakeError as error:
+        raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not an href ({error})."
+        ) from None
+    if size is not None and (type(size) is not int or not 0 <= size < 2**63):
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: file:size is {size!r}; allowed: bytes."
+        )
+    checksum = asset.get("file:checksum")
+    if checksum is not None and not isinstance(checksum, str):
+        raise ManifestError(
+            f"item {item['id']!r}, asset {key!r}: file:checksum is {checksum!r}; allowed: a"
+            " multihash as text, such as 1220 and the 64 digits of a sha256."
+        )
+    return {"href": href, "size": size, "checksum": checksum, **found}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file; unlike its time it outlives a copy."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BandError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _grid_of(href: str) -> tuple[int | None, float | None]:
+    """Return EPSG code and metres a pixel of a band that is a file here, else None.
+
+    Where a file and its metadata disagree the file is right.
+    """
+    if is_remote(href):
+        return None, None
+    try:
+        with open_geotiff(Path(href)) as dataset:
+            code = dataset.GetSpatialRef().GetAuthorityCode(None)
+            return int(code), abs(dataset.GetGeoTransform()[1])
+    except (RuntimeError, AttributeError, TypeError, ValueError):
+        return None, None  # fetching it will say what is wrong
+
+
+def _epsg(item: dict, asset: dict) -> int:
+    properties = item["properties"]
+    for place in (asset, properties):
+        code = place.get("proj:code") or place.get("proj:epsg")
+        match = re.fullmatch(r"(?:EPSG:)?([0-9]{4,6})", str(code))
+        if match:
+            try:
+                osr.SpatialReference().ImportFromEPSG(int(match[1]))
+            except RuntimeError:
+                raise ManifestError(
+                    f"item {item['id']!r} has the CRS {code!r}, which PROJ does not know; mend the"
+                    " item, or update PROJ."
+                ) from None
+            return int(match[1])
+    raise ManifestError(
+        f"item {item['id']!r} has no CRS: neither proj:code (such as EPSG:32633) nor proj:epsg."
+    )
+
+
+def _pixel_size(item: dict, asset: dict) -> float | None:
+    """Return metres a pixel, from the first of the places where items say it."""
+    transform = asset.get("proj:transform") or item["properties"].get("proj:transform")
+    size = asset.get("gsd") or item["properties"].get("gsd")
+    if isinstance(transform, list) and transform:
+        size = transform[0]
+    # Neither NaN nor what no float can hold: zooms are computed with it.
+    return size if type(size) in (int, float) and 0 < size < 1e6 else None

@@ -1,0 +1,245 @@
+"""HTTP as a guest: at the service's pace, with patience, and only to the hosts that are allowed."""
+
+import logging
+import random
+import time
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError, Timeout
+from urllib3.exceptions import HTTPError
+
+from basemake import __version__
+from basemake.errors import BandError, BasemakeError
+from basemake.system.shared_state import shared
+from basemake.web.addresses import check_url, origin
+
+BUSY = (429, 500, 502, 503, 504)
+# A transfer that is read from urllib3 directly breaks with its own errors.
+BROKEN = (ConnectionError, Timeout, ChunkedEncodingError, ContentDecodingError, HTTPError)
+BROKEN_BODY = (*BROKEN, ValueError)  # which the standard library raises of a bad chunk
+CONNECT_SECONDS = 10
+TIMEOUT = (CONNECT_SECONDS, 60)  # and seconds between two reads
+# Bytes of a search's answer, decompressed: an item has 4 to 30 kB, so 1000 of them fit.
+LARGEST_ANSWER = 32 << 20
+PIECE = 64 << 10  # bytes of an answer that are decompressed at a time
+FIRST_WAIT = 1.0  # seconds at most before the second try; doubles with each failure
+
+
+class NetworkError(BasemakeError):
+    """A service could not be reached, or refused, for longer than the source's patience."""
+
+
+class Interrupted(Exception):
+    """A failure that may pass: worth another try, after `wait` seconds if the service says so."""
+
+    def __init__(self, problem: str, wait: float | None = None) -> None:
+        """Take what happened, in words without secrets, and the service's own wish."""
+        super().__init__(problem)
+        self.wait = wait
+
+
+class Patience:
+    """Waits between tries: longer after each failure, and not for ever.
+
+    `limits` is the source's: patience_seconds without progress, longest_wait_seconds at a time.
+    """
+
+    def __init__(self, limits: dict) -> None:
+        """Start to wait."""
+        self._limits = limits
+        self.progressed()
+
+    def progressed(self) -> None:
+        """Forget earlier failures: bytes have come since."""
+        self._since = time.monotonic()
+        self._failures = 0
+
+    def wait(self, failure: Interrupted) -> None:
+        """Sleep before the next try; NetworkError with the failure when patience ends."""
+        cap = self._limits["longest_wait_seconds"]
+        # Full jitter: jobs that failed together do not come back together.
+        wished = random.uniform(0, min(cap, FIRST_WAIT * 2.0 ** min(self._failures, 30)))
+        if failure.wait is not None:
+            # Some services say milliseconds where the standard has seconds, hence the cap.
+            wished += failure.wait
+        pause = min(wished, cap)
+        self._failures += 1
+        if time.monotonic() + pause - self._since > self._limits["patience_seconds"]:
+            raise NetworkError(
+                f"{failure}, for {self._limits['patience_seconds']} s without progress after"
+                f" {self._failures} tries; run again later."
+            )
+        logging.info("%s; next try in %.1f s", failure, pause)
+        time.sleep(pause)
+
+
+class Session(requests.Session):
+    """A requests session that keeps a source's limits.
+
+    Requests to one host are spaced by requests_per_minute over all jobs of the working directory.
+    Busy answers and broken connections are tried again. Redirects go to allowed hosts only, and
+    never from https to http; credentials go along only to the origins that are named for them.
+    """
+
+    def __init__(
+        self, limits: dict, hosts: set[str], trusted: frozenset[str] = frozenset()
+    ) -> None:
+        """Take the source's limits, the hosts redirects may go to, and origins credentials may."""
+        super().__init__()
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
+        self.max_redirects = 5
+        self.auth = no_netrc
+        self.headers["User-Agent"] = f"basemake/{__version__}"
+        self.hosts = hosts
+        self._limits, self._trusted = limits, trusted
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send once: wait for this host's turn, and turn passing failures into Interrupted.
+
+        BandError, before anything is sent, if the host is not allowed; redirects come here too.
+        """
+        check_url(str(request.url), self.hosts)
+        kwargs["timeout"] = CONNECT_SECONDS, self._limits["stall"]["seconds"]
+        host = urlsplit(str(request.url)).netloc
+        self._take_turn(host)
+        try:
+            response = super().send(request, **kwargs)
+        except BROKEN as error:
+            raise broken(host, error) from None
+        if response.status_code in BUSY:
+            wait = retry_after(response.headers.get("Retry-After"))
+            response.close()
+            self._put_off(host, wait)
+            raise Interrupted(f"{host} answers {response.status_code} {response.reason}", wait)
+        return response
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Let credentials follow a redirect to the origins they may go to, and to no other.
+
+        BandError if it leads from https to http: the address itself may be signed.
+        """
+        old, new = origin(str(response.url)), origin(str(prepared_request.url))
+        if old.startswith("https:") and not new.startswith("https:"):
+            raise BandError(f"{old} redirects to {new}, which is not encrypted; allowed: https.")
+        if new not in self._trusted:
+            prepared_request.headers.pop("Authorization", None)
+
+    def get_redirect_target(self, response: requests.Response) -> str | None:
+        """Return the address that an answer redirects to, if it does; BandError if it is none.
+
+        The body of such an answer is not read: it may be of any size.
+        """
+        if response.is_redirect:
+            response.close()
+        try:
+            target = super().get_redirect_target(response)
+            urlsplit(target or "")
+        except ValueError as error:
+            raise BandError(
+                f"{origin(str(response.url))} redirects to what is not an address ({error})."
+            ) from None
+        return target
+
+    def _take_turn(self, host: str) -> None:
+        """Wait until this host may be asked: all jobs share one queue."""
+        interval = 60 / self._limits["requests_per_minute"]
+        with shared(f"pace-{host}") as pace:
+            turn = max(time.time(), pace.get("next", 0))
+            # A clock that was put back must not hold jobs up for longer than a service may.
+            turn = min(turn, time.time() + self._limits["longest_wait_seconds"])
+            pace["next"] = turn + interval
+        time.sleep(max(0, turn - time.time()))
+
+    def _put_off(self, host: str, wait: float | None) -> None:
+        """Let the other jobs wait too, if the service asked to."""
+        if wait:
+            with shared(f"pace-{host}") as pace:
+                later = time.time() + min(wait, self._limits["longest_wait_seconds"])
+                pace["next"] = max(pace.get("next", 0), later)
+
+
+class PatientSession(Session):
+    """A session that tries again by itself, for requests whose answers are read at once."""
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send until there is an answer that is neither busy nor broken, or patience ends.
+
+        NetworkError if the answer is larger than LARGEST_ANSWER.
+        """
+        patience = Patience(self._limits)
+        while True:
+            try:
+                answer = super().send(request, **{**kwargs, "stream": True})
+                read_answer(answer, LARGEST_ANSWER)
+                return answer
+            except Interrupted as failure:
+                patience.wait(failure)
+
+
+def read_answer(answer: requests.Response, most: int) -> bytes:
+    """Read the body of an answer, so that it is its `content` from now on.
+
+    Interrupted if it breaks off; NetworkError if it has more than `most` bytes once it is
+    decompressed. It is read piece by piece, and no further: of 2 MB as sent that can be 2 GB.
+    """
+    body, host = bytearray(), urlsplit(str(answer.url)).netloc
+    with answer:
+        try:
+            for piece in answer.iter_content(PIECE):
+                body += piece
+                if len(body) > most:
+                    raise NetworkError(
+                        f"{host} gives an answer of more than {most >> 20} MB; check the source's"
+                        " addresses and its limits.page_size."
+                    )
+        except BROKEN_BODY as error:
+            raise broken(host, error) from None
+    answer._content = bytes(body)
+    return answer._content
+
+
+def retry_after(value: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for (a number or an HTTP date)."""
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError, TypeError):  # what is no date, or of a year beyond 9999
+        return None
+
+
+def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Stand in for the logins of ~/.netrc, which requests would add by itself."""
+    return request
+
+
+def broken(host: str, error: Exception) -> Interrupted:
+    """Return the failure of a broken connection, in words of our own.
+
+    The error's own hold the whole address, and with it any signature.
+    """
+    return Interrupted(f"{host}: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return "no connection within the time limit"
+    if isinstance(error, Timeout):
+        return "no answer within the time limit"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the secure connection failed"
+    if isinstance(error, ConnectionError):
+        return "the connection failed or broke"
+    return "the answer broke off"

@@ -1,0 +1,144 @@
+"""Searching a STAC API: all pages or an error, never a part of the answer."""
+
+import json
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from pystac.errors import STACError, STACTypeError
+from pystac_client import Client
+from pystac_client.errors import ClientTypeError
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from pystac_client.warnings import PystacClientWarning
+from requests import RequestException
+from shapely.geometry import mapping
+
+from basemake.errors import ManifestError
+from basemake.web.addresses import check_url
+from basemake.web.session import NetworkError, PatientSession
+
+# Services refuse larger requests; a polygon of this size is a few hundred vertices.
+LONGEST_POLYGON = 20_000  # bytes of GeoJSON
+FIRST_TOLERANCE = 0.001  # degrees
+# What pystac-client raises when an answer is not that of a STAC API.
+UNUSABLE = (
+    APIError,
+    ClientTypeError,
+    PystacClientWarning,
+    STACError,
+    STACTypeError,
+    RequestException,
+    NotImplementedError,
+    ArithmeticError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+
+
+class WebIO(StacApiIO):
+    """What pystac-client reads by: the web only, as a service may name files of this machine."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        """Return what is at an address or a link; BandError if that is not an allowed address."""
+        if isinstance(source, str):  # links are always asked for over the web
+            check_url(source, self.session.hosts)
+        return str(super().read_text(source, *args, **kwargs))
+
+
+def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[dict]:
+    """Return all items of an API's collection that may meet `region` (degrees) in `span`.
+
+    `span` is the first instant and the first one after it. The answer may hold items beyond both:
+    polygons are simplified outwards, and services read intervals as closed. Raises ManifestError
+    or NetworkError, one sentence, if the service does not give all that it says it has.
+    """
+    url, limits = source["url"], source["limits"]
+    io = WebIO()
+    # Only the API's own host may answer, and by redirects those that the source names.
+    io.session = PatientSession(limits, {urlsplit(url).netloc.lower(), *source["hosts"]})
+    begin, end = span[0], span[1] - timedelta(seconds=1)
+    try:
+        pages = (
+            Client.open(url, stac_io=io)
+            .search(
+                collections=[source["collection"]],
+                intersects=mapping(short_enough(region)),
+                datetime=f"{begin:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}",
+                limit=limits["page_size"],
+            )
+            .pages_as_dicts()
+        )
+        return _all_items(pages, url, limits["search_seconds"])
+    except UNUSABLE as error:
+        problem = " ".join(str(error).split())[:300]
+        raise ManifestError(
+            f"the search at {url} failed ({type(error).__name__}: {problem}); check the source's"
+            " url and collection."
+        ) from None
+
+
+def short_enough(region: Any) -> Any:
+    """Return a polygon that holds `region` (degrees) and that a request can hold."""
+    tolerance, simple = FIRST_TOLERANCE, region
+    while len(json.dumps(mapping(simple))) > LONGEST_POLYGON:
+        # Simplified by a distance, then grown by it: nothing of the region is left out.
+        simple = region.simplify(tolerance).buffer(tolerance, quad_segs=1).simplify(tolerance / 2)
+        simple = simple.buffer(tolerance / 2, quad_segs=1)
+        tolerance *= 2
+        if tolerance > 90:
+            return region.envelope
+    return simple
+
+
+def _all_items(pages: Any, url: str, seconds: float) -> list[dict]:
+    """Return the items of all pages, once each; the pages must advance and be complete."""
+    items: dict[str, dict] = {}
+    matched, deadline, followed = None, time.monotonic() + seconds, set()
+    for number, page in enumerate(pages, 1):
+        new = {item["id"]: item for item in page["features"] if item["id"] not in items}
+        cursor = _cursor(page)
+        if not new or cursor in followed:
+            raise ManifestError(
+                f"the search at {url} goes round in circles: page {number} is one that came before;"
+                " try again later, or give the source a larger limits.page_size."
+            )
+        if cursor:
+            followed.add(cursor)
+        items |= new
+        matched = page.get("numberMatched", page.get("context", {}).get("matched", matched))
+        of = f" of {matched}" if matched is not None else ""
+        print(f"search: page {number}, {len(items)}{of} items", file=sys.stderr, flush=True)
+        if time.monotonic() > deadline:
+            raise NetworkError(
+                f"the search at {url} took longer than limits.search_seconds ({seconds:g}) and has"
+                f" {len(items)}{of} items; give it more, or search a smaller region."
+            )
+    if matched is not None and len(items) < matched:
+        raise ManifestError(
+            f"the search at {url} says that {matched} items match, and gave {len(items)}; the map"
+            " would have holes: try again later."
+        )
+    return [_absolute(item) for item in items.values()]
+
+
+def _absolute(item: dict) -> dict:
+    """Return the item with its assets' relative addresses resolved, if it says its own."""
+    own = next((link["href"] for link in item.get("links", []) if link.get("rel") == "self"), None)
+    if own:
+        for asset in item.get("assets", {}).values():
+            asset["href"] = urljoin(own, asset["href"])
+    return item
+
+
+def _cursor(page: dict) -> str | None:
+    """Return what asks for the next page."""
+    for link in page.get("links", []):
+        if link.get("rel") == "next":
+            return json.dumps([link.get("href"), link.get("body")], sort_keys=True)
+    return None

@@ -1,0 +1,190 @@
+"""Search again, say what changed since the last manifest, build; made for cron or a systemd timer.
+
+Says nothing if nothing changed and nothing was to be built. Exit status: 0 if the map is fresh, 1
+if search or build failed, 75 if another run is going on in the working directory.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
+
+from basemake.errors import BusyError, ConfigError
+from basemake.system.run_lock import alone, hand_on
+from command import MANIFEST, Build, Job, as_command, open_build
+from prune import FEW, delete, find_orphans, megabytes, outputs, surplus_bands
+
+LOG = Path("logs/refresh.log")
+BUSY = os.EX_TEMPFAIL  # 75
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LINES = 20  # of the log, where no job says what failed
+
+
+class Changes(NamedTuple):
+    """Tiles that a search found new, updated or gone."""
+
+    new: list[str]
+    updated: list[str]
+    gone: list[str]
+
+
+class Stopped(Exception):
+    """A signal came that asks to stop."""
+
+
+def tiles_in(manifest: Path) -> dict[str, Any]:
+    """Return what a build fetches of each tile; nothing of what is no manifest."""
+    tiles = {}
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        for feature in json.loads(manifest.read_text())["features"]:
+            said = feature["properties"]
+            bands = {
+                # As in the rules: with a digest or checksum it is nothing where a band lies.
+                key: (
+                    band["size"],
+                    band["checksum"],
+                    band.get("digest") or band["checksum"] or band["href"],
+                )
+                for key, band in said["bands"].items()
+            }
+            tiles[feature["id"]] = said["item"], said["updated"], bands
+    return tiles
+
+
+def compare(old: dict[str, Any], new: dict[str, Any]) -> Changes:
+    """Return what changed between two manifests, as `tiles_in` has them."""
+    return Changes(
+        sorted(new.keys() - old.keys()),
+        sorted(tile for tile in old.keys() & new.keys() if old[tile] != new[tile]),
+        sorted(old.keys() - new.keys()),
+    )
+
+
+def refresh(build: Build, lock: int, prune: bool) -> int:
+    """Search, build and prune in the build's directory; say what changed. Returns the status."""
+    title = f"basemake refresh: {', '.join(build.regions)} {build.config['quarter']}:"
+    start = time.monotonic()
+    LOG.parent.mkdir(exist_ok=True)
+    LOG.write_text("")
+    old = tiles_in(MANIFEST)
+    if _snakemake(build, lock, "manifest"):
+        return _failed(f"{title} the search failed, and nothing was changed")
+    changes = compare(old, tiles_in(MANIFEST))
+    for kind, tiles in changes._asdict().items():
+        if tiles:
+            print(f"{kind}: {', '.join(tiles[:FEW])}{' ...' * (len(tiles) > FEW)}", flush=True)
+    new, updated, gone = map(len, changes)
+    tiles = f"{_count(updated, 'tile')} updated, {new} new, {gone} gone"
+
+    jobs = _jobs(build)
+    if jobs and _snakemake(build, lock):
+        return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
+    orphans = find_orphans(outputs(build), surplus_bands(build))
+    if prune:
+        delete(orphans)
+    if jobs or any(changes) or (prune and orphans.files):
+        minutes, seconds = divmod(round(time.monotonic() - start), 60)
+        took = f"{minutes} min" if minutes else f"{seconds} s"
+        said = f"{title} {tiles}; built {_count(len(jobs), 'job')} in {took}"
+        if orphans.files:
+            size = megabytes(orphans.size)
+            said += f"; deleted {size} of orphans" if prune else f"; {size} of orphans (make prune)"
+        print(said)
+    return 0
+
+
+def _snakemake(build: Build, lock: int, *targets: str) -> int:
+    """Run snakemake as the build has it, into the log; return its status.
+
+    It inherits the lock, so that it is not alone if this process is killed. It has a group of its
+    own: what stops this process first stops snakemake and all of its jobs.
+    """
+    command = [sys.executable, "-m", "snakemake", *targets, *build.arguments]
+    with LOG.open("a") as log:
+        running = subprocess.Popen(
+            command,
+            cwd=build.called_in,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **hand_on(lock),
+        )
+    try:
+        return running.wait()
+    except Stopped:
+        _on_stop(signal.SIG_IGN)
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait()
+        raise
+
+
+def _jobs(build: Build) -> list[Job]:
+    """Return the jobs of a dry-run; Snakemake takes signals for its own, so they wait."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return build.jobs()
+    finally:
+        _on_stop(_stop)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def _failed(said: str) -> int:
+    """Say what failed: the errors of jobs, or the end of the log."""
+    lines = LOG.read_text().splitlines()
+    errors = [line for line in lines if line.startswith("basemake: ")] or lines[-LINES:]
+    print(*dict.fromkeys(errors), f"{said}; see {LOG.absolute()}", sep="\n", file=sys.stderr)
+    return 1
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
+
+
+def _on_stop(handler: Any) -> None:
+    for number in STOPS:
+        signal.signal(number, handler)
+
+
+def main() -> None:
+    """Refresh the map of a working directory."""
+    parser = argparse.ArgumentParser(
+        description="Search again, say what changed, and build. Other options are snakemake's.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--prune", action="store_true", help="then delete orphans")
+    options, arguments = parser.parse_known_args()
+    _on_stop(_stop)
+    try:
+        with as_command("basemake refresh"):
+            if {"-n", "--dry-run", "--dryrun"} & set(arguments):
+                raise ConfigError("it has no dry-run; `snakemake -n` and `make plan` tell of jobs.")
+            build = open_build(arguments)
+            try:
+                with alone() as lock:
+                    sys.exit(refresh(build, lock, options.prune))
+            except BusyError as error:
+                print(f"basemake refresh: {error}", file=sys.stderr)
+                sys.exit(BUSY)
+    except Stopped as stop:
+        print("basemake refresh: stopped; the next one goes on", file=sys.stderr, flush=True)
+        number = stop.args[0]
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    main()
