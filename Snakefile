@@ -33,10 +33,10 @@ include: "rules/pyramid.smk"
 include: "rules/preview.smk"
 
 
-# Everything that lasts is asked for by name: Snakemake does not notice that a file is gone whose
-# descendants are there.
+# All outputs are asked for by name: Snakemake does not notice a missing intermediate whose products
+# still exist.
 rule all:
     """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
     default_target: True
     input:
-        lambda wildcards: plan().lasting(),
+        lambda wildcards: everything(),
