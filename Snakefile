@@ -5,7 +5,7 @@ config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.27")
 
 
 # Snakemake would merge a --configfile into this one, and build the demo's region besides.
