@@ -15,7 +15,7 @@ from basemake.pixels.raster import decode, open_geotiff
 from basemake.system.files import replace
 from basemake.web.addresses import is_remote, without_secrets
 from basemake.web.credentials import Credentials
-from basemake.web.download import Download, about, digest_of
+from basemake.web.download import Download, digest_of, sidecar_path
 from basemake.web.progress import Progress
 from basemake.web.session import Session
 
@@ -89,7 +89,7 @@ def fetch_band(
         ) from None
     except BasemakeError as error:
         raise BandError(f"{place}: {error}") from None
-    about(part).unlink(missing_ok=True)
+    sidecar_path(part).unlink(missing_ok=True)
     logging.info("%s: %d bytes", place, output.stat().st_size)
 
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from basemake import __version__
 from basemake.errors import BasemakeError
 from basemake.system.shared_state import shared
-from basemake.web import session as network
 from basemake.web.session import (
     Interrupted,
     NetworkError,
@@ -213,7 +212,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(network, "time", clock)
+    monkeypatch.setattr("basemake.web.session.time", clock)
     return clock
 
 

@@ -31,8 +31,8 @@ def digest_of(checksum: str | None) -> tuple[str, str] | None:
     return None
 
 
-def about(part: Path) -> Path:
-    """Return the file that says what a part is a part of."""
+def sidecar_path(part: Path) -> Path:
+    """Return the path of the JSON file that identifies the object a .part file belongs to."""
     return part.with_name(part.name + ".json")
 
 
@@ -57,7 +57,7 @@ class Download:
         self._object = {"href": href, "size": size, "checksum": checksum}
         self._proven = digest_of(checksum) is not None  # by then, when all is there
         try:
-            known = dict(json.loads(about(part).read_text()))
+            known = dict(json.loads(sidecar_path(part).read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
             known = {}
         same = {key: known.get(key) for key in self._object} == self._object
@@ -136,7 +136,7 @@ class Download:
     def _remember(self, validator: str | None) -> None:
         """Keep what tells whether the object is still the same when it is gone on with."""
         self._validator = validator
-        about(self._part).write_text(json.dumps({**self._object, "validator": validator}))
+        sidecar_path(self._part).write_text(json.dumps({**self._object, "validator": validator}))
 
     def _receive(self, answer: requests.Response, start: int, total: int | None) -> None:
         """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls.
