@@ -18,6 +18,7 @@ from basemake.errors import BasemakeError
 from basemake.system.machine import memory_for_jobs, share, usable_cores
 from basemake.build.manifest import dn_reading
 from basemake.build.layout import Plan, mercator_grid
+from basemake.build.quarter import Quarter
 from basemake.build.reasons import summary
 from basemake.build.region import read_region
 from basemake.system.run_lock import lock_when_it_executes
@@ -48,10 +49,10 @@ except BasemakeError as error:
     stop(error)
 
 PYRAMID = config["pyramid"]
-ATTRIBUTION = SOURCE["attribution"].replace("{year}", config["quarter"][:4])
+ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 # A source's limit holds over the connections that profile or command line allow.
 ALLOWED = workflow.global_resources.get("connections")
-CONNECTIONS = SOURCE["limits"]["connections"]
+CONNECTIONS = SOURCE.limits.connections
 workflow.register_resource(
     "connections", min(CONNECTIONS, (ALLOWED and ALLOWED.value) or CONNECTIONS)
 )
@@ -121,7 +122,7 @@ def band_settings(wildcards):
 def dn(wildcards):
     """How the digital numbers of a tile read."""
     try:
-        return dn_reading(SOURCE["dn"], tile(wildcards.tile)["dn"])
+        return dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"])
     except BasemakeError as error:
         stop(error)
 

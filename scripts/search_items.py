@@ -11,26 +11,32 @@ from typing import Any
 import numpy as np
 import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from basemake.build.manifest import check_quarter, describe_request, quarter_span, write_manifest
+from basemake.build.manifest import check_quarter, describe_request, write_manifest
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import ManifestError
 from basemake.web.items import begin, check_items, feature_of, footprint_of, value_of
 
 SIMULATED_FOLDER = Path("simulated")
 
 
-def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: Path) -> str:
+def search_items(
+    source: Source, quarter: Quarter, regions: dict[str, BaseGeometry], manifest: Path
+) -> str:
     """Write the manifest of `regions` (name -> shapely, degrees) and return a table for people.
 
     Raises ManifestError, one sentence, if the search fails, an item is not as the source says, or
     a region has no tile.
     """
-    check_quarter(manifest, quarter)
+    request = describe_request(source, quarter, regions)
+    check_quarter(manifest, request["quarter"])
     span = _span(source, quarter)
     items, folder, searched = _find(source, quarter, regions, span)
     timely = [
-        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source["only"])
+        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source.only)
     ]
     features = []
     for tile, (item, footprint) in sorted(_choose(timely, source, regions).items()):
@@ -44,37 +50,40 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
                 f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
                 f" items, {len(timely)} of them of that time and kind; check region and quarter."
             )
-    changed = write_manifest(manifest, describe_request(source, quarter, regions), features)
+    changed = write_manifest(manifest, request, features)
     return _table(features, regions) + f"{manifest}: {'written' if changed else 'unchanged'}"
 
 
-def _span(source: dict, quarter: str) -> tuple[datetime, datetime]:
+def _span(source: Source, quarter: Quarter) -> tuple[datetime, datetime]:
     """Return the first instant of the source's dates or of the quarter, and the first after it."""
-    if "dates" not in source:
-        return quarter_span(quarter)
+    if source.dates is None:
+        return quarter.span()
     try:
-        first, last = (datetime.fromisoformat(day) for day in source["dates"].split("/"))
+        first, last = (datetime.fromisoformat(day) for day in source.dates.split("/"))
     except ValueError:
-        raise ManifestError(f"the source's dates are {source['dates']}: not days.") from None
+        raise ManifestError(f"the source's dates are {source.dates}: not days.") from None
     return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC) + timedelta(days=1)
 
 
 def _find(
-    source: dict, quarter: str, regions: dict, span: tuple[datetime, datetime]
+    source: Source,
+    quarter: Quarter,
+    regions: dict[str, BaseGeometry],
+    span: tuple[datetime, datetime],
 ) -> tuple[list[dict], Path | None, str]:
     """Return the items of a source, the folder their files lie in, and what was searched."""
-    if source["type"] == "catalog":
-        path = Path(source["items"]).expanduser()
+    if source.type == "catalog":
+        path = Path(str(source.items)).expanduser()
         return _catalog_items(path), path.parent, str(path)
-    if source["type"] == "api":
+    if source.type == "api":
         from basemake.web.stac import search  # late, as the next: only such sources need it
 
-        searched = f"{source['collection']} at {source['url']}"
+        searched = f"{source.collection} at {source.url}"
         items = search(source, unary_union(list(regions.values())), span)
         return check_items(items, searched), None, searched
     from basemake.demo.simulated import simulate
 
-    seed, pixel_size = source["seed"], source["pixel_size"]
+    seed, pixel_size = source.seed, source.pixel_size
     folder = SIMULATED_FOLDER / f"seed{seed}_{pixel_size:g}m"
     try:
         items = simulate(unary_union(list(regions.values())), quarter, folder, seed, pixel_size)
@@ -103,13 +112,13 @@ def _wanted(item: dict, only: dict[str, list]) -> bool:
 
 
 def _choose(
-    items: Iterable[dict], source: dict, regions: dict[str, Any]
-) -> dict[str, tuple[dict, Any]]:
+    items: Iterable[dict], source: Source, regions: dict[str, BaseGeometry]
+) -> dict[str, tuple[dict, BaseGeometry]]:
     """Return tile -> (item, footprint): of those in a region the first by the source's `choose`."""
-    pattern = re.compile(source["id_pattern"])
-    chosen: dict[str, tuple[dict, Any]] = {}
+    pattern = re.compile(source.id_pattern)
+    chosen: dict[str, tuple[dict, BaseGeometry]] = {}
     ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
-    for key in reversed(source["choose"]):  # sorts are stable: the last is the weightiest
+    for key in reversed(source.choose):  # sorts are stable: the last is the weightiest
         known = [item for item in ordered if value_of(item, key) is not None]
         try:
             known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
@@ -127,7 +136,7 @@ def _choose(
         if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
             raise ManifestError(
                 f"item {item['id']!r} does not match the source's id_pattern"
-                f" {source['id_pattern']!r}; mend the pattern or the catalog."
+                f" {source.id_pattern!r}; mend the pattern or the catalog."
             )
         tile = match["tile"]
         if tile in chosen:
@@ -137,12 +146,12 @@ def _choose(
     return chosen
 
 
-def _overlap(footprint: Any, region: Any) -> bool:
+def _overlap(footprint: BaseGeometry, region: BaseGeometry) -> bool:
     """Say whether two polygons share an area, not only an edge."""
     return bool(shapely.intersects(footprint, region) and not shapely.touches(footprint, region))
 
 
-def _table(features: list[dict], regions: dict[str, Any]) -> str:
+def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
     """Return the table that a person sees: tiles, files, bytes and gaps of each region."""
     lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'download':>12}{'uncovered':>12}"]
     for name, region in sorted(regions.items()):
@@ -160,10 +169,10 @@ def _counts(features: list[dict]) -> str:
     return f"{len(features):>7}{len(bands):>8}{size:>12}"
 
 
-def _uncovered(region: Any, features: list[dict]) -> float:
+def _uncovered(region: BaseGeometry, features: list[dict]) -> float:
     """Return the share of a region's area, on the sphere, that no tile covers."""
 
-    def area(geometry: Any) -> float:
+    def area(geometry: BaseGeometry) -> float:
         # Lambert's cylindrical projection keeps areas.
         return shapely.transform(
             shapely.segmentize(geometry, 0.1),
@@ -186,7 +195,7 @@ if __name__ == "__main__":
         use_gdal(snakemake.config["gdal_cache_mb"])
         table = search_items(
             source=read_source(snakemake.params.source),
-            quarter=snakemake.params.quarter,
+            quarter=Quarter.parse(snakemake.params.quarter),
             regions={
                 name: read_region(name, Path(path))
                 for name, path in snakemake.params.regions.items()

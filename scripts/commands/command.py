@@ -22,6 +22,7 @@ from basemake.build.engine import EVENT
 from basemake.build.layout import Plan
 from basemake.build.reasons import explain
 from basemake.build.region import read_region
+from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
 
@@ -50,7 +51,7 @@ class Build(NamedTuple):
     arguments: list[str]
     called_in: Path
     config: dict
-    source: dict
+    source: Source
     regions: dict[str, Any]
     cores: int
     connections: int
@@ -95,7 +96,7 @@ def open_build(arguments: list[str]) -> Build:
     config = check(config, "config", "config")
     source = read_source(config["source"])
     regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
-    limit, allowed = source["limits"]["connections"], options.resources.get("connections")
+    limit, allowed = source.limits.connections, options.resources.get("connections")
     connections = min(limit, allowed.value if allowed else limit)
     # `cores: all` knows no containers; of other machines (--jobs) each job has at least one.
     cores = options.jobs or min(options.cores or 1, usable_cores())

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from shapely.ops import unary_union
 
 from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import ConfigError
 from basemake.pixels.webtiles import (
     HALF_WORLD,
@@ -44,12 +46,15 @@ class Plan:
     `regions` are those given, the same wherever their rings begin and whichever way they run.
     """
 
-    def __init__(self, manifest: Path, config: dict, source: dict, regions: dict[str, Any]) -> None:
+    def __init__(
+        self, manifest: Path, config: dict, source: Source, regions: dict[str, Any]
+    ) -> None:
         """Read the manifest for checked `config` and `source`, and `regions` in degrees.
 
         Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
         """
-        self.tiles = read_manifest(manifest, describe_request(source, config["quarter"], regions))
+        quarter = Quarter.parse(config["quarter"])
+        self.tiles = read_manifest(manifest, describe_request(source, quarter, regions))
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, pd.DataFrame] = {}
         self.regions = {name: shapely.normalize(region) for name, region in regions.items()}

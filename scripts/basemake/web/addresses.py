@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from basemake.build.source import Source
 from basemake.errors import BandError
 
 
@@ -26,11 +27,11 @@ def without_secrets(text: str) -> str:
     return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
 
 
-def allowed_hosts(source: dict) -> set[str]:
-    """Return `host` and `host:port` values that a source's hrefs may use."""
-    endpoint = source.get("credentials", {}).get("endpoint")
-    own = {urlsplit(url).netloc for url in (source.get("url"), endpoint) if url}
-    return {host.lower() for host in {*source["hosts"], *own}}
+def allowed_hosts(source: Source) -> set[str]:
+    """Return the values `host` and `host:port`, in lower case, that a source's hrefs may use."""
+    endpoint = (source.credentials or {}).get("endpoint")
+    own = {urlsplit(url).netloc for url in (source.url, endpoint) if url}
+    return {host.lower() for host in {*source.hosts, *own}}
 
 
 def check_url(url: str, hosts: set[str]) -> None:

@@ -16,49 +16,15 @@ from urllib.parse import urlsplit
 
 import requests
 
-from basemake.errors import BasemakeError
+from basemake.build.source import Source
 from basemake.system.shared_state import shared
-from basemake.web.addresses import origin, without_secrets
+from basemake.web.access import ONLY_HTTPS, Access, Credentials, CredentialsError
+from basemake.web.addresses import allowed_hosts
 from basemake.web.session import BUSY, TIMEOUT, Interrupted, no_netrc, read_answer, retry_after
 
 MARGIN = 60  # seconds before its end at which a token is renewed
 PRESIGNED = 3600  # seconds that a presigned address lives
 LARGEST_TOKEN = 1 << 20  # bytes of an answer with a token, which has some thousands
-
-
-class CredentialsError(BasemakeError):
-    """Credentials are missing, or the service refuses them."""
-
-
-class Credentials:
-    """None: addresses are open to all. Base of the others."""
-
-    origins: frozenset[str] = frozenset()  # that may see the credentials
-
-    def address(self, href: str) -> str:
-        """Return the web address of an href, signed if that is how the source lets one in."""
-        return href
-
-    def headers(self, address: str) -> dict[str, str]:
-        """Return the headers that an address wants, for its host only."""
-        return {}
-
-    def renew(self) -> bool:
-        """Use new credentials from now on, after a refusal; say whether there can be any."""
-        return False
-
-    def _are_for(self, address: str) -> bool:
-        """Say whether an address may see the credentials; CredentialsError if only http is why not.
-
-        Without them such a host would refuse, and nobody would know why.
-        """
-        place = origin(address)
-        if place not in self.origins and place.replace("http:", "https:") in self.origins:
-            raise CredentialsError(
-                f"{without_secrets(address)} is not encrypted, and credentials are for {place}:"
-                f" {ONLY_HTTPS}"
-            )
-        return place in self.origins
 
 
 class Oidc(Credentials):
@@ -238,19 +204,22 @@ NO_TOKEN = (
     OverflowError,
     RecursionError,
 )
-ONLY_HTTPS = (
-    "they go over https only; mend the address, or give the source's credentials plain_http: true"
-    " if it is a network of your own."
-)
 KINDS = {"oidc": Oidc, "s3": S3, "sas": Sas}
 
 
-def credentials_of(source: dict) -> Credentials:
-    """Return the credentials that a source asks for.
+def access_to(source: Source) -> Access:
+    """Return how a source's bands are reached.
 
-    Raises CredentialsError if an environment variable that it needs is not set.
+    Raises CredentialsError if an environment variable that its credentials need is not set.
     """
-    settings = source.get("credentials")
+    return Access(allowed_hosts(source), source.limits, credentials_of(source.credentials))
+
+
+def credentials_of(settings: dict | None) -> Credentials:
+    """Return the credentials that the `credentials` of a source file describe, if it has any.
+
+    Raises CredentialsError if an environment variable that they need is not set.
+    """
     return KINDS[settings["type"]](settings) if settings else Credentials()
 
 

@@ -11,8 +11,11 @@ import numpy as np
 import shapely
 from osgeo import osr
 from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from basemake.build.manifest import WHOLE_WORLD
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import BandError, BasemakeError, ManifestError
 from basemake.pixels.raster import open_geotiff
 from basemake.web.addresses import allowed_hosts, check_url, is_remote, local_path
@@ -78,7 +81,7 @@ def _instant(item: dict, text: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def footprint_of(item: dict) -> Any:
+def footprint_of(item: dict) -> BaseGeometry:
     """Return an item's geometry (degrees), split at the antimeridian as the item has it."""
     try:
         footprint = shapely.make_valid(shapely.force_2d(shape(item["geometry"])))
@@ -97,17 +100,15 @@ def footprint_of(item: dict) -> Any:
 def feature_of(
     tile: str,
     item: dict,
-    footprint: Any,
+    footprint: BaseGeometry,
     regions: list[str],
-    source: dict,
+    source: Source,
     folder: Path | None,
-    quarter: str,
+    quarter: Quarter,
 ) -> dict:
     """Return the manifest's feature of one tile, its item checked."""
-    bands = {
-        key: _band(key, tile, item, source, folder, quarter) for key in source["bands"].values()
-    }
-    key = source["bands"]["red"]
+    bands = {key: _band(key, tile, item, source, folder, quarter) for key in source.bands.values()}
+    key = source.bands["red"]
     epsg, pixel = _grid_of(bands[key]["href"])
     return {
         "type": "Feature",
@@ -123,14 +124,16 @@ def feature_of(
             # What the source's rules for reading DN look at.
             "dn": {
                 rule["property"]: item["properties"].get(rule["property"])
-                for rule in source["dn"].get("rules", [])
+                for rule in source.dn.get("rules", [])
             },
         },
         "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
     }
 
 
-def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
+def _band(
+    key: str, tile: str, item: dict, source: Source, folder: Path | None, quarter: Quarter
+) -> dict:
     """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None.
 
     Of a file here it returns its digest, too: its item may stay as it is while the file changes.
@@ -142,20 +145,20 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
         )
     href = asset["href"]
-    if "alternate" in source:
+    if source.alternate is not None:
         try:
-            href = str(asset["alternate"][source["alternate"]]["href"])
+            href = str(asset["alternate"][source.alternate]["href"])
         except (KeyError, TypeError):
             raise ManifestError(
                 f"item {item['id']!r}, asset {key!r} has no alternate address"
-                f" {source['alternate']!r}; check the source."
+                f" {source.alternate!r}; check the source."
             ) from None
-    if "href" in source:
-        year, q = quarter[:4], quarter[5]
-        href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
+    if source.href is not None:
+        year, q = str(quarter.year), str(quarter.number)
+        href = source.href.format(item=item["id"], tile=tile, asset=key, year=year, q=q)
     size, found = asset.get("file:size"), {}
     try:
-        if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
+        if href.startswith("s3://") and (source.credentials or {}).get("type") == "s3":
             pass  # the address is the source's endpoint's
         elif is_remote(href) or folder is None:
             check_url(href, allowed_hosts(source))

@@ -13,8 +13,10 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDe
 from urllib3.exceptions import HTTPError
 
 from basemake import __version__
+from basemake.build.source import Limits
 from basemake.errors import BandError, BasemakeError
 from basemake.system.shared_state import shared
+from basemake.web.access import Access
 from basemake.web.addresses import check_url, origin
 
 BUSY = (429, 500, 502, 503, 504)
@@ -48,8 +50,8 @@ class Patience:
     `limits` is the source's: patience_seconds without progress, longest_wait_seconds at a time.
     """
 
-    def __init__(self, limits: dict) -> None:
-        """Start to wait."""
+    def __init__(self, limits: Limits) -> None:
+        """Count from now on."""
         self._limits = limits
         self.progressed()
 
@@ -60,7 +62,7 @@ class Patience:
 
     def wait(self, failure: Interrupted) -> None:
         """Sleep before the next try; NetworkError with the failure when patience ends."""
-        cap = self._limits["longest_wait_seconds"]
+        cap = self._limits.longest_wait_seconds
         # Full jitter: jobs that failed together do not come back together.
         wished = random.uniform(0, min(cap, FIRST_WAIT * 2.0 ** min(self._failures, 30)))
         if failure.wait is not None:
@@ -68,9 +70,9 @@ class Patience:
             wished += failure.wait
         pause = min(wished, cap)
         self._failures += 1
-        if time.monotonic() + pause - self._since > self._limits["patience_seconds"]:
+        if time.monotonic() + pause - self._since > self._limits.patience_seconds:
             raise NetworkError(
-                f"{failure}, for {self._limits['patience_seconds']} s without progress after"
+                f"{failure}, for {self._limits.patience_seconds} s without progress after"
                 f" {self._failures} tries; run again later."
             )
         logging.info("%s; next try in %.1f s", failure, pause)
@@ -85,25 +87,22 @@ class Session(requests.Session):
     never from https to http; credentials go along only to the origins that are named for them.
     """
 
-    def __init__(
-        self, limits: dict, hosts: set[str], trusted: frozenset[str] = frozenset()
-    ) -> None:
-        """Take the source's limits, the hosts redirects may go to, and origins credentials may."""
+    def __init__(self, access: Access) -> None:
+        """Send requests within the limits and to the hosts of `access`."""
         super().__init__()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
         self.max_redirects = 5
         self.auth = no_netrc
         self.headers["User-Agent"] = f"basemake/{__version__}"
-        self.hosts = hosts
-        self._limits, self._trusted = limits, trusted
+        self.access = access
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send once: wait for this host's turn, and turn passing failures into Interrupted.
 
         BandError, before anything is sent, if the host is not allowed; redirects come here too.
         """
-        check_url(str(request.url), self.hosts)
-        kwargs["timeout"] = CONNECT_SECONDS, self._limits["stall"]["seconds"]
+        check_url(str(request.url), self.access.hosts)
+        kwargs["timeout"] = CONNECT_SECONDS, self.access.limits.stall.seconds
         host = urlsplit(str(request.url)).netloc
         self._take_turn(host)
         try:
@@ -127,7 +126,7 @@ class Session(requests.Session):
         old, new = origin(str(response.url)), origin(str(prepared_request.url))
         if old.startswith("https:") and not new.startswith("https:"):
             raise BandError(f"{old} redirects to {new}, which is not encrypted; allowed: https.")
-        if new not in self._trusted:
+        if new not in self.access.credentials.origins:
             prepared_request.headers.pop("Authorization", None)
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
@@ -148,11 +147,11 @@ class Session(requests.Session):
 
     def _take_turn(self, host: str) -> None:
         """Wait until this host may be asked: all jobs share one queue."""
-        interval = 60 / self._limits["requests_per_minute"]
+        interval = 60 / self.access.limits.requests_per_minute
         with shared(f"pace-{host}") as pace:
             turn = max(time.time(), pace.get("next", 0))
             # A clock that was put back must not hold jobs up for longer than a service may.
-            turn = min(turn, time.time() + self._limits["longest_wait_seconds"])
+            turn = min(turn, time.time() + self.access.limits.longest_wait_seconds)
             pace["next"] = turn + interval
         time.sleep(max(0, turn - time.time()))
 
@@ -160,7 +159,7 @@ class Session(requests.Session):
         """Let the other jobs wait too, if the service asked to."""
         if wait:
             with shared(f"pace-{host}") as pace:
-                later = time.time() + min(wait, self._limits["longest_wait_seconds"])
+                later = time.time() + min(wait, self.access.limits.longest_wait_seconds)
                 pace["next"] = max(pace.get("next", 0), later)
 
 
@@ -172,7 +171,7 @@ class PatientSession(Session):
 
         NetworkError if the answer is larger than LARGEST_ANSWER.
         """
-        patience = Patience(self._limits)
+        patience = Patience(self.access.limits)
         while True:
             try:
                 answer = super().send(request, **{**kwargs, "stream": True})

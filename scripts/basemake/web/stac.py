@@ -15,8 +15,11 @@ from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests import RequestException
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
+from basemake.build.source import Source
 from basemake.errors import ManifestError
+from basemake.web.access import Access, Credentials
 from basemake.web.addresses import check_url
 from basemake.web.session import NetworkError, PatientSession
 
@@ -47,34 +50,35 @@ class WebIO(StacApiIO):
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         """Return what is at an address or a link; BandError if that is not an allowed address."""
         if isinstance(source, str):  # links are always asked for over the web
-            check_url(source, self.session.hosts)
+            check_url(source, self.session.access.hosts)
         return str(super().read_text(source, *args, **kwargs))
 
 
-def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[dict]:
+def search(source: Source, region: BaseGeometry, span: tuple[datetime, datetime]) -> list[dict]:
     """Return all items of an API's collection that may meet `region` (degrees) in `span`.
 
     `span` is the first instant and the first one after it. The answer may hold items beyond both:
     polygons are simplified outwards, and services read intervals as closed. Raises ManifestError
     or NetworkError, one sentence, if the service does not give all that it says it has.
     """
-    url, limits = source["url"], source["limits"]
+    url, limits = str(source.url), source.limits
     io = WebIO()
     # Only the API's own host may answer, and by redirects those that the source names.
-    io.session = PatientSession(limits, {urlsplit(url).netloc.lower(), *source["hosts"]})
+    hosts = {urlsplit(url).netloc.lower(), *source.hosts}
+    io.session = PatientSession(Access(hosts, limits, Credentials()))
     begin, end = span[0], span[1] - timedelta(seconds=1)
     try:
         pages = (
             Client.open(url, stac_io=io)
             .search(
-                collections=[source["collection"]],
+                collections=[source.collection],
                 intersects=mapping(short_enough(region)),
                 datetime=f"{begin:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}",
-                limit=limits["page_size"],
+                limit=limits.page_size,
             )
             .pages_as_dicts()
         )
-        return _all_items(pages, url, limits["search_seconds"])
+        return _all_items(pages, url, limits.search_seconds)
     except UNUSABLE as error:
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(
@@ -83,7 +87,7 @@ def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[d
         ) from None
 
 
-def short_enough(region: Any) -> Any:
+def short_enough(region: BaseGeometry) -> BaseGeometry:
     """Return a polygon that holds `region` (degrees) and that a request can hold."""
     tolerance, simple = FIRST_TOLERANCE, region
     while len(json.dumps(mapping(simple))) > LONGEST_POLYGON:
