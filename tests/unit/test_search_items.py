@@ -133,6 +133,13 @@ def test_of_two_items_of_a_tile_the_newest_is_taken(search: Search) -> None:
     assert search([old, new])["32TNR_0_0"]["item"] == "32TNR_0_0"
 
 
+def test_of_items_as_new_as_each_other_the_last_by_id_is_taken(search: Search) -> None:
+    first, last = {**item(), "id": "32TNR_0_0"}, item()
+    assert first["id"] < last["id"]
+    for items in ([first, last], [last, first]):
+        assert search(items)["32TNR_0_0"]["item"] == last["id"]
+
+
 def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -> None:
     regions = {"west": shapely.box(8.5, 45, 9, 46), "both": shapely.box(9.5, 45.5, 10.5, 45.6)}
     items = [

@@ -20,8 +20,6 @@ from basemake.demo.simulated_items import BANDS, NODATA, Item, item_record
 from basemake.demo.world import WORLD, reflectance
 from basemake.pixels.raster import open_geotiff
 
-gdal.UseExceptions()
-
 Floats = NDArray[np.floating]
 
 BLOCK = 512
