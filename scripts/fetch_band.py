@@ -1,4 +1,4 @@
-"""Fetch one band of a tile from a file, the web or an object store, verified, to results/bands/."""
+"""Fetch one band of a tile to results/bands/ from a file, the web or S3, and verify it."""
 
 import errno
 import hashlib
@@ -21,19 +21,18 @@ from basemake.web.download import Download, Promised, digest_of, sidecar_path
 from basemake.web.progress import Progress
 
 LARGEST_SIDE = 50_000  # pixels; a tile has 10 008, a scene at most 11 000
-LARGEST_BLOCK = 1 << 27  # pixels: a scene that is one block still fits
+LARGEST_BLOCK = 1 << 27  # pixels; a whole scene in one block fits
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
 
 def fetch_band(
     href: str, output: Path, promised: Promised, access: Access, progress: Progress
 ) -> None:
-    """Write the band at `href`, the path of a file or an address, to `output`.
+    """Write the band at `href`, a path or an address, to `output`, complete or not at all.
 
-    The output is whole or not there at all. A download that was broken off goes on where it
-    stopped, in this run or a later one, as long as the object is the same. Raises BandError, one
-    sentence with the href, if the disk has no room for the bytes (then none is requested), they
-    cannot be had, or are not those `promised`.
+    An interrupted download resumes where it stopped, in this run or a later one, if the object has
+    not changed. Raises BandError, one sentence with the href, if the disk has too little room (then
+    nothing is requested), or the band cannot be fetched or is not as `promised`.
     """
     part, place = output.with_name(output.name + ".part"), without_secrets(href)
     with _told_as_band_errors(place, output.parent, promised.size):
@@ -47,7 +46,7 @@ def fetch_band(
 def _get_verified(
     href: str, part: Path, promised: Promised, access: Access, progress: Progress
 ) -> None:
-    """Write the band at `href` to `part` and verify it; one that fails is downloaded once more."""
+    """Write the band at `href` to `part` and verify it; a download that fails this is repeated."""
     for last in (False, True) if is_remote(href) else (True,):
         if is_remote(href):
             Download(href, part, promised, access, progress).run()
@@ -65,15 +64,15 @@ def _get_verified(
 
 @contextmanager
 def _told_as_band_errors(place: str, folder: Path, size: int | None) -> Iterator[None]:
-    """Raise the errors of the network, the disk and of basemake as BandErrors that name `place`.
+    """Turn errors of the network and the disk, and basemake's own, into a BandError with `place`.
 
-    `folder` is where the band is written, `size` its bytes, if they are known.
+    `folder` is that of the output; `size` is the band's in bytes, or None.
     """
     try:
         yield
     except requests.TooManyRedirects:
         raise BandError(f"{place}: the service redirects without end.") from None
-    except requests.RequestException as error:  # its own words hold the whole address
+    except requests.RequestException as error:  # its message holds the whole address
         raise BandError(
             f"{place}: the service's answer is not valid HTTP ({type(error).__name__}); check"
             " the address and the source."
@@ -89,14 +88,15 @@ def _problem_of_disk(error: OSError, folder: Path, size: int | None) -> str:
         free = shutil.disk_usage(folder).free
         need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
         return (
-            f"the disk of {folder} is full: the band has {need}, and {free / 1e6:.1f} MB are free;"
-            " make room and run again."
+            f"the disk of {folder} is full: the band needs {need}, and {free / 1e6:.1f} MB are"
+            " free; make room and run again."
         )
     file = f" ({without_secrets(str(error.filename))})" if error.filename else ""
     return f"{error.strerror or type(error).__name__}{file}; run again."
 
 
 def _check_room(part: Path, size: int | None) -> None:
+    """Raise BandError if the disk has too little room for the bytes that `part` still lacks."""
     needed = (size or 0) - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(part.parent).free
     if needed > free:
@@ -147,9 +147,9 @@ def _verify_bytes(part: Path, promised: Promised) -> bool:
 
 
 def _verify_raster(part: Path, dtype: str | None) -> None:
-    """Raise BandError unless the file is a GeoTIFF of one band of at most 16 bits, not too large.
+    """Raise BandError unless the file is a GeoTIFF with a CRS and one band of at most 16 bits.
 
-    Its pixels are not decoded.
+    Raises it, too, if width, height or block size are too large. No pixel is decoded.
     """
     try:
         with open_geotiff(part) as dataset:
@@ -158,14 +158,16 @@ def _verify_raster(part: Path, dtype: str | None) -> None:
             bands, placed = dataset.RasterCount, dataset.GetSpatialRef() is not None
             sides, block = (dataset.RasterXSize, dataset.RasterYSize), first.GetBlockSize()
     except RuntimeError as error:
-        raise BandError(f"it is not a GeoTIFF ({error}); open it to see what it is.") from None
+        raise BandError(
+            f"it is not a GeoTIFF ({error}); check the address and the source."
+        ) from None
     if bands != 1 or not placed or found is None or dtype not in (None, found):
         raise BandError(
             f"it has {bands} band(s) of {found or 'another type'},"
             f" {'with' if placed else 'without'} a CRS; allowed: one band of"
             f" {dtype or 'uint8, int16 or uint16'}, with a CRS."
         )
-    # A file of some hundred bytes can claim any size, and later jobs would make room for it.
+    # A file of a few hundred bytes can claim any size, and later jobs would allocate it.
     if max(sides) > LARGEST_SIDE or block[0] * block[1] > LARGEST_BLOCK:
         raise BandError(
             f"it claims to have {sides[0]} x {sides[1]} pixels in blocks of {block[0]} x"
@@ -187,7 +189,7 @@ if __name__ == "__main__":
         use_gdal(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
         settings = snakemake.params.settings
-        # A file of this machine must still be the one that the search found: a multihash of it.
+        # A local file must still be the one that the search found: its SHA-256 as a multihash.
         digest = settings["digest"] and f"1220{settings['digest']}"
         checksum = settings["checksum"] or digest
         label = f"tile {snakemake.wildcards.tile}, band {snakemake.wildcards.band}"

@@ -26,10 +26,10 @@ SIMULATED_FOLDER = Path("simulated")
 def search_items(
     source: Source, quarter: Quarter, regions: dict[str, BaseGeometry], manifest: Path
 ) -> str:
-    """Write the manifest of `regions` (name -> shapely, degrees) and return a table for people.
+    """Write the manifest for `regions` (by name, in degrees) and return a table of it as text.
 
-    Raises ManifestError, one sentence, if the search fails, an item is not as the source says, or
-    a region has no tile.
+    The manifest is written only if it changes. Raises ManifestError, one sentence, if the search
+    fails, an item is not as the source describes it, or a region has no tile.
     """
     request = describe_request(source, quarter, regions)
     check_quarter(manifest, request["quarter"])
@@ -55,7 +55,7 @@ def search_items(
 
 
 def _span(source: Source, quarter: Quarter) -> tuple[datetime, datetime]:
-    """Return the first instant of the source's dates or of the quarter, and the first after it."""
+    """Return the first instant of the source's dates, else of the quarter, and the one after."""
     if source.dates is None:
         return quarter.span()
     try:
@@ -76,7 +76,7 @@ def _find(
         path = Path(str(source.items)).expanduser()
         return _catalog_items(path), path.parent, str(path)
     if source.type == "api":
-        from basemake.web.stac import search  # late, as the next: only such sources need it
+        from basemake.web.stac import search  # here, as only such sources need it
 
         searched = f"{source.collection} at {source.url}"
         items = search(source, unary_union(list(regions.values())), span)
@@ -93,6 +93,7 @@ def _find(
 
 
 def _catalog_items(path: Path) -> list[dict]:
+    """Return the items of an ItemCollection file; ManifestError if it cannot be read."""
     try:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
     except OSError as error:
@@ -107,25 +108,28 @@ def _catalog_items(path: Path) -> list[dict]:
 
 
 def _wanted(item: dict, only: dict[str, list]) -> bool:
-    """Say whether an item's properties have the values that the source wants."""
+    """Return whether each property of `only` has one of the values listed there."""
     return all(item["properties"].get(name) in values for name, values in only.items())
 
 
 def _choose(
     items: Iterable[dict], source: Source, regions: dict[str, BaseGeometry]
 ) -> dict[str, tuple[dict, BaseGeometry]]:
-    """Return tile -> (item, footprint): of those in a region the first by the source's `choose`."""
+    """Return the item and footprint of each tile in a region: the first by the source's `choose`.
+
+    Of items that are equal by it, the last by id is taken.
+    """
     pattern = re.compile(source.id_pattern)
     chosen: dict[str, tuple[dict, BaseGeometry]] = {}
     ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
-    for key in reversed(source.choose):  # sorts are stable: the last is the weightiest
+    for key in reversed(source.choose):  # sorts are stable, so the last key decides first
         known = [item for item in ordered if value_of(item, key) is not None]
         try:
             known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
         except TypeError:
             raise ManifestError(
                 f"items cannot be put in order by {key.removeprefix('-')!r}: its values are of"
-                " different types; mend the source's choose."
+                " different types; fix the source's choose."
             ) from None
         ordered = known + [item for item in ordered if value_of(item, key) is None]
     for item in ordered:
@@ -136,7 +140,7 @@ def _choose(
         if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
             raise ManifestError(
                 f"item {item['id']!r} does not match the source's id_pattern"
-                f" {source.id_pattern!r}; mend the pattern or the catalog."
+                f" {source.id_pattern!r}; fix the pattern or the catalog."
             )
         tile = match["tile"]
         if tile in chosen:
@@ -147,12 +151,12 @@ def _choose(
 
 
 def _overlap(footprint: BaseGeometry, region: BaseGeometry) -> bool:
-    """Say whether two polygons share an area, not only an edge."""
+    """Return whether two polygons share area, not only an edge."""
     return bool(shapely.intersects(footprint, region) and not shapely.touches(footprint, region))
 
 
 def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
-    """Return the table that a person sees: tiles, files, bytes and gaps of each region."""
+    """Return a table with tiles, files, bytes and uncovered share of each region as text."""
     lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'download':>12}{'uncovered':>12}"]
     for name, region in sorted(regions.items()):
         own = [feature for feature in features if name in feature["properties"]["regions"]]
@@ -170,10 +174,10 @@ def _counts(features: list[dict]) -> str:
 
 
 def _uncovered(region: BaseGeometry, features: list[dict]) -> float:
-    """Return the share of a region's area, on the sphere, that no tile covers."""
+    """Return the share (0 to 1) of a region's area on the sphere that no tile covers."""
 
     def area(geometry: BaseGeometry) -> float:
-        # Lambert's cylindrical projection keeps areas.
+        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
         return shapely.transform(
             shapely.segmentize(geometry, 0.1),
             lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),

@@ -233,7 +233,7 @@ def test_fewer_items_than_promised_are_refused(serve: Callable) -> None:
 def test_an_answer_that_is_one_item_short_is_refused(serve: Callable, matched: dict) -> None:
     server = serve()
     server.replay([{"type": "FeatureCollection", "features": mosaics(2), "links": [], **matched}])
-    assert "says that 3 items match, and gave 2;" in refusal(api(server.api))
+    assert "matches 3 items and returned 2;" in refusal(api(server.api))
 
 
 def test_no_items_at_all_are_told_as_such(serve: Callable) -> None:

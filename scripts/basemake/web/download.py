@@ -1,4 +1,4 @@
-"""A download that goes on where it stopped, in this run or a later one."""
+"""Downloads that resume where they stopped, in this run or a later one."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from basemake.web.progress import Progress
 from basemake.web.session import BROKEN_BODY, Interrupted, Patience, Session
 
 CHUNK = 1 << 20
-# The multihash prefixes of the checksums that STAC's file extension is seen to have.
+# Multihash prefixes (code and length) that occur in the file:checksum of STAC items.
 DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Promised:
-    """What a band's item and source state about its file; None where they state nothing."""
+    """What a band's item and source state about its file; None where they do not."""
 
     size: int | None = None  # bytes
     checksum: str | None = None  # a hexadecimal multihash
@@ -43,30 +43,30 @@ def digest_of(checksum: str | None) -> tuple[str, str] | None:
 
 
 def sidecar_path(part: Path) -> Path:
-    """Return the path of the JSON file that identifies the object a .part file belongs to."""
+    """Return the path of the sidecar, JSON that identifies the object a .part file belongs to."""
     return part.with_name(part.name + ".json")
 
 
 class Download:
-    """One band on its way from the web to its part file, which an earlier run may have begun."""
+    """The download of one band to its part file, which an earlier run may have begun."""
 
     def __init__(
         self, href: str, part: Path, promised: Promised, access: Access, progress: Progress
     ) -> None:
-        """Download the object at `href`, for which `promised` holds, to the file `part`."""
+        """Prepare the download of `href` to the file `part`; nothing is read or sent yet."""
         self._href, self._part, self._promised = href, part, promised
         self._access, self._progress = access, progress
         self._object = {"href": href, "size": promised.size, "checksum": promised.checksum}
-        # The ETag or date of the object that `part` was begun of. Without one nobody can tell
-        # whether what follows belongs to it.
+        # The ETag or date of the object that the part belongs to. Without one a download cannot be
+        # resumed, as the object may have changed.
         self._validator: str | None = None
 
     def run(self) -> None:
-        """Write the whole object to the part file; go on where an earlier download of it stopped.
+        """Write the whole object to the part file, resuming an earlier download of it.
 
-        Failures that may pass are tried again, within the patience of the source's limits; after a
-        refusal the credentials are renewed once. Raises BandError if the service refuses,
-        NetworkError if patience ends.
+        Failures that may pass are retried until the source's patience ends (NetworkError); after a
+        refusal the credentials are renewed once. Raises BandError if the service does not give the
+        object.
         """
         self._resume()
         patience, refusals, reached = Patience(self._access.limits), 0, self._there()
@@ -83,7 +83,7 @@ class Download:
                             " credentials, and that they may read this data."
                         ) from None
                 except Interrupted as failure:
-                    if self._there() > reached:  # not if it only comes again from the start
+                    if self._there() > reached:  # bytes fetched again from the start do not count
                         reached = self._there()
                         patience.progressed()
                     patience.wait(failure)
@@ -101,13 +101,14 @@ class Download:
             self._part.unlink(missing_ok=True)
 
     def _there(self) -> int:
-        """Return the number of bytes in the part file that a request can go on from."""
+        """Return the size of the part file in bytes, or 0 if it cannot be resumed."""
         return self._part.stat().st_size if self._validator else 0
 
     def _fetch_rest(self, session: Session) -> None:
-        """Ask for the bytes from the part's end on, and append those that come.
+        """Request the bytes after the end of the part file and append them.
 
-        Raises Interrupted if the transfer breaks off, Refused if the credentials are not accepted.
+        Raises Interrupted if the transfer breaks off, Refused if the credentials are not accepted,
+        BandError for any other status that is final.
         """
         start = self._there()
         if start and start == self._promised.size:
@@ -127,7 +128,7 @@ class Download:
                 raise BandError(_refusal(answer))
 
     def _ask(self, session: Session, start: int) -> requests.Response:
-        """Return the answer to a request for the bytes from `start` on, its body not yet read."""
+        """Return the answer to a request for the bytes from `start` on, its body still unread."""
         credentials = self._access.credentials
         address = credentials.address(self._href)
         headers = {"Accept-Encoding": "identity", **credentials.headers(address)}
@@ -136,17 +137,18 @@ class Download:
         return session.get(address, headers=headers, stream=True)
 
     def _start_over(self, answer: requests.Response) -> None:
-        """Remove the part, and record the validator of the whole object that the answer holds."""
-        # Before any byte is written: a killed job must not leave these beside older bytes.
+        """Remove the part file and write the sidecar of the object that the answer holds whole."""
+        # In this order, so that a killed job never leaves a sidecar beside bytes of another object.
         self._part.unlink(missing_ok=True)
         self._validator = _validator(answer)
         content = {**self._object, "validator": self._validator}
         sidecar_path(self._part).write_text(json.dumps(content))
 
     def _total_of_rest(self, answer: requests.Response, start: int) -> int | None:
-        """Return the object's size by a partial answer (206), or None if it gives none.
+        """Return the size of the whole object that a 206 answer states, or None.
 
-        Raises Interrupted, and forgets the part, if the answer is not the rest of that object.
+        Raises Interrupted, and makes the next try start over, if the answer is not the rest of the
+        object.
         """
         given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if not given or int(given[1]) != start or not self._is_same(answer):
@@ -155,14 +157,14 @@ class Download:
         return None if given[2] == "*" else int(given[2])
 
     def _check_complete(self, answer: requests.Response, start: int) -> None:
-        """Raise Interrupted, and forget the part, unless a 416 says that nothing is missing."""
+        """Raise Interrupted, and make the next try start over, if a 416 means a changed object."""
         whole = answer.headers.get("Content-Range", "") == f"bytes */{start}"
         if not whole or not self._is_same(answer):
             self._validator = None
             raise Interrupted("the service does not have the rest of what was begun")
 
     def _is_same(self, answer: requests.Response) -> bool:
-        """Return whether a partial answer is of the object begun: not all services heed If-Range.
+        """Return whether an answer is of the same object as the part; services may ignore If-Range.
 
         A service may leave the date out of such an answer (RFC 9110, 15.3.7). Then only a checksum,
         which is compared when the file is complete, can detect a mixture of two objects.
@@ -178,18 +180,18 @@ class Download:
         `total` is the object's size in bytes by the answer's Content-Range, or None. Raises
         Interrupted if the body ends early or comes too slowly.
         """
-        length = answer.raw.length_remaining  # None if the header is missing or no number
+        length = answer.raw.length_remaining  # None if Content-Length is missing or invalid
         total = self._promised.size or total or (None if length is None else start + length)
         pace = _Pace(self._access.limits.stall)
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
             try:
-                # read1 returns what has come: read would wait until a slow line fills a chunk.
+                # read1 returns the bytes that have arrived; read would wait for a whole chunk.
                 while chunk := answer.raw.read1(CHUNK):
                     file.write(chunk)
                     self._progress.update(file.tell(), total)
                     if total is not None and file.tell() > total:
-                        return  # what is larger than it should be may have no end
+                        return  # too large, perhaps without end; comparing the size refuses it
                     pace.check(len(chunk))
             except BROKEN_BODY:
                 raise Interrupted("the transfer broke off") from None
@@ -198,14 +200,14 @@ class Download:
 
 
 class _Pace:
-    """Finds transfers that stall, over windows of at least `stall.seconds`."""
+    """Detects transfers that stall, in windows of at least `stall.seconds`."""
 
     def __init__(self, stall: Stall) -> None:
         """Begin the first window."""
         self._stall, self._begin, self._came = stall, time.monotonic(), 0
 
     def check(self, came: int) -> None:
-        """Count `came` bytes more; Interrupted if the window that they end was too slow."""
+        """Count `came` more bytes; Interrupted if a window ends below `stall.bytes_per_second`."""
         self._came += came
         elapsed = time.monotonic() - self._begin
         if elapsed <= self._stall.seconds:
@@ -217,7 +219,7 @@ class _Pace:
 
 
 def _validator(answer: requests.Response) -> str | None:
-    """Return the ETag or, if there is no strong one, the date of the object that is answered."""
+    """Return the object's strong ETag, else its Last-Modified; None if the answer has neither."""
     etag = answer.headers.get("ETag", "")
     strong = etag if etag and not etag.startswith("W/") else None
     return strong or answer.headers.get("Last-Modified")
