@@ -33,6 +33,9 @@ include: "rules/pyramid.smk"
 include: "rules/preview.smk"
 
 
+EXPORTS = exports()  # an output that no rule makes is refused before anything is done
+
+
 # All outputs are asked for by name: Snakemake does not notice a missing intermediate whose products
 # still exist.
 rule all:

@@ -13,9 +13,10 @@ from basemake.build.config import check, read_recipe, read_source
 from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import MANIFEST, band_identity, dn_reading
+from basemake.build.quarter import Quarter
 from basemake.build.region import read_region
 from basemake.build.run_lock import alone
-from basemake.errors import BasemakeError, ConfigError
+from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 
@@ -39,14 +40,14 @@ except BasemakeError as error:
     stop(error)
 
 PYRAMID = config["pyramid"]
-ATTRIBUTION = SOURCE["attribution"].replace("{year}", config["quarter"][:4])
+ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 BOUNDS = asked_of(workflow)
 # The process of a single job has been given its bounds by the main one, but for connections.
 if workflow.is_main_process:
-    BOUNDS = bounds(BOUNDS, usable_cores(), memory_for_jobs(), SOURCE["limits"]["connections"])
+    BOUNDS = bounds(BOUNDS, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
     bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
     decide_by_records(workflow)
-bound(workflow, connections=BOUNDS.connections or SOURCE["limits"]["connections"])
+bound(workflow, connections=BOUNDS.connections or SOURCE.limits.connections)
 THREADS = {
     name: share(BOUNDS.cores, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
@@ -91,7 +92,7 @@ def band(wildcards):
 def dn(wildcards):
     """How the digital numbers of a tile read."""
     try:
-        return dn_reading(SOURCE["dn"], tile(wildcards.tile)["dn"])
+        return dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"])
     except BasemakeError as error:
         stop(error)
 
@@ -115,7 +116,7 @@ def everything():
         paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
         paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
         paths.append(f"results/pyramid/{region}.pmtiles")
-        for export in exports():
+        for export in EXPORTS:
             paths.append(str(export.output[0].apply_wildcards({"region": region})))
     return paths
 

@@ -97,7 +97,7 @@ rule pack_pyramid:
             "image_format": PYRAMID["format"],
             "metadata": {
                 "name": wildcards.region,
-                "description": f"{SOURCE['title']}, {config['quarter']}",
+                "description": f"{SOURCE.title}, {config['quarter']}",
                 "attribution": ATTRIBUTION,
                 "type": "baselayer",
                 "format": {"jpeg": "jpg"}.get(PYRAMID["format"], PYRAMID["format"]),

@@ -7,9 +7,9 @@ Asked for by name it also compares codecs on them, into results/codecs/.
 rule enhance_tile:
     """Make the true-colour GeoTIFF of one tile by the recipe."""
     input:
-        red=f"results/bands/{{tile}}/{SOURCE['bands']['red']}.tif",
-        green=f"results/bands/{{tile}}/{SOURCE['bands']['green']}.tif",
-        blue=f"results/bands/{{tile}}/{SOURCE['bands']['blue']}.tif",
+        red=f"results/bands/{{tile}}/{SOURCE.bands['red']}.tif",
+        green=f"results/bands/{{tile}}/{SOURCE.bands['green']}.tif",
+        blue=f"results/bands/{{tile}}/{SOURCE.bands['blue']}.tif",
     output:
         # Kept until the job ends: where only its credit changes, its pixels are not made again.
         tile=update("results/tiles/{tile}.tif"),
@@ -30,7 +30,7 @@ rule enhance_tile:
     params:
         code=code("enhance_tile.py"),
         settings=lambda wildcards: {
-            "bands": SOURCE["bands"],
+            "bands": SOURCE.bands,
             "epsg": int(tile(wildcards.tile)["epsg"]),
             "recipe": STEPS,
             "dn": dn(wildcards),

@@ -1,9 +1,11 @@
-"""Fetch one band of a tile from a file, the web or an object store, verified, to results/bands/."""
+"""Fetch one band of a tile to results/bands/ from a file, the web or S3, and verify it."""
 
 import errno
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,87 +15,88 @@ from osgeo import gdal
 from basemake.errors import BandError, BasemakeError
 from basemake.pixels.raster import decode, open_geotiff
 from basemake.system.files import replace
+from basemake.web.access import Access
 from basemake.web.addresses import is_remote, without_secrets
-from basemake.web.credentials import Credentials
-from basemake.web.download import Download, about, digest_of
+from basemake.web.download import Download, Promised, digest_of, sidecar_path
 from basemake.web.progress import Progress
-from basemake.web.session import Session
 
 LARGEST_SIDE = 50_000  # pixels; a tile has 10 008, a scene at most 11 000
-LARGEST_BLOCK = 1 << 27  # pixels: a scene that is one block still fits
+LARGEST_BLOCK = 1 << 27  # pixels; a whole scene in one block fits
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
 
 def fetch_band(
-    href: str,
-    output: Path,
-    *,
-    size: int | None,
-    checksum: str | None,
-    dtype: str | None,
-    hosts: set[str],
-    limits: dict,
-    credentials: Credentials,
-    progress: Progress,
+    href: str, output: Path, promised: Promised, access: Access, progress: Progress
 ) -> None:
-    """Write the band at `href` to `output`, whole or not at all.
+    """Write the band at `href`, a path or an address, to `output`, complete or not at all.
 
-    `size` is in bytes, `checksum` a hexadecimal multihash; None where the item gives none. `dtype`
-    is the data type that the source promises, or None. Redirects are followed to `hosts` only. A
-    download that was broken off goes on where it stopped, now and in a later run, as long as the
-    object is the same. Raises BandError, one sentence with the href, if the disk cannot hold the
-    bytes (then none is asked for), they cannot be had or are not those that the item promises.
+    An interrupted download resumes where it stopped, in this run or a later one, if the object has
+    not changed. Raises BandError, one sentence with the href, if the disk has too little room (then
+    nothing is requested), or the band cannot be fetched or is not as `promised`.
     """
     part, place = output.with_name(output.name + ".part"), without_secrets(href)
-    try:
-        _check_room(part, size)
-        for last in (False, True):
-            if is_remote(href):
-                session = Session(limits, hosts, credentials.origins)
-                with session:
-                    Download(
-                        href, part, size, checksum, session, credentials, limits, progress
-                    ).run()
-            else:
-                shutil.copyfile(href, part)
-            try:
-                promised = _verify_bytes(part, size, checksum)
-                # What an item promises of its bytes is cheap to compare. Without that a file that
-                # ends early is found only by decoding it, which takes 1 s of CPU for a tile's band.
-                _verify_raster(part, dtype, every_block=not promised)
-                break
-            except BandError as error:
-                part.unlink()
-                if last or not is_remote(href):
-                    raise
-                logging.warning("%s: %s Trying once more.", place, error)
+    with _told_as_band_errors(place, output.parent, promised.size):
+        _check_room(part, promised.size)
+        _get_verified(href, part, promised, access, progress)
         replace(part, output)
-    except requests.TooManyRedirects:
-        raise BandError(f"{place}: the service redirects without end.") from None
-    except requests.RequestException as error:  # its own words hold the whole address
-        raise BandError(
-            f"{place}: the service's answer is not as HTTP has it ({type(error).__name__}); check"
-            " the address and the source."
-        ) from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            free = shutil.disk_usage(output.parent).free
-            need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
-            raise BandError(
-                f"the disk of {output.parent} is full: {place} has {need}, and"
-                f" {free / 1e6:.1f} MB are free; make room and run again."
-            ) from None
-        file = f" ({without_secrets(str(error.filename))})" if error.filename else ""
-        raise BandError(
-            f"{place}: {error.strerror or type(error).__name__}{file}; run again."
-        ) from None
-    except BasemakeError as error:
-        raise BandError(f"{place}: {error}") from None
-    about(part).unlink(missing_ok=True)
+    sidecar_path(part).unlink(missing_ok=True)
     logging.info("%s: %d bytes", place, output.stat().st_size)
 
 
+def _get_verified(
+    href: str, part: Path, promised: Promised, access: Access, progress: Progress
+) -> None:
+    """Write the band at `href` to `part` and verify it; a download that fails this is repeated."""
+    for last in (False, True) if is_remote(href) else (True,):
+        if is_remote(href):
+            Download(href, part, promised, access, progress).run()
+        else:
+            shutil.copyfile(href, part)
+        try:
+            _verify(part, promised)
+            break
+        except BandError as error:
+            part.unlink()
+            if last:
+                raise
+            logging.warning("%s: %s Trying once more.", without_secrets(href), error)
+
+
+@contextmanager
+def _told_as_band_errors(place: str, folder: Path, size: int | None) -> Iterator[None]:
+    """Turn errors of the network and the disk, and basemake's own, into a BandError with `place`.
+
+    `folder` is that of the output; `size` is the band's in bytes, or None.
+    """
+    try:
+        yield
+    except requests.TooManyRedirects:
+        raise BandError(f"{place}: the service redirects without end.") from None
+    except requests.RequestException as error:  # its message holds the whole address
+        raise BandError(
+            f"{place}: the service's answer is not valid HTTP ({type(error).__name__}); check"
+            " the address and the source."
+        ) from None
+    except OSError as error:
+        raise BandError(f"{place}: {_problem_of_disk(error, folder, size)}") from None
+    except BasemakeError as error:
+        raise BandError(f"{place}: {error}") from None
+
+
+def _problem_of_disk(error: OSError, folder: Path, size: int | None) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(folder).free
+        need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
+        return (
+            f"the disk of {folder} is full: the band needs {need}, and {free / 1e6:.1f} MB are"
+            " free; make room and run again."
+        )
+    file = f" ({without_secrets(str(error.filename))})" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{file}; run again."
+
+
 def _check_room(part: Path, size: int | None) -> None:
+    """Raise BandError if the disk has too little room for the bytes that `part` still lacks."""
     needed = (size or 0) - (part.stat().st_size if part.exists() else 0)
     free = shutil.disk_usage(part.parent).free
     if needed > free:
@@ -104,33 +107,49 @@ def _check_room(part: Path, size: int | None) -> None:
         )
 
 
-def _verify_bytes(part: Path, size: int | None, checksum: str | None) -> bool:
-    """Compare size and checksum with those that are known; say whether any was."""
+def _verify(part: Path, promised: Promised) -> None:
+    """Raise BandError if the file is not as promised, or not a GeoTIFF band that can be read."""
+    comparable = _verify_bytes(part, promised)
+    _verify_raster(part, promised.dtype)
+    # Without a size or checksum a file that ends early is found only by decoding all of it, which
+    # takes 1 s of CPU for a tile's band.
+    if not comparable:
+        try:
+            decode(part)
+        except RuntimeError as error:
+            raise BandError(f"it is not whole, or damaged ({error}); run again.") from None
+
+
+def _verify_bytes(part: Path, promised: Promised) -> bool:
+    """Compare size and checksum with those promised; return whether either could be compared."""
     found = part.stat().st_size
-    if size is not None and found != size:
+    if promised.size is not None and found != promised.size:
         raise BandError(
-            f"{found} bytes came, the item promises {size}; search again: `snakemake manifest`."
+            f"{found} bytes came, the item promises {promised.size}; search again:"
+            " `snakemake manifest`."
         )
-    known = digest_of(checksum)
+    known = digest_of(promised.checksum)
     if known is None:
-        if checksum is not None:
-            logging.warning("checksum %r is of an unknown kind and was not compared", checksum)
-        return size is not None
-    algorithm, promised = known
+        if promised.checksum is not None:
+            logging.warning(
+                "checksum %r is of an unknown kind and was not compared", promised.checksum
+            )
+        return promised.size is not None
+    algorithm, expected = known
     with part.open("rb") as file:
         digest = hashlib.file_digest(file, algorithm).hexdigest()
-    if digest != promised:
+    if digest != expected:
         raise BandError(
-            f"its {algorithm} is {digest}, the item promises {promised};"
+            f"its {algorithm} is {digest}, the item promises {expected};"
             " run again, or search again: `snakemake manifest`."
         )
     return True
 
 
-def _verify_raster(part: Path, dtype: str | None, every_block: bool) -> None:
-    """Check that the file is a GeoTIFF of one band of at most 16 bits, not too large, and whole.
+def _verify_raster(part: Path, dtype: str | None) -> None:
+    """Raise BandError unless the file is a GeoTIFF with a CRS and one band of at most 16 bits.
 
-    That each of its blocks can be decoded is seen only by decoding it, if `every_block` says so.
+    Raises it, too, if width, height or block size are too large. No pixel is decoded.
     """
     try:
         with open_geotiff(part) as dataset:
@@ -139,25 +158,22 @@ def _verify_raster(part: Path, dtype: str | None, every_block: bool) -> None:
             bands, placed = dataset.RasterCount, dataset.GetSpatialRef() is not None
             sides, block = (dataset.RasterXSize, dataset.RasterYSize), first.GetBlockSize()
     except RuntimeError as error:
-        raise BandError(f"it is not a GeoTIFF ({error}); open it to see what it is.") from None
+        raise BandError(
+            f"it is not a GeoTIFF ({error}); check the address and the source."
+        ) from None
     if bands != 1 or not placed or found is None or dtype not in (None, found):
         raise BandError(
             f"it has {bands} band(s) of {found or 'another type'},"
             f" {'with' if placed else 'without'} a CRS; allowed: one band of"
             f" {dtype or 'uint8, int16 or uint16'}, with a CRS."
         )
-    # A file of some hundred bytes can claim any size, and later jobs would make room for it.
+    # A file of a few hundred bytes can claim any size, and later jobs would allocate it.
     if max(sides) > LARGEST_SIDE or block[0] * block[1] > LARGEST_BLOCK:
         raise BandError(
             f"it claims to have {sides[0]} x {sides[1]} pixels in blocks of {block[0]} x"
             f" {block[1]}; allowed: at most {LARGEST_SIDE} pixels a side, and {LARGEST_BLOCK} in a"
             " block."
         )
-    if every_block:
-        try:
-            decode(part)
-        except RuntimeError as error:
-            raise BandError(f"it is not whole, or damaged ({error}); run again.") from None
 
 
 if __name__ == "__main__":
@@ -167,27 +183,23 @@ if __name__ == "__main__":
     from basemake.build.records import recorded
     from basemake.pixels.raster import use_gdal
     from basemake.system.job_log import job_log
-    from basemake.web.addresses import allowed_hosts
-    from basemake.web.credentials import credentials_of
+    from basemake.web.credentials import access_to
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         use_gdal(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
         settings = snakemake.params.settings
-        # A file of this machine must still be the one that the search found: a multihash of it.
+        # A local file must still be the one that the search found: its SHA-256 as a multihash.
         digest = settings["digest"] and f"1220{settings['digest']}"
+        checksum = settings["checksum"] or digest
         label = f"tile {snakemake.wildcards.tile}, band {snakemake.wildcards.band}"
         try:
             fetch_band(
                 snakemake.params.href,
                 Path(snakemake.output.band),
-                size=settings["size"],
-                checksum=settings["checksum"] or digest,
-                dtype=source["dn"].get("dtype"),
-                hosts=allowed_hosts(source),
-                limits=source["limits"],
-                credentials=credentials_of(source),
-                progress=Progress(f"{snakemake.wildcards.tile} {snakemake.wildcards.band}"),
+                Promised(settings["size"], checksum, source.dn.get("dtype")),
+                access_to(source),
+                Progress(f"{snakemake.wildcards.tile} {snakemake.wildcards.band}"),
             )
         except BasemakeError as error:
             raise BandError(f"{label}: {error}") from None

@@ -11,26 +11,32 @@ from typing import Any
 import numpy as np
 import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from basemake.build.manifest import check_quarter, describe_request, quarter_span, write_manifest
+from basemake.build.manifest import check_quarter, describe_request, write_manifest
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import ManifestError
 from basemake.web.items import begin, check_items, feature_of, footprint_of, value_of
 
 SIMULATED_FOLDER = Path("simulated")
 
 
-def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: Path) -> str:
-    """Write the manifest of `regions` (name -> shapely, degrees) and return a table for people.
+def search_items(
+    source: Source, quarter: Quarter, regions: dict[str, BaseGeometry], manifest: Path
+) -> str:
+    """Write the manifest for `regions` (by name, in degrees) and return a table of it as text.
 
-    Raises ManifestError, one sentence, if the search fails, an item is not as the source says, or
-    a region has no tile.
+    The manifest is written only if it changes. Raises ManifestError, one sentence, if the search
+    fails, an item is not as the source describes it, or a region has no tile.
     """
-    check_quarter(manifest, quarter)
+    request = describe_request(source, quarter, regions)
+    check_quarter(manifest, request["quarter"])
     span = _span(source, quarter)
     items, folder, searched = _find(source, quarter, regions, span)
     timely = [
-        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source["only"])
+        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source.only)
     ]
     features = []
     for tile, (item, footprint) in sorted(_choose(timely, source, regions).items()):
@@ -44,37 +50,40 @@ def search_items(source: dict, quarter: str, regions: dict[str, Any], manifest: 
                 f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
                 f" items, {len(timely)} of them of that time and kind; check region and quarter."
             )
-    changed = write_manifest(manifest, describe_request(source, quarter, regions), features)
+    changed = write_manifest(manifest, request, features)
     return _table(features, regions) + f"{manifest}: {'written' if changed else 'unchanged'}"
 
 
-def _span(source: dict, quarter: str) -> tuple[datetime, datetime]:
-    """Return the first instant of the source's dates or of the quarter, and the first after it."""
-    if "dates" not in source:
-        return quarter_span(quarter)
+def _span(source: Source, quarter: Quarter) -> tuple[datetime, datetime]:
+    """Return the first instant of the source's dates, else of the quarter, and the one after."""
+    if source.dates is None:
+        return quarter.span()
     try:
-        first, last = (datetime.fromisoformat(day) for day in source["dates"].split("/"))
+        first, last = (datetime.fromisoformat(day) for day in source.dates.split("/"))
     except ValueError:
-        raise ManifestError(f"the source's dates are {source['dates']}: not days.") from None
+        raise ManifestError(f"the source's dates are {source.dates}: not days.") from None
     return first.replace(tzinfo=UTC), last.replace(tzinfo=UTC) + timedelta(days=1)
 
 
 def _find(
-    source: dict, quarter: str, regions: dict, span: tuple[datetime, datetime]
+    source: Source,
+    quarter: Quarter,
+    regions: dict[str, BaseGeometry],
+    span: tuple[datetime, datetime],
 ) -> tuple[list[dict], Path | None, str]:
     """Return the items of a source, the folder their files lie in, and what was searched."""
-    if source["type"] == "catalog":
-        path = Path(source["items"]).expanduser()
+    if source.type == "catalog":
+        path = Path(str(source.items)).expanduser()
         return _catalog_items(path), path.parent, str(path)
-    if source["type"] == "api":
-        from basemake.web.stac import search  # late, as the next: only such sources need it
+    if source.type == "api":
+        from basemake.web.stac import search  # here, as only such sources need it
 
-        searched = f"{source['collection']} at {source['url']}"
+        searched = f"{source.collection} at {source.url}"
         items = search(source, unary_union(list(regions.values())), span)
         return check_items(items, searched), None, searched
     from basemake.demo.simulated import simulate
 
-    seed, pixel_size = source["seed"], source["pixel_size"]
+    seed, pixel_size = source.seed, source.pixel_size
     folder = SIMULATED_FOLDER / f"seed{seed}_{pixel_size:g}m"
     try:
         items = simulate(unary_union(list(regions.values())), quarter, folder, seed, pixel_size)
@@ -84,6 +93,7 @@ def _find(
 
 
 def _catalog_items(path: Path) -> list[dict]:
+    """Return the items of an ItemCollection file; ManifestError if it cannot be read."""
     try:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
     except OSError as error:
@@ -98,25 +108,28 @@ def _catalog_items(path: Path) -> list[dict]:
 
 
 def _wanted(item: dict, only: dict[str, list]) -> bool:
-    """Say whether an item's properties have the values that the source wants."""
+    """Return whether each property of `only` has one of the values listed there."""
     return all(item["properties"].get(name) in values for name, values in only.items())
 
 
 def _choose(
-    items: Iterable[dict], source: dict, regions: dict[str, Any]
-) -> dict[str, tuple[dict, Any]]:
-    """Return tile -> (item, footprint): of those in a region the first by the source's `choose`."""
-    pattern = re.compile(source["id_pattern"])
-    chosen: dict[str, tuple[dict, Any]] = {}
+    items: Iterable[dict], source: Source, regions: dict[str, BaseGeometry]
+) -> dict[str, tuple[dict, BaseGeometry]]:
+    """Return the item and footprint of each tile in a region: the first by the source's `choose`.
+
+    Of items that are equal by it, the last by id is taken.
+    """
+    pattern = re.compile(source.id_pattern)
+    chosen: dict[str, tuple[dict, BaseGeometry]] = {}
     ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
-    for key in reversed(source["choose"]):  # sorts are stable: the last is the weightiest
+    for key in reversed(source.choose):  # sorts are stable, so the last key decides first
         known = [item for item in ordered if value_of(item, key) is not None]
         try:
             known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
         except TypeError:
             raise ManifestError(
                 f"items cannot be put in order by {key.removeprefix('-')!r}: its values are of"
-                " different types; mend the source's choose."
+                " different types; fix the source's choose."
             ) from None
         ordered = known + [item for item in ordered if value_of(item, key) is None]
     for item in ordered:
@@ -127,7 +140,7 @@ def _choose(
         if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
             raise ManifestError(
                 f"item {item['id']!r} does not match the source's id_pattern"
-                f" {source['id_pattern']!r}; mend the pattern or the catalog."
+                f" {source.id_pattern!r}; fix the pattern or the catalog."
             )
         tile = match["tile"]
         if tile in chosen:
@@ -137,13 +150,13 @@ def _choose(
     return chosen
 
 
-def _overlap(footprint: Any, region: Any) -> bool:
-    """Say whether two polygons share an area, not only an edge."""
+def _overlap(footprint: BaseGeometry, region: BaseGeometry) -> bool:
+    """Return whether two polygons share area, not only an edge."""
     return bool(shapely.intersects(footprint, region) and not shapely.touches(footprint, region))
 
 
-def _table(features: list[dict], regions: dict[str, Any]) -> str:
-    """Return the table that a person sees: tiles, files, bytes and gaps of each region."""
+def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
+    """Return a table with tiles, files, bytes and uncovered share of each region as text."""
     lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'download':>12}{'uncovered':>12}"]
     for name, region in sorted(regions.items()):
         own = [feature for feature in features if name in feature["properties"]["regions"]]
@@ -160,11 +173,11 @@ def _counts(features: list[dict]) -> str:
     return f"{len(features):>7}{len(bands):>8}{size:>12}"
 
 
-def _uncovered(region: Any, features: list[dict]) -> float:
-    """Return the share of a region's area, on the sphere, that no tile covers."""
+def _uncovered(region: BaseGeometry, features: list[dict]) -> float:
+    """Return the share (0 to 1) of a region's area on the sphere that no tile covers."""
 
-    def area(geometry: Any) -> float:
-        # Lambert's cylindrical projection keeps areas.
+    def area(geometry: BaseGeometry) -> float:
+        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
         return shapely.transform(
             shapely.segmentize(geometry, 0.1),
             lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),
@@ -186,7 +199,7 @@ if __name__ == "__main__":
         use_gdal(snakemake.config["gdal_cache_mb"])
         table = search_items(
             source=read_source(snakemake.params.source),
-            quarter=snakemake.params.quarter,
+            quarter=Quarter.parse(snakemake.params.quarter),
             regions={
                 name: read_region(name, Path(path))
                 for name, path in snakemake.params.regions.items()

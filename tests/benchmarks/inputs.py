@@ -13,6 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
+from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
 from basemake.pixels.archive import write_part
 from basemake.pixels.webtiles import WebTile, geometry_to_mercator, overlapping
@@ -39,7 +40,9 @@ def bands(folder: str, side: int) -> None:
             _write(_mirrored(dn, side), Path(folder) / f"{name}.tif")
         print(f"real Sentinel-2 pixels ({REAL.name}), mirrored to {side} x {side} px")
         return
-    [item] = simulate(shapely.Point(15.7, 44.7).buffer(0.01), "2025Q3", Path(folder), 41, 10.0)
+    [item] = simulate(
+        shapely.Point(15.7, 44.7).buffer(0.01), Quarter(2025, 3), Path(folder), 41, 10.0
+    )
     for name in BANDS:
         path = Path(folder) / item["assets"][name]["href"]
         if side == FULL:

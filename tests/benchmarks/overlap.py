@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shapely.geometry import box
 
+from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
 from benchmarks.builds import Build
 from benchmarks.measure import Usage
@@ -24,7 +25,7 @@ CORES = 4
 def bench_overlap(folder: Path, count: int, pixel_size: float) -> Section:
     """Measure in `folder` with `count` tiles (at most 12); about a minute on four cores."""
     archive = folder / "archive"
-    items = simulate(REGION, "2025Q3", archive, 41, pixel_size)[:count]
+    items = simulate(REGION, Quarter(2025, 3), archive, 41, pixel_size)[:count]
     files = {
         asset["href"].removeprefix("."): (archive / asset["href"]).read_bytes()
         for item in items

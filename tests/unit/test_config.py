@@ -88,14 +88,14 @@ def test_the_shipped_files_are_as_their_schemas_say() -> None:
     assert {"cdse", "simulated"} <= set(sources)
     assert {"l2a-optimized", "simple-gain", "natural", "quicklook"} <= set(recipes)
     for name in sources:
-        assert read_source(name)["attribution"]
+        assert read_source(name).attribution
     for name in recipes:
         assert read_recipe(name)["description"]
 
 
 def test_a_source_of_the_mosaics_gives_the_credit_that_the_licence_asks_for() -> None:
     credit = "Contains modified Copernicus Sentinel data {year}"
-    assert read_source("cdse")["attribution"] == credit
+    assert read_source("cdse").attribution == credit
 
 
 def test_config_yaml_shows_every_key_with_its_default_and_a_comment_near() -> None:
@@ -176,7 +176,6 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "pyramid.quality", 0, "pyramid.quality is 0; allowed: a whole number from 1 to"),
         ("config", "pyramid.format", "gif", "pyramid.format is 'gif'; allowed: webp, png, jpeg"),
         ("config", "pyramid.outputs", [], "pyramid.outputs is []; allowed: at least 1 entry"),
-        ("config", "pyramid.outputs", ["zip"], "pyramid.outputs.0 is 'zip'; allowed: pmtiles, mb"),
         ("config", "pyramid.outputs", ["cog"] * 2, "is ['cog', 'cog']; each entry may stand once"),
         (
             "config",
@@ -247,7 +246,7 @@ def test_files_of_ones_own_are_read_by_path(write_yaml: Any, monkeypatch: Any) -
     path = Path(write_yaml(SOURCE))
     monkeypatch.chdir(path.parent)
     assert read_source(str(path)) == read_source("mine.yaml") == read_source("./mine.yaml")
-    assert read_source(str(path))["hosts"] == []
+    assert read_source(str(path)).hosts == []
     write_yaml(RECIPE)
     assert read_recipe("mine.yaml")["steps"] == RECIPE["steps"]
 

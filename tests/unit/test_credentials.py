@@ -13,7 +13,8 @@ import pytest
 import requests
 
 from basemake.errors import BasemakeError
-from basemake.web.credentials import S3, Credentials, CredentialsError, Oidc, Sas, credentials_of
+from basemake.web.access import Credentials, CredentialsError
+from basemake.web.credentials import S3, Oidc, Sas, credentials_of
 from basemake.web.session import Interrupted
 from servers import (
     Answer,
@@ -58,7 +59,7 @@ def oidc(server: FaultyServer, tokens: Tokens) -> Oidc:
         "variables": VARIABLES,
         "plain_http": True,
     }
-    credentials = credentials_of({"credentials": settings})
+    credentials = credentials_of(settings)
     assert isinstance(credentials, Oidc)
     return credentials
 
@@ -108,8 +109,7 @@ import json, sys
 sys.path.insert(0, {str(CHECKOUT / "scripts")!r})
 from basemake.web.credentials import credentials_of
 import requests
-source = json.loads(sys.stdin.read())
-credentials = credentials_of(source)
+credentials = credentials_of(json.loads(sys.stdin.read()))
 address = sys.argv[1]
 for _ in range(3):
     answer = requests.get(address, headers=credentials.headers(address), timeout=9)
@@ -123,11 +123,10 @@ def test_parallel_jobs_share_one_login(server: FaultyServer, user) -> None:
     tokens = Tokens(server)
     server.protect("/data", tokens.allows)
     user(tokens)
-    source = {"credentials": oidc(server, tokens)._settings}
     command = [sys.executable, "-c", JOB, f"{server.url}/data/a"]
     jobs = [subprocess.Popen(command, stdin=subprocess.PIPE, text=True) for _ in range(4)]
     for job in jobs:
-        job.stdin.write(json.dumps(source))
+        job.stdin.write(json.dumps(oidc(server, tokens)._settings))
         job.stdin.close()
     assert [job.wait(30) for job in jobs] == [0] * 4
     assert (tokens.logins, tokens.refreshes) == (1, 0)
@@ -388,22 +387,22 @@ def test_secrets_are_not_sent_to_an_address_that_is_not_encrypted(
 ) -> None:
     monkeypatch.setenv("TEST_KEY", "k")
     monkeypatch.setenv("TEST_SECRET", "s")
-    credentials_of({"credentials": encrypted(kind)})
+    credentials_of(encrypted(kind))
     with pytest.raises(CredentialsError, match=f"credentials.{key} is {address}, .* over https"):
-        credentials_of({"credentials": encrypted(kind, **{key: address})})
-    credentials_of({"credentials": encrypted(kind, **{key: address}, plain_http=True)})
+        credentials_of(encrypted(kind, **{key: address}))
+    credentials_of(encrypted(kind, **{key: address}, plain_http=True))
 
 
 def test_an_open_object_store_needs_no_encryption() -> None:
     open_to_all = encrypted("s3", endpoint="http://example.org", variables={})
-    address = credentials_of({"credentials": open_to_all}).address("s3://bucket/key")
+    address = credentials_of(open_to_all).address("s3://bucket/key")
     assert address == "http://example.org/bucket/key"
 
 
 @pytest.mark.parametrize("kind", ["oidc", "sas"])
 @pytest.mark.parametrize("host", ["data.example.org", "127.0.0.1:8000", "DATA.example.org"])
 def test_an_address_over_http_gets_no_credentials(user, kind: str, host: str) -> None:
-    credentials = credentials_of({"credentials": encrypted(kind)})
+    credentials = credentials_of(encrypted(kind))
     other = f"http://other.example.org/{host}"
     assert (credentials.headers(other), credentials.address(other)) == ({}, other)
     ask = credentials.headers if kind == "oidc" else credentials.address
@@ -426,15 +425,10 @@ def test_a_token_goes_over_https_and_its_redirects_are_not_followed(
         user(tokens)
         secure.protect("/data", lambda asked: tokens.allows(asked) or shared_tokens.allows(asked))
         ours = {"hosts": [secure.host]}
-        login = credentials_of(
-            {
-                "credentials": encrypted(
-                    "oidc", token_url=tokens.url, client_id="cdse-public", **ours
-                )
-            }
-        )
+        settings = encrypted("oidc", token_url=tokens.url, client_id="cdse-public", **ours)
+        login = credentials_of(settings)
         token_url = f"{shared_tokens.url}/mosaics"
-        sharing = credentials_of({"credentials": encrypted("sas", token_url=token_url, **ours)})
+        sharing = credentials_of(encrypted("sas", token_url=token_url, **ours))
         for path_of_tokens in (tokens.url, token_url):
             target = redirect(f"{server.url}/token", 307)
             secure.script(path_of_tokens.removeprefix(secure.url), target)
@@ -462,7 +456,7 @@ def test_a_users_netrc_does_not_disturb_a_login(
 def s3(endpoint: str, **changes: object) -> S3:
     settings = {"type": "s3", "endpoint": endpoint, "region": "default", "plain_http": True}
     settings["variables"] = {"key": "TEST_KEY", "secret": "TEST_SECRET"}
-    credentials = credentials_of({"credentials": {**settings, **changes}})
+    credentials = credentials_of({**settings, **changes})
     assert isinstance(credentials, S3)
     return credentials
 
@@ -520,7 +514,7 @@ def test_missing_keys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def sas(server: FaultyServer, tokens: SasTokens) -> Sas:
     settings = {"type": "sas", "token_url": f"{tokens.url}/sentinel-2-l2a", "hosts": [server.host]}
     settings["plain_http"] = True
-    credentials = credentials_of({"credentials": settings})
+    credentials = credentials_of(settings)
     assert isinstance(credentials, Sas)
     return credentials
 
@@ -582,7 +576,7 @@ def test_no_shared_token_is_worth_another_try(server: FaultyServer) -> None:
 
 
 def test_without_credentials_addresses_stay_and_a_refusal_is_final() -> None:
-    credentials = credentials_of({})
+    credentials = credentials_of(None)
     assert credentials.address("https://example.org/a") == "https://example.org/a"
     assert credentials.headers("https://example.org/a") == {}
     assert not credentials.renew()

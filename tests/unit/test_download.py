@@ -13,16 +13,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import boto3
 import numpy as np
 import pytest
 
-from basemake.build.config import check
 from basemake.errors import BandError
-from basemake.web.credentials import Credentials, credentials_of
-from basemake.web.download import Download
+from basemake.web.access import Credentials
+from basemake.web.credentials import credentials_of
+from basemake.web.download import Download, Promised
 from basemake.web.progress import Progress
 from fetch_band import fetch_band
 from servers import (
@@ -47,28 +48,16 @@ from servers import (
     status,
     trickle,
 )
+from sources import access, limits
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HALF = 200_000  # bytes: about half of a band
-
-
-def limits(**changes: object) -> dict:
-    """A source's limits, for a server that is near."""
-    source = {
-        "type": "catalog",
-        "items": "items.json",
-        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
-        "dn": {"scale": 1, "offset": 0, "nodata": None},
-        "attribution": "Somebody",
-        "limits": {
-            "requests_per_minute": 60_000,
-            "patience_seconds": 10,
-            "longest_wait_seconds": 0.1,
-            "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
-            **changes,
-        },
-    }
-    return check(source, "source", "test")["limits"]
+LIMITS = {  # for a server that is near
+    "requests_per_minute": 60_000,
+    "patience_seconds": 10,
+    "longest_wait_seconds": 0.1,
+    "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -114,17 +103,11 @@ def fetch(
     **options: object,
 ) -> None:
     """Fetch with the promises that `content` keeps."""
-    fetch_band(
-        href,
-        output,
-        size=None if content is None else len(content),
-        checksum=None if content is None else sha256(content),
-        dtype="int16",
-        hosts=set(hosts),
-        limits=limits(**options),
-        credentials=credentials or Credentials(),
-        progress=Progress("tile band"),
-    )
+    promised = Promised(dtype="int16")
+    if content is not None:
+        promised = Promised(len(content), sha256(content), "int16")
+    within = access(*hosts, credentials=credentials, **{**LIMITS, **options})
+    fetch_band(href, output, promised, within, Progress("tile band"))
 
 
 def refusal(href: str, output: Path, *hosts: str, **options) -> str:
@@ -473,16 +456,16 @@ JOB = f"""
 import json, sys
 sys.path[:0] = [{str(CHECKOUT / "scripts")!r}]
 from pathlib import Path
-from basemake.web.credentials import Credentials
+from basemake.build.source import Limits
 from basemake.errors import BandError
+from basemake.web.access import Access, Credentials
+from basemake.web.download import Promised
 from basemake.web.progress import Progress
 from fetch_band import fetch_band
-arguments = json.loads(sys.argv[1])
-arguments["hosts"] = set(arguments["hosts"])
-output = Path(arguments.pop("output"))
-href = arguments.pop("href")
+href, output, promised, host, limits = json.loads(sys.argv[1])
+access = Access({{host}}, Limits.of(limits), Credentials())
 try:
-    fetch_band(href, output, credentials=Credentials(), progress=Progress("a b"), **arguments)
+    fetch_band(href, Path(output), Promised(**promised), access, Progress("a b"))
 except BandError as error:
     sys.exit(str(error))
 """
@@ -490,15 +473,8 @@ except BandError as error:
 
 def job(href: str, output: Path, host: str, content: bytes, **options) -> subprocess.Popen:
     """A fetch in a process of its own."""
-    arguments = {
-        "href": href,
-        "output": str(output),
-        "size": len(content),
-        "checksum": sha256(content),
-        "dtype": "int16",
-        "hosts": [host],
-        "limits": limits(),
-    }
+    promised = {"size": len(content), "checksum": sha256(content), "dtype": "int16"}
+    arguments = (href, str(output), promised, host, asdict(limits(**LIMITS)))
     command = [sys.executable, "-c", JOB, json.dumps(arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 
@@ -677,7 +653,7 @@ def oidc(
     monkeypatch.setenv("TEST_PASSWORD", tokens.password)
     settings = {"type": "oidc", "token_url": tokens.url, "client_id": "cdse-public"}
     settings |= {"hosts": [server.host], "variables": VARIABLES, "plain_http": True}
-    return tokens, credentials_of({"credentials": settings})
+    return tokens, credentials_of(settings)
 
 
 def test_a_redirect_to_an_allowed_host_sees_no_credentials(
@@ -779,7 +755,7 @@ def test_objects_come_by_signed_addresses(
     monkeypatch.setenv("TEST_SECRET", keys.secret_key)
     settings = {"type": "s3", "endpoint": server.url, "region": "default"}
     settings |= {"variables": {"key": "TEST_KEY", "secret": "TEST_SECRET"}, "plain_http": True}
-    credentials = credentials_of({"credentials": settings})
+    credentials = credentials_of(settings)
     href = "s3://eodata/a/B04.tif"
     fetch(href, output, server.host, content=bands[0], credentials=credentials)
     assert output.read_bytes() == bands[0]
@@ -808,7 +784,7 @@ def test_objects_of_an_object_store_of_others_come_whole(
         signed["plain_http"] = True
         host = endpoint.removeprefix("http://")
         for kind in (settings, signed):
-            credentials = credentials_of({"credentials": kind})
+            credentials = credentials_of(kind)
             href = "s3://eodata/a/B04.tif"
             fetch(href, output, host, content=bands[0], credentials=credentials)
             assert output.read_bytes() == bands[0]
@@ -834,7 +810,7 @@ def test_a_shared_token_that_ends_in_mid_transfer_is_renewed(
     server.protect("/B", ending, 403)
     settings = {"type": "sas", "token_url": f"{tokens.url}/c", "hosts": [server.host]}
     settings["plain_http"] = True
-    credentials = credentials_of({"credentials": settings})
+    credentials = credentials_of(settings)
     url = server.script("/B04.tif", reset(HALF), behave)
     fetch(url, output, server.host, content=bands[0], credentials=credentials)
     assert output.read_bytes() == bands[0]

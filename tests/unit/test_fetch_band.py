@@ -13,9 +13,10 @@ from osgeo import gdal, osr
 
 from basemake import __version__
 from basemake.errors import BandError
-from basemake.web.credentials import Credentials
+from basemake.web.download import Promised
 from basemake.web.progress import Progress
 from fetch_band import fetch_band
+from sources import access
 
 DN = np.arange(48 * 40, dtype=np.int16).reshape(48, 40)
 DN[7, 5] = -32768
@@ -128,9 +129,8 @@ def output(tmp_path: Path) -> Path:
 
 def fetch(href: str | Path, output: Path, hosts: set[str] | None = None, **promises) -> None:
     """Fetch with the promises of an item; by default it makes none."""
-    expected = {"size": None, "checksum": None, "dtype": None, **promises}
-    network = {"limits": LIMITS, "credentials": Credentials(), "progress": Progress("tile band")}
-    fetch_band(str(href), output, hosts=hosts or set(), **expected, **network)
+    within = access(*(hosts or set()), **LIMITS)
+    fetch_band(str(href), output, Promised(**promises), within, Progress("tile band"))
 
 
 def refusal(href: str | Path, output: Path, hosts: set[str] | None = None, **promises) -> str:

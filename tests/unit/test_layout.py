@@ -20,6 +20,7 @@ from basemake.build.layout import (
     read_layout,
 )
 from basemake.build.manifest import describe_request, write_manifest
+from basemake.build.quarter import Quarter
 from basemake.build.region import read_region
 from basemake.errors import ConfigError
 from basemake.pixels.webtiles import (
@@ -32,6 +33,7 @@ from basemake.pixels.webtiles import (
     overlapping,
     to_mercator,
 )
+from sources import source
 
 OPTIONS = {"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_size": 256}
 MILAN = shapely.box(9, 45, 10, 46)
@@ -260,7 +262,6 @@ ROW = {"item": "item", "regions": ["here"], "bands": {}}
 
 def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
     """The plan for a manifest of QUARTERS."""
-    source = {"type": "catalog"}
     features = [
         {
             "type": "Feature",
@@ -270,9 +271,9 @@ def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
         }
         for name, footprint in QUARTERS.items()
     ]
-    write_manifest(manifest, describe_request(source, "2025Q3", regions), features)
+    write_manifest(manifest, describe_request(source(), Quarter(2025, 3), regions), features)
     pyramid = {**OPTIONS, "clip": clip, "outputs": []}
-    return read_layout(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source, regions)
+    return read_layout(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source(), regions)
 
 
 def test_islands_far_apart_count_by_themselves() -> None:

@@ -2,21 +2,22 @@
 
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapely
 
+from basemake.build.config import read_source
 from basemake.build.manifest import (
     check_quarter,
     describe_request,
-    quarter_span,
     read_manifest,
     write_manifest,
 )
+from basemake.build.quarter import Quarter
 from basemake.errors import ManifestError
+from sources import source
 
 SOURCE = {
     "type": "catalog",
@@ -50,10 +51,9 @@ def feature(tile: str, **properties: Any) -> dict:
 
 
 def request(**changes: Any) -> dict:
-    source = {**SOURCE, **changes.get("source", {})}
-    return describe_request(
-        source, changes.get("quarter", "2025Q3"), changes.get("regions", REGIONS)
-    )
+    quarter = Quarter.parse(changes.get("quarter", "2025Q3"))
+    settings = SOURCE | changes.get("source", {})
+    return describe_request(source(**settings), quarter, changes.get("regions", REGIONS))
 
 
 @pytest.fixture
@@ -61,20 +61,6 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "results" / "manifest.geojson"
     assert write_manifest(path, request(), [feature("33TWM_0_0"), feature("33TWL_0_0")])
     return path
-
-
-@pytest.mark.parametrize(
-    ("quarter", "start", "end"),
-    [
-        ("2025Q1", (2025, 1), (2025, 4)),
-        ("2025Q2", (2025, 4), (2025, 7)),
-        ("2025Q3", (2025, 7), (2025, 10)),
-        ("2025Q4", (2025, 10), (2026, 1)),
-    ],
-)
-def test_a_quarter_ends_where_the_next_begins(quarter: str, start: tuple, end: tuple) -> None:
-    expected = tuple(datetime(*month, 1, tzinfo=UTC) for month in (start, end))
-    assert quarter_span(quarter) == expected
 
 
 def test_it_is_geojson_sorted_by_tile_a_line_each(path: Path) -> None:
@@ -173,12 +159,20 @@ def test_another_quarter_is_refused_with_the_way_to_keep_both(path: Path) -> Non
     check_quarter(path, "2025Q2")  # nothing to lose
 
 
+def test_the_digest_of_a_source_is_that_of_existing_manifests() -> None:
+    assert describe_request(read_source("cdse"), Quarter(2025, 3), {}) == {
+        "source": "57ba756c71cf82b0",
+        "quarter": "2025Q3",
+        "regions": {},
+    }
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"source": {"dn": {"scale": 1.0, "offset": 0.0, "nodata": None}}},
         {"source": {"attribution": "Somebody else", "title": "Another"}},
-        {"source": dict(reversed(SOURCE.items()))},
+        {"source": {"bands": dict(reversed(SOURCE["bands"].items()))}},
         {"regions": dict(reversed(REGIONS.items()))},
         {"regions": {**REGIONS, "alps": shapely.box(9, 45, 10, 46, ccw=False)}},
     ],

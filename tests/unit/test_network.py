@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from basemake import __version__
 from basemake.errors import BasemakeError
 from basemake.system.shared_state import shared
-from basemake.web import session as network
+from basemake.web.access import Access, Credentials
 from basemake.web.session import (
     Interrupted,
     NetworkError,
@@ -39,14 +40,16 @@ from servers import (
     reset,
     status,
 )
+from sources import limits
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-LIMITS = {
-    "requests_per_minute": 60_000,
-    "patience_seconds": 5,
-    "longest_wait_seconds": 0.5,
-    "stall": {"bytes_per_second": 1000, "seconds": 2},
-}
+LIMITS = limits(
+    requests_per_minute=60_000,
+    patience_seconds=5,
+    longest_wait_seconds=0.5,
+    stall={"bytes_per_second": 1000, "seconds": 2},
+)
+HOUR = limits(patience_seconds=3600, longest_wait_seconds=60)
 CREDENTIALS = {"Authorization": "Bearer secret-of-the-test"}
 
 
@@ -68,8 +71,10 @@ def foreign() -> Iterator[FaultyServer]:
         yield server
 
 
-def session(*hosts: str, trusted: tuple[str, ...] = (), **limits: float) -> Session:
-    return Session({**LIMITS, **limits}, set(hosts), frozenset(trusted))
+def session(*hosts: str, trusted: tuple[str, ...] = (), **changes: float) -> Session:
+    credentials = Credentials()
+    credentials.origins = frozenset(trusted)
+    return Session(Access(set(hosts), replace(LIMITS, **changes), credentials))
 
 
 def jobs(count: int, code: str, *arguments: str) -> list[str]:
@@ -173,12 +178,12 @@ def test_a_huge_retry_after_is_capped(server: FaultyServer, huge: str) -> None:
     url = server.script("/a", status(429, http_date(90_000) if huge == "a date" else huge))
     begin = time.monotonic()
     with session(server.host) as http:
-        patience = Patience({**LIMITS})
+        patience = Patience(LIMITS)
         with pytest.raises(Interrupted) as caught:
             http.get(url)
         patience.wait(caught.value)
         assert http.get(url).content == b"right"
-    assert time.monotonic() - begin < 2 * LIMITS["longest_wait_seconds"] + 0.5
+    assert time.monotonic() - begin < 2 * LIMITS.longest_wait_seconds + 0.5
 
 
 def test_the_wish_of_a_service_holds_for_all_jobs(server: FaultyServer) -> None:
@@ -213,7 +218,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(network, "time", clock)
+    monkeypatch.setattr("basemake.web.session.time", clock)
     return clock
 
 
@@ -225,8 +230,7 @@ def out_of_patience(patience: Patience, failure: Interrupted) -> str:
 
 
 def test_waits_grow_up_to_a_cap_with_jitter_and_end(clock: Clock) -> None:
-    limits = {"patience_seconds": 3600, "longest_wait_seconds": 60}
-    message = out_of_patience(Patience(limits), Interrupted("x.org answers 503 Busy"))
+    message = out_of_patience(Patience(HOUR), Interrupted("x.org answers 503 Busy"))
     assert "x.org answers 503 Busy" in message
     assert message.endswith(".")
     assert sum(clock.waits) <= 3600
@@ -239,23 +243,22 @@ def test_waits_grow_up_to_a_cap_with_jitter_and_end(clock: Clock) -> None:
 
 
 def test_two_jobs_that_fail_together_do_not_come_back_together(clock: Clock) -> None:
-    limits = {"patience_seconds": 3600, "longest_wait_seconds": 60}
     waits = []
     for _ in range(2):
         clock.waits.clear()
-        out_of_patience(Patience(limits), Interrupted("busy"))
+        out_of_patience(Patience(HOUR), Interrupted("busy"))
         waits.append(clock.waits[:6])
     assert waits[0] != waits[1]
 
 
 def test_a_wish_is_waited_for(clock: Clock) -> None:
-    patience = Patience({"patience_seconds": 3600, "longest_wait_seconds": 60})
+    patience = Patience(HOUR)
     patience.wait(Interrupted("busy", 17))
     assert 17 <= clock.waits[0] <= 20
 
 
 def test_progress_renews_patience(clock: Clock) -> None:
-    patience = Patience({"patience_seconds": 100, "longest_wait_seconds": 10})
+    patience = Patience(limits(patience_seconds=100, longest_wait_seconds=10))
     for _ in range(200):
         patience.wait(Interrupted("busy"))
         patience.progressed()
@@ -387,7 +390,8 @@ def test_a_users_netrc_is_not_read(
 
 
 def patient(host: str) -> PatientSession:
-    return PatientSession({**LIMITS, "patience_seconds": 1, "longest_wait_seconds": 0.1}, {host})
+    within = replace(LIMITS, patience_seconds=1, longest_wait_seconds=0.1)
+    return PatientSession(Access({host}, within, Credentials()))
 
 
 def compressed(size: int, times: int = 1) -> bytes:
@@ -456,9 +460,11 @@ def test_an_answer_that_is_not_http_is_worth_another_try_and_then_one_sentence(h
 # -- What jobs share ------------------------------------------------------------------------------
 
 ASK = f"""
+from basemake.build.source import Limits
+from basemake.web.access import Access, Credentials
 from basemake.web.session import Session
-limits = {LIMITS!r} | {{"requests_per_minute": 1200}}
-with Session(limits, {{sys.argv[1]}}) as http:
+limits = Limits.of({asdict(LIMITS)!r} | {{"requests_per_minute": 1200}})
+with Session(Access({{sys.argv[1]}}, limits, Credentials())) as http:
     for _ in range(8):
         http.get(f"http://{{sys.argv[1]}}/a")
 """

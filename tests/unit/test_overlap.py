@@ -14,17 +14,14 @@ from pmtiles.reader import MmapSource, all_tiles
 
 from basemake.build.layout import Plan, mercator_grid
 from basemake.build.manifest import describe_request, write_manifest
+from basemake.build.quarter import Quarter
 from basemake.pixels.vrt import build_mosaic, build_warped
 from export_cog import export_cog
 from render_metatile import render_metatile
+from sources import source
 
 PIXEL, SIDE = 100.0, 400  # metres, pixels of a tile
 ZOOM, METATILE_ZOOM = 10, 8
-SOURCE = {
-    "type": "catalog",
-    "items": "items.json",
-    "bands": {"red": "B04", "green": "B03", "blue": "B02"},
-}
 PYRAMID = {"min_zoom": 0, "max_zoom": ZOOM, "metatile_zoom": METATILE_ZOOM, "tile_size": 256}
 LEVELS = (60, 120, 180, 240)  # the colour of each tile in a scene
 
@@ -136,10 +133,10 @@ def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene
         path = tmp_path / f"{tile.name}.tif"
         paths[tile.name] = write_tile(path, rgba, epsg=tile.epsg, origin=origin(tile), pixel=PIXEL)
     regions = {"here": shapely.box(-180, -80, 180, 80)}
-    request = describe_request(SOURCE, "2025Q3", regions)
+    request = describe_request(source(), Quarter(2025, 3), regions)
     write_manifest(tmp_path / "manifest.geojson", request, [feature(tile) for tile in tiles])
     config = {"quarter": "2025Q3", "pyramid": {**PYRAMID, "clip": False, "outputs": ["cog"]}}
-    plan = Plan(tmp_path / "manifest.geojson", config, SOURCE, regions)
+    plan = Plan(tmp_path / "manifest.geojson", config, source(), regions)
 
     web = shown_by_the_map(plan, paths, tmp_path)
     mosaic = mosaic_of(plan, paths, tmp_path)

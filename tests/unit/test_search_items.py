@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,25 +21,15 @@ import pytest
 import shapely
 from shapely.geometry import mapping
 
-from basemake.build.config import check, read_source
+from basemake.build.config import read_source
 from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.quarter import Quarter
 from basemake.errors import BandError, ManifestError
 from basemake.web.addresses import allowed_hosts, check_url, local_path
 from search_items import search_items
+from sources import source
 
 REGIONS = {"here": shapely.box(9.2, 45.2, 9.8, 45.8)}
-
-
-def source(**changes: Any) -> dict:
-    document = {
-        "type": "catalog",
-        "items": "items.json",
-        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
-        "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
-        "attribution": "Somebody",
-        **changes,
-    }
-    return check(document, "source", "test")
 
 
 def item(tile: str = "32TNR_0_0", box: tuple = (9, 45, 10, 46), **properties: Any) -> dict:
@@ -75,7 +66,9 @@ class Search:
         text = items if isinstance(items, str) else json.dumps(collection)
         Path("items.json").write_text(text)
         path = Path("manifest.geojson")
-        self.table = search_items(source(**changes), quarter, regions or REGIONS, path)
+        self.table = search_items(
+            source(**changes), Quarter.parse(quarter), regions or REGIONS, path
+        )
         features = json.loads(path.read_text())["features"]
         return {feature["id"]: feature["properties"] for feature in features}
 
@@ -124,7 +117,7 @@ def test_items_that_begin_in_the_quarter(
     search: Search, quarter: str, begin: str, chosen: bool, member: str
 ) -> None:
     times = {"start_datetime": None, "datetime": None, member: begin}
-    inside = item("32TNR_0_0", start_datetime=f"{quarter[:4]}-{3 * int(quarter[5]):02}-15")
+    inside = item("32TNR_0_0", start_datetime=f"{Quarter.parse(quarter).span()[0]:%Y-%m}-15")
     found = search([inside, item("32TNS_0_0", **times)], quarter=quarter)
     assert set(found) == {"32TNR_0_0"} | ({"32TNS_0_0"} if chosen else set())
 
@@ -138,6 +131,13 @@ def test_of_two_items_of_a_tile_the_newest_is_taken(search: Search) -> None:
     assert search([old, new])["32TNR_0_0"]["item"] == old["id"]
     del old["properties"]["updated"]
     assert search([old, new])["32TNR_0_0"]["item"] == "32TNR_0_0"
+
+
+def test_of_items_as_new_as_each_other_the_last_by_id_is_taken(search: Search) -> None:
+    first, last = {**item(), "id": "32TNR_0_0"}, item()
+    assert first["id"] < last["id"]
+    for items in ([first, last], [last, first]):
+        assert search(items)["32TNR_0_0"]["item"] == last["id"]
 
 
 def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -> None:
@@ -220,7 +220,7 @@ def test_the_manifest_is_the_same_whatever_the_order_and_is_not_written_twice(
     search(items[::-1])
     assert "unchanged" in search.table
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, 1)
-    table = read_manifest(path, describe_request(source(), "2025Q3", REGIONS))
+    table = read_manifest(path, describe_request(source(), Quarter(2025, 3), REGIONS))
     assert list(table.index) == ["a", "b", "c"]
 
 
@@ -255,12 +255,12 @@ def test_the_simulated_world_is_the_same_whenever_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    simulated = read_source("simulated") | {"pixel_size": 360}
+    simulated = replace(read_source("simulated"), pixel_size=360)
     manifest = Path("manifest.geojson")
-    assert "written" in search_items(simulated, "2025Q3", REGIONS, manifest)
-    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    assert "written" in search_items(simulated, Quarter(2025, 3), REGIONS, manifest)
+    assert "unchanged" in search_items(simulated, Quarter(2025, 3), REGIONS, manifest)
     shutil.rmtree("simulated")
-    assert "unchanged" in search_items(simulated, "2025Q3", REGIONS, manifest)
+    assert "unchanged" in search_items(simulated, Quarter(2025, 3), REGIONS, manifest)
 
 
 @pytest.mark.parametrize("level", ["item", "asset"])
@@ -371,8 +371,12 @@ def changed(key: str, value: Any) -> dict:
         ("assets/B02/href", "/vsicurl/http://x.org/B02.tif", "is outside ."),
         ("assets/B02/href", "s3://eodata/B02.tif", "has the scheme 's3'; allowed: http, https"),
         ("assets/B02/href", "http://x.org/B02.tif", "is at the host 'x.org'; allowed by the sourc"),
-        ("assets/B02/href", "http://[x/B02.tif", "asset 'B02': 'http://[x/B02.tif' is not an href"),
-        ("assets/B02/href", "bands\0", "is not an href"),
+        (
+            "assets/B02/href",
+            "http://[x/B02.tif",
+            "'B02': 'http://[x/B02.tif' is not a valid href",
+        ),
+        ("assets/B02/href", "bands\0", "is not a valid href"),
         ("assets/B02/file:size", "7", "asset 'B02': file:size is '7'; allowed: bytes"),
         ("assets/B02/file:size", -1, "file:size is -1; allowed: bytes"),
         ("assets/B02/file:size", 7.5, "file:size is 7.5; allowed: bytes"),
@@ -381,7 +385,7 @@ def changed(key: str, value: Any) -> dict:
         ("assets/B02/file:checksum", 1220, "file:checksum is 1220; allowed: a multihash as text"),
         ("assets/B02/file:checksum", ["12"], "file:checksum is ['12']; allowed: a multihash"),
         ("assets/B02/href", 7, "feature 2 of the source's items items.json is not a STAC item"),
-        ("assets/B02/href", "http://[::1", "'http://[::1' is not an href"),
+        ("assets/B02/href", "http://[::1", "'http://[::1' is not a valid href"),
         ("id", 7, "feature 2 of the source's items items.json is not a STAC item"),
         ("properties/proj:code", "EPSG:99999", "has the CRS 'EPSG:99999', which PROJ does not kn"),
         ("properties/proj:code", ["EPSG:32632"], "has no CRS"),
@@ -439,7 +443,7 @@ def test_what_is_no_catalog_is_named(search: Search, text: str) -> None:
 def test_a_missing_catalog_is_named(search: Search) -> None:
     gone = source(items="gone/items.json")
     with pytest.raises(ManifestError) as refusal:
-        search_items(gone, "2025Q3", REGIONS, Path("manifest.geojson"))
+        search_items(gone, Quarter(2025, 3), REGIONS, Path("manifest.geojson"))
     said = "the source's items gone/items.json cannot be read: No such file or directory."
     assert str(refusal.value) == said
 
@@ -490,8 +494,7 @@ def test_a_catalog_of_web_addresses_needs_their_hosts(search: Search) -> None:
     ],
 )
 def test_only_web_addresses_at_the_sources_own_hosts_pass(url: str, said: str) -> None:
-    api = {"url": "https://stac.x.org:8080/v1/", "hosts": ["X.org", "z.org:81"]}
-    hosts = allowed_hosts(api)
+    hosts = allowed_hosts(source(url="https://stac.x.org:8080/v1/", hosts=["X.org", "z.org:81"]))
     assert hosts == {"stac.x.org:8080", "x.org", "z.org:81"}
     for fine in ("https://x.org/a", "http://X.ORG:99/a", "http://z.org:81/a"):
         check_url(fine, hosts)
@@ -563,9 +566,9 @@ def api() -> Iterator[Any]:
         server.shutdown()
 
 
-def search_api(api: Any, quarter: str = "2025Q3") -> dict[str, dict]:
+def search_api(api: Any) -> dict[str, dict]:
     asked = source(type="api", url=api.url, collection="mosaics")
-    search_items(asked, quarter, REGIONS, Path("manifest.geojson"))
+    search_items(asked, Quarter(2025, 3), REGIONS, Path("manifest.geojson"))
     features = json.loads(Path("manifest.geojson").read_text())["features"]
     return {feature["id"]: feature["properties"] for feature in features}
 
@@ -630,9 +633,9 @@ def test_a_genuine_item_gives_the_mirrors_addresses(
     items = [json.loads(path.read_text()) for path in sorted(folder.glob("Sentinel-2_*.json"))]
     assert len(items) == 5
     Path("items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
-    mirrored = {**read_source("cdse"), "type": "catalog", "items": "items.json"}
+    mirrored = replace(read_source("cdse"), type="catalog", items="items.json")
     regions = {"spot": shapely.Point(lon_lat).buffer(0.05)}
-    search_items(mirrored, quarter, regions, Path("manifest.geojson"))
+    search_items(mirrored, Quarter.parse(quarter), regions, Path("manifest.geojson"))
     (found,) = json.loads(Path("manifest.geojson").read_text())["features"]
     year, q, tile = re.fullmatch(r"(\d{4})_(Q\d)_(\w+)", name).groups()
     genuine = next(item for item in items if item["id"].endswith(name))
@@ -648,9 +651,9 @@ def test_a_genuine_item_gives_the_mirrors_addresses(
         "size": genuine["assets"]["B04"]["file:size"],
         "checksum": None,
     }
-    own = {key: value for key, value in mirrored.items() if key != "href"}
+    own = replace(mirrored, href=None)
     with pytest.raises(ManifestError, match=r"asset 'B04': s3://eodata/.* has the scheme 's3'"):
-        search_items(own, quarter, regions, Path("manifest.geojson"))
+        search_items(own, Quarter.parse(quarter), regions, Path("manifest.geojson"))
 
 
 def test_the_real_mosaic_is_found_with_sizes_and_checksums(
@@ -659,7 +662,9 @@ def test_the_real_mosaic_is_found_with_sizes_and_checksums(
     monkeypatch.chdir(tmp_path)
     items = real_data / "real_mosaic" / "items.json"
     overlap = {"border": shapely.box(15.3, 45.8, 15.6, 46.2)}
-    table = search_items(source(items=str(items)), "2023Q3", overlap, Path("manifest.geojson"))
+    table = search_items(
+        source(items=str(items)), Quarter(2023, 3), overlap, Path("manifest.geojson")
+    )
     features = json.loads(Path("manifest.geojson").read_text())["features"]
     assert [feature["id"] for feature in features] == ["33TWL_0_0", "33TWM_0_0"]
     sizes = 0

@@ -19,9 +19,11 @@ from shapely.geometry import mapping, shape
 
 from basemake.build.config import read_source
 from basemake.build.manifest import dn_reading
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import BandError, ManifestError
-from basemake.web.addresses import allowed_hosts
-from basemake.web.credentials import credentials_of
+from basemake.web.credentials import access_to
+from basemake.web.download import Promised
 from basemake.web.progress import Progress
 from fetch_band import fetch_band
 from search_items import search_items
@@ -44,7 +46,7 @@ def server() -> Iterator[StacServer]:
         yield server
 
 
-def local(name: str, server: StacServer) -> dict:
+def local(name: str, server: StacServer) -> Source:
     """A shipped source whose hosts are the server, and which is patient for seconds only."""
     text = (SOURCES / f"{name}.yaml").read_text()
     document = yaml.safe_load(text)
@@ -66,32 +68,28 @@ def local(name: str, server: StacServer) -> dict:
     return read_source(str(path))
 
 
-def search(source: dict, quarter: str, region: Any) -> dict[str, dict]:
+def search(source: Source, quarter: str, region: Any) -> dict[str, dict]:
     """Search, and return tile -> properties as the manifest has them."""
     path = Path("manifest.geojson")
-    search_items(source, quarter, {"here": region}, path)
+    search_items(source, Quarter.parse(quarter), {"here": region}, path)
     return {f["id"]: f["properties"] for f in json.loads(path.read_text())["features"]}
 
 
-def fetch(source: dict, band: dict) -> bytes:
+def fetch(source: Source, band: dict) -> bytes:
     """Fetch a band as its job does."""
     output = Path("band.tif")
     fetch_band(
         band["href"],
         output,
-        size=band["size"],
-        checksum=band["checksum"],
-        dtype=source["dn"]["dtype"],
-        hosts=allowed_hosts(source),
-        limits=source["limits"],
-        credentials=credentials_of(source),
-        progress=Progress("tile band"),
+        Promised(band["size"], band["checksum"], source.dn["dtype"]),
+        access_to(source),
+        Progress("tile band"),
     )
     return output.read_bytes()
 
 
-def offset(source: dict, row: dict) -> float:
-    return dn_reading(source["dn"], row["dn"])["offset"]
+def offset(source: Source, row: dict) -> float:
+    return dn_reading(source.dn, row["dn"])["offset"]
 
 
 # -- What they say --------------------------------------------------------------------------------
@@ -104,23 +102,23 @@ def test_these_are_all_that_are_shipped() -> None:
 @pytest.mark.parametrize("name", APIS)
 def test_a_source_is_whole(name: str) -> None:
     source = read_source(name)
-    assert source["url"].startswith("https://")
-    assert source["limits"]["connections"] <= 8
-    assert source["limits"]["requests_per_minute"] <= 2000
-    assert "{year}" in source["attribution"]
-    for host in source.get("credentials", {}).get("hosts", []):
-        assert host in source["hosts"]
+    assert source.url.startswith("https://")
+    assert source.limits.connections <= 8
+    assert source.limits.requests_per_minute <= 2000
+    assert "{year}" in source.attribution
+    for host in (source.credentials or {}).get("hosts", []):
+        assert host in source.hosts
     text = (SOURCES / f"{name}.yaml").read_text()
     assert text.startswith("# ")
-    for variable in source.get("credentials", {}).get("variables", {}).values():
+    for variable in (source.credentials or {}).get("variables", {}).values():
         assert text.count(variable) >= 2  # where it is used, and in what the user reads
 
 
 @pytest.mark.parametrize("name", ["cdse", "cdse-s3", "cdse-https"])
 def test_the_copernicus_sources_stay_within_a_users_quota(name: str) -> None:
-    limits = read_source(name)["limits"]
-    assert limits["connections"] <= 4
-    assert limits["requests_per_minute"] <= 2000
+    limits = read_source(name).limits
+    assert limits.connections <= 4
+    assert limits.requests_per_minute <= 2000
 
 
 # -- Records in their form, to the last byte ------------------------------------------------------
@@ -218,7 +216,7 @@ def test_cdse_https_takes_bands_with_a_token(
     server.files[final] = content["int16"]
     server.always(urlsplit(href).path, redirect(server.url + final))
     source = local("cdse-https", server)
-    assert source["credentials"]["token_url"] == server.url + TOKEN_PATH
+    assert source.credentials["token_url"] == server.url + TOKEN_PATH
     (row,) = search(source, "2025Q3", REGION).values()  # needs no login
     assert tokens.logins == 0
     assert row["bands"]["B04"]["href"] == href
@@ -265,11 +263,11 @@ def test_the_planetary_computer_signs_addresses(
         "landsat": "LC08_L2SP_193028_20250720_02_T1",
     }
     assets = {
-        key: {"href": f"{server.url}/data/{key}.tif", "gsd": 10} for key in source["bands"].values()
+        key: {"href": f"{server.url}/data/{key}.tif", "gsd": 10} for key in source.bands.values()
     }
     properties = {"proj:epsg": 32632, "eo:cloud_cover": 3, "s2:processing_baseline": "05.11"}
     properties["platform"] = "landsat-8"  # which only one of the sources looks at
-    server.items = [record(scenes[name], source["collection"], assets, **properties)]
+    server.items = [record(scenes[name], source.collection, assets, **properties)]
     server.files |= {f"/data/{key}.tif": content["uint16"] for key in assets}
     (row,) = search(source, "2025Q3", REGION).values()
     assert row["tile"] == {"planetary-computer": "32TNR", "landsat": "193028"}[name]
@@ -278,7 +276,7 @@ def test_the_planetary_computer_signs_addresses(
         assert "?" not in band["href"]
         assert fetch(source, band) == content["uint16"]
     assert tokens.issued == 1
-    assert server.asked(f"/api/sas/v1/token/{source['collection']}")
+    assert server.asked(f"/api/sas/v1/token/{source.collection}")
     text = Path("manifest.geojson").read_text()
     assert not [secret for secret in tokens.secrets if secret in text]
 
@@ -290,7 +288,7 @@ def test_the_planetary_computers_offset_follows_the_baseline(
     baseline: str, expected: float
 ) -> None:
     source = read_source("planetary-computer")
-    assert dn_reading(source["dn"], {"s2:processing_baseline": baseline})["offset"] == expected
+    assert dn_reading(source.dn, {"s2:processing_baseline": baseline})["offset"] == expected
 
 
 # -- Genuine answers ------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ import pytest
 import shapely
 from shapely.geometry import mapping, shape
 
-from basemake.build.config import check
 from basemake.build.manifest import dn_reading
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import BasemakeError
 from basemake.web.stac import short_enough
 from search_items import search_items
@@ -33,8 +34,9 @@ from servers import (
     stall,
     status,
 )
+from sources import source as a_source
 
-QUARTER = "2025Q3"
+QUARTER = Quarter(2025, 3)
 EVERYWHERE = {"row": shapely.box(0, 0.2, 40, 0.4)}
 MOSAIC = r"^Sentinel-2_mosaic_[0-9]{4}_Q[1-4]_(?P<tile>[0-9]{2}[A-Z]{3}_[0-9]_[0-9])$"
 
@@ -68,18 +70,18 @@ def name(number: int) -> str:
     return f"3{hundreds}T{letters[tens]}{letters[ones]}_0_0"
 
 
-def mosaics(count: int, quarter: str = QUARTER) -> list[dict]:
+def mosaics(count: int, quarter: Quarter = QUARTER) -> list[dict]:
     """Items of a quarter, in a row along the equator."""
-    month = 3 * int(quarter[5]) - 2
+    year, month = quarter.year, 3 * quarter.number - 2
     times = {
-        "datetime": f"{quarter[:4]}-{month:02}-01T00:00:00Z",
-        "start_datetime": f"{quarter[:4]}-{month:02}-01T00:00:00Z",
-        "end_datetime": f"{quarter[:4]}-{month + 2:02}-30T23:59:59Z",
-        "updated": f"{quarter[:4]}-{month + 2:02}-30T00:00:00Z",
+        "datetime": f"{year}-{month:02}-01T00:00:00Z",
+        "start_datetime": f"{year}-{month:02}-01T00:00:00Z",
+        "end_datetime": f"{year}-{month + 2:02}-30T23:59:59Z",
+        "updated": f"{year}-{month + 2:02}-30T00:00:00Z",
     }
     return [
         item(
-            f"Sentinel-2_mosaic_{quarter[:4]}_Q{quarter[5]}_{name(n)}",
+            f"Sentinel-2_mosaic_{year}_Q{quarter.number}_{name(n)}",
             footprint(n / 10),
             **times,
         )
@@ -87,16 +89,13 @@ def mosaics(count: int, quarter: str = QUARTER) -> list[dict]:
     ]
 
 
-def api(url: str, limits: dict | None = None, **changes: Any) -> dict:
+def api(url: str, limits: dict | None = None, **changes: Any) -> Source:
     """A source that searches an API, patient for some seconds only."""
-    document = {
+    settings = {
         "type": "api",
         "url": url,
         "collection": "mosaics",
         "id_pattern": MOSAIC,
-        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
-        "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
-        "attribution": "Somebody",
         "hosts": ["bands.example"],
         "limits": {
             "requests_per_minute": 60_000,
@@ -107,7 +106,7 @@ def api(url: str, limits: dict | None = None, **changes: Any) -> dict:
         },
         **changes,
     }
-    return check(document, "source", "test")
+    return a_source(**settings)
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +129,7 @@ def serve() -> Iterator[Callable[..., StacServer]]:
 
 
 def search(
-    source: dict, regions: dict[str, Any] = EVERYWHERE, quarter: str = QUARTER
+    source: Source, regions: dict[str, Any] = EVERYWHERE, quarter: Quarter = QUARTER
 ) -> dict[str, dict]:
     """Search, and return tile -> properties as the manifest has them."""
     path = Path("manifest.geojson")
@@ -138,7 +137,7 @@ def search(
     return {f["id"]: f["properties"] for f in json.loads(path.read_text())["features"]}
 
 
-def refusal(source: dict, regions: dict[str, Any] = EVERYWHERE) -> str:
+def refusal(source: Source, regions: dict[str, Any] = EVERYWHERE) -> str:
     """The one sentence that a search ends with, without a manifest."""
     with pytest.raises(BasemakeError) as caught:
         search(source, regions)
@@ -179,7 +178,7 @@ def test_a_search_says_what_is_wanted_and_needs_no_secrets(serve: Callable) -> N
 
 def test_items_of_other_quarters_that_a_service_gives_are_left_out(serve: Callable) -> None:
     """An item that ends where the quarter begins is in its interval, too."""
-    before = mosaics(10, "2025Q2")
+    before = mosaics(10, Quarter(2025, 2))
     for record in before:
         record["properties"]["end_datetime"] = "2025-07-01T00:00:00Z"
     server = serve(before + mosaics(20)[10:])
@@ -230,8 +229,15 @@ def test_fewer_items_than_promised_are_refused(serve: Callable) -> None:
     assert "60" in message
 
 
+@pytest.mark.parametrize("matched", [{"numberMatched": 3}, {"context": {"matched": 3}}])
+def test_an_answer_that_is_one_item_short_is_refused(serve: Callable, matched: dict) -> None:
+    server = serve()
+    server.replay([{"type": "FeatureCollection", "features": mosaics(2), "links": [], **matched}])
+    assert "matches 3 items and returned 2;" in refusal(api(server.api))
+
+
 def test_no_items_at_all_are_told_as_such(serve: Callable) -> None:
-    server = serve(mosaics(5, "2024Q1"))
+    server = serve(mosaics(5, Quarter(2024, 1)))
     assert "no tile covers region 'row'" in refusal(api(server.api))
 
 
@@ -515,7 +521,7 @@ def test_rules_for_digital_numbers_look_at_items(serve: Callable) -> None:
     server = serve([scene("07-03", 1, tile, **words) for tile, (words, _) in cases.items()])
     source = api(server.api, **SCENES, dn=dn)
     found = search(source)
-    offsets = {tile: dn_reading(source["dn"], row["dn"])["offset"] for tile, row in found.items()}
+    offsets = {tile: dn_reading(source.dn, row["dn"])["offset"] for tile, row in found.items()}
     assert offsets == {tile: offset for tile, (_, offset) in cases.items()}
 
 
@@ -529,7 +535,7 @@ def test_an_id_that_is_not_as_the_source_says_is_refused(serve: Callable) -> Non
 
 
 def test_a_service_of_others_with_small_pages(tmp_path: Path) -> None:
-    with rustac_serve([*mosaics(300), *mosaics(300, "2025Q2")], tmp_path) as url:
+    with rustac_serve([*mosaics(300), *mosaics(300, Quarter(2025, 2))], tmp_path) as url:
         found = search(api(url, {"page_size": 40}))
     assert set(found) == {name(n) for n in range(300)}
     assert all(re.search("_2025_Q3_", row["item"]) for row in found.values())

@@ -9,6 +9,7 @@ from pathlib import Path
 import shapely
 from runs import NORTH, WORLD, Scene, lay_out
 
+from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
 
 INJECTOR = Path(__file__).with_name("injector")
@@ -85,7 +86,7 @@ def small_region(directory: Path) -> Scene:
 
 def join(scene: Scene) -> None:
     """Let the tile JOINING come into the catalog."""
-    items = simulate(shapely.Polygon(NORTH), "2025Q3", scene.directory / "catalog", **WORLD)
+    items = simulate(shapely.Polygon(NORTH), Quarter(2025, 3), scene.directory / "catalog", **WORLD)
     scene.items += [item for item in items if item["id"].endswith(JOINING)]
 
 

@@ -16,6 +16,7 @@ import yaml
 from osgeo import gdal
 from shapely.geometry import mapping
 
+from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -233,5 +234,5 @@ def lay_out(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Sc
     scene.draw("other", OTHER)
     (directory / "catalog").mkdir()
     world = shapely.union(shapely.Polygon(OUTLINE), shapely.Polygon(OTHER))
-    scene.items = simulate(world, "2025Q3", directory / "catalog", **WORLD)
+    scene.items = simulate(world, Quarter(2025, 3), directory / "catalog", **WORLD)
     return scene

@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError, best_match
 
+from basemake.build.source import Source
 from basemake.errors import ConfigError
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
@@ -73,8 +74,11 @@ def read_yaml(path: Path, what: str) -> Any:
         raise ConfigError(f"{what}: {path} is not YAML ({problem}).") from None
 
 
-def read_source(name: str) -> dict:
-    """Return a source by the name of a file in config/sources/, or by the path of one."""
+def read_source(name: str) -> Source:
+    """Return a source by the name of a file in config/sources/, or by the path of one.
+
+    Raises ConfigError, one sentence, for what is not allowed in it.
+    """
     source = check(*_named("source", name))
     try:
         groups = re.compile(source["id_pattern"]).groupindex
@@ -99,7 +103,7 @@ def read_source(name: str) -> dict:
             f"source {name}: href is {source['href']!r}; allowed placeholders: {{item}}, {{tile}},"
             " {asset}, {year}, {q}."
         ) from None
-    return source
+    return Source.of(source)
 
 
 def _addresses(source: dict) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,8 @@ from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import ConfigError
 from basemake.pixels.webtiles import (
     HALF_WORLD,
@@ -79,13 +81,13 @@ class Layout:
 
 
 def read_layout(
-    manifest: Path, config: dict, source: dict, regions: dict[str, BaseGeometry]
+    manifest: Path, config: dict, source: Source, regions: dict[str, BaseGeometry]
 ) -> Layout:
     """Return the layout of the tiles in `manifest`, for checked `config` and `source`.
 
     Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
     """
-    request = describe_request(source, config["quarter"], regions)
+    request = describe_request(source, Quarter.parse(config["quarter"]), regions)
     return Layout(read_manifest(manifest, request), regions, config["pyramid"])
 
 

@@ -6,14 +6,16 @@ A GeoJSON FeatureCollection, one feature a tile, sorted: the lock file of a buil
 
 import hashlib
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import shapely
 from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
 
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import ManifestError
 from basemake.system.files import replace
 
@@ -30,24 +32,13 @@ UNREADABLE = (
     shapely.errors.ShapelyError,
 )
 WHOLE_WORLD = 360 * 180  # square degrees
-# What a source says of these does not change which items there are, nor where.
-NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
 
 
-def quarter_span(quarter: str) -> tuple[datetime, datetime]:
-    """Return the first instant of a quarter such as 2025Q3, and the first one after it (UTC)."""
-    year, number = int(quarter[:4]), int(quarter[5])
-    start = datetime(year, 3 * number - 2, 1, tzinfo=UTC)
-    end = datetime(year + number // 4, 3 * number % 12 + 1, 1, tzinfo=UTC)
-    return start, end
-
-
-def describe_request(source: dict, quarter: str, regions: dict[str, Any]) -> dict:
+def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGeometry]) -> dict:
     """Return what a manifest answers: quarter, and digests of the source and of each polygon."""
-    searched = {key: value for key, value in source.items() if key not in NOT_SEARCHED}
     return {
-        "source": _digest(json.dumps(searched, sort_keys=True)),
-        "quarter": quarter,
+        "source": _digest(json.dumps(source.searched(), sort_keys=True)),
+        "quarter": str(quarter),
         "regions": {
             name: _digest(shapely.normalize(region).wkb_hex)
             for name, region in sorted(regions.items())

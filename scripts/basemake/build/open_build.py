@@ -17,6 +17,7 @@ from basemake.build.engine import Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
 from basemake.build.manifest import MANIFEST
 from basemake.build.region import read_region
+from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
 
@@ -30,7 +31,7 @@ class Build:
 
     command: Command
     config: dict
-    source: dict
+    source: Source
     regions: dict[str, BaseGeometry]
     cores: int
     connections: int
@@ -61,7 +62,7 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
     config = check(command.config(lambda path: read_yaml(path, "config")), "config", "config")
     source = read_source(config["source"])
     regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
-    limit = source["limits"]["connections"]
+    limit = source.limits.connections
     # `cores: all` ignores a container's limit; off this machine (--jobs) each job has one at least.
     cores = command.jobs or min(command.cores or 1, usable_cores())
     return Build(command, config, source, regions, cores, min(limit, command.connections or limit))

@@ -11,6 +11,7 @@ import antimeridian
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon, shape
+from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from basemake.errors import RegionError
@@ -139,14 +140,14 @@ def _split(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
 def _signed_area(polygon: Polygon) -> float:
     """Return the area by the shoelace formula: parts that wind the other way count negative."""
 
-    def ring_area(ring: Any) -> float:
+    def ring_area(ring: BaseGeometry) -> float:
         x, y = shapely.get_coordinates(ring).T
         return abs(float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum())) / 2
 
     return ring_area(polygon.exterior) - sum(ring_area(ring) for ring in polygon.interiors)
 
 
-def _parts(geometry: Any) -> Iterator[Any]:
+def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
     for part in getattr(geometry, "geoms", [geometry]):
         if hasattr(part, "geoms"):
             yield from _parts(part)

@@ -15,8 +15,6 @@ from osgeo import osr
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-osr.UseExceptions()
-
 TILE_SIDE = 100_080.0
 SQUARE_SIDE = 100_000.0
 EDGE_STEP = 5_000.0

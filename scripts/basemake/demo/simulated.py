@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from osgeo import gdal, osr
 from shapely.geometry.base import BaseGeometry
 
+from basemake.build.quarter import Quarter
 from basemake.demo.grid import TILE_SIDE, GridTile, tiles_covering, to_lonlat
-from basemake.demo.simulated_items import BANDS, NODATA, Item, check_quarter, item_record
+from basemake.demo.simulated_items import BANDS, NODATA, Item, item_record
 from basemake.demo.world import WORLD, reflectance
 from basemake.pixels.raster import open_geotiff
-
-gdal.UseExceptions()
 
 Floats = NDArray[np.floating]
 
@@ -31,7 +30,7 @@ COORDINATE_STEP = 1_000.0
 
 def simulate(
     region: BaseGeometry,
-    quarter: str,
+    quarter: Quarter,
     directory: Path,
     seed: int,
     pixel_size: float,
@@ -39,16 +38,15 @@ def simulate(
 ) -> list[Item]:
     """Write the bands of every tile that `region` needs, and return the tiles' STAC items.
 
-    `region` is in longitude and latitude, `quarter` like "2025Q3", `pixel_size` in metres.
+    `region` is in longitude and latitude, `pixel_size` in metres.
     The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
     10 000 x reflectance, nodata -32768. Those already there from the same world, seed and pixel
     size are left as they are. `workers` tiles are made at a time, which never alters a byte.
     Items are sorted by id, and their hrefs relative to `directory`.
 
-    Raises ValueError for a quarter or a pixel size that the product could not have.
+    Raises ValueError for a pixel size that does not divide a tile's side.
     """
     size = _tile_size(pixel_size)
-    check_quarter(quarter)
     one = partial(_simulate_tile, quarter=quarter, directory=directory, seed=seed, size=size)
     cache = gdal.GetCacheMax()
     gdal.SetCacheMax(BLOCK_CACHE)
@@ -70,9 +68,9 @@ def _tile_size(pixel_size: float) -> int:
 
 
 def _simulate_tile(
-    grid_tile: GridTile, quarter: str, directory: Path, seed: int, size: int
+    grid_tile: GridTile, quarter: Quarter, directory: Path, seed: int, size: int
 ) -> Item:
-    item_id = f"Sentinel-2_mosaic_{quarter[:4]}_{quarter[4:]}_{grid_tile.tile}"
+    item_id = f"Sentinel-2_mosaic_{quarter.year}_Q{quarter.number}_{grid_tile.tile}"
     folder = directory / item_id
     origin = f"simulated world {WORLD}, seed {seed}"
     if not all(_is_whole(folder / f"{band}.tif", origin, size) for band in BANDS):

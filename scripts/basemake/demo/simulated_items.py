@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from basemake.build.manifest import quarter_span
+from basemake.build.quarter import Quarter
 from basemake.demo.grid import TILE_SIDE, GridTile, footprint
 
 NODATA = -32768
@@ -32,20 +31,14 @@ EXTENSIONS = [
 Item = dict[str, Any]
 
 
-def check_quarter(quarter: str) -> None:
-    """Raise ValueError unless `quarter` is written like 2025Q3."""
-    if not re.fullmatch(r"\d{4}Q[1-4]", quarter):
-        raise ValueError(f"quarter {quarter!r} is not written like 2025Q3")
-
-
 def item_record(
-    item_id: str, grid_tile: GridTile, quarter: str, directory: Path, size: int
+    item_id: str, grid_tile: GridTile, quarter: Quarter, directory: Path, size: int
 ) -> Item:
     """Return the STAC record of a tile of `size` pixels a side, in the form of the product's own.
 
     Its bands must be there already, as `directory/{item_id}/{band}.tif`.
     """
-    start, end = quarter_span(quarter)
+    start, end = quarter.span()
     published = _utc(end + timedelta(days=15))
     geometry = footprint(grid_tile)
     return {

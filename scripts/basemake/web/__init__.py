@@ -1,1 +1,1 @@
-"""Bytes from elsewhere: HTTP sessions, credentials, downloads, STAC searches and items."""
+"""Data from outside: HTTP sessions, credentials, downloads, STAC searches and items."""

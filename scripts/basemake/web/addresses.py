@@ -1,14 +1,15 @@
-"""Hrefs come from outside: only the source's own hosts and folder are followed."""
+"""Checks of hrefs, which come from outside: only the source's own hosts and folder are used."""
 
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from basemake.build.source import Source
 from basemake.errors import BandError
 
 
 def is_remote(href: str) -> bool:
-    """Say whether an href is a web address or an object's, rather than the path of a file."""
+    """Return whether an href is an http, https or s3 address, rather than the path of a file."""
     try:
         return urlsplit(href).scheme in ("http", "https", "s3")
     except ValueError:  # such as http://[::1
@@ -16,25 +17,28 @@ def is_remote(href: str) -> bool:
 
 
 def origin(address: str) -> str:
-    """Return scheme, host and port of an address, such as https://x.org."""
+    """Return scheme, host and port of an address in lower case, such as https://x.org:8080."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 def without_secrets(text: str) -> str:
-    """Return `text` without the credentials and the signed queries of the addresses in it."""
+    """Return `text` with logins and queries (which may be signatures) cut from its addresses."""
     return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
 
 
-def allowed_hosts(source: dict) -> set[str]:
-    """Return `host` and `host:port` values that a source's hrefs may use."""
-    endpoint = source.get("credentials", {}).get("endpoint")
-    own = {urlsplit(url).netloc for url in (source.get("url"), endpoint) if url}
-    return {host.lower() for host in {*source["hosts"], *own}}
+def allowed_hosts(source: Source) -> set[str]:
+    """Return the values `host` and `host:port`, in lower case, that a source's hrefs may use."""
+    endpoint = (source.credentials or {}).get("endpoint")
+    own = {urlsplit(url).netloc for url in (source.url, endpoint) if url}
+    return {host.lower() for host in {*source.hosts, *own}}
 
 
 def check_url(url: str, hosts: set[str]) -> None:
-    """Raise BandError unless `url` is http(s), without credentials, at one of `hosts`."""
+    """Raise BandError unless `url` is http(s), holds no login, and its host is one of `hosts`.
+
+    `hosts` are values `host`, of any port, or `host:port`, in lower case.
+    """
     try:
         parts, url = urlsplit(url), without_secrets(url)
     except ValueError as error:
@@ -51,9 +55,10 @@ def check_url(url: str, hosts: set[str]) -> None:
 
 
 def local_path(href: str, folder: Path) -> Path:
-    """Return the file that an href (relative path, absolute path or file: URL) means.
+    """Return the absolute path of the file that an href names; relative hrefs start at `folder`.
 
-    It must lie in `folder`, where the catalog is, or below it; else BandError.
+    `href` is a relative path, an absolute path or a file: URL, and `folder` that of the catalog.
+    Raises BandError if the file does not exist or lies outside `folder`.
     """
     parts = urlsplit(href)
     if parts.scheme not in ("", "file"):

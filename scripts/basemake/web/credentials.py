@@ -1,8 +1,8 @@
-"""Credentials of a source: from environment variables, to the hosts they are meant for only.
+"""Credentials of a source: read from environment variables, sent only to the hosts they are for.
 
-They go over https, unless the source says `plain_http`, for a service on a network of one's own.
-Logins and tokens are shared by all jobs of a working directory, so that a run logs in once. No
-secret goes into a log, an error, a manifest or a command line.
+They are sent over https only, unless the source sets `plain_http` for a service on one's own
+network. Logins and tokens are shared by all jobs of a working directory, so that a run logs in
+once. No secret is written to a log, an error, a manifest or a command line.
 """
 
 import hashlib
@@ -16,53 +16,19 @@ from urllib.parse import urlsplit
 
 import requests
 
-from basemake.errors import BasemakeError
+from basemake.build.source import Source
 from basemake.system.shared_state import shared
-from basemake.web.addresses import origin, without_secrets
+from basemake.web.access import ONLY_HTTPS, Access, Credentials, CredentialsError
+from basemake.web.addresses import allowed_hosts
 from basemake.web.session import BUSY, TIMEOUT, Interrupted, no_netrc, read_answer, retry_after
 
 MARGIN = 60  # seconds before its end at which a token is renewed
-PRESIGNED = 3600  # seconds that a presigned address lives
-LARGEST_TOKEN = 1 << 20  # bytes of an answer with a token, which has some thousands
-
-
-class CredentialsError(BasemakeError):
-    """Credentials are missing, or the service refuses them."""
-
-
-class Credentials:
-    """None: addresses are open to all. Base of the others."""
-
-    origins: frozenset[str] = frozenset()  # that may see the credentials
-
-    def address(self, href: str) -> str:
-        """Return the web address of an href, signed if that is how the source lets one in."""
-        return href
-
-    def headers(self, address: str) -> dict[str, str]:
-        """Return the headers that an address wants, for its host only."""
-        return {}
-
-    def renew(self) -> bool:
-        """Use new credentials from now on, after a refusal; say whether there can be any."""
-        return False
-
-    def _are_for(self, address: str) -> bool:
-        """Say whether an address may see the credentials; CredentialsError if only http is why not.
-
-        Without them such a host would refuse, and nobody would know why.
-        """
-        place = origin(address)
-        if place not in self.origins and place.replace("http:", "https:") in self.origins:
-            raise CredentialsError(
-                f"{without_secrets(address)} is not encrypted, and credentials are for {place}:"
-                f" {ONLY_HTTPS}"
-            )
-        return place in self.origins
+PRESIGNED = 3600  # seconds for which a presigned address is valid
+LARGEST_TOKEN = 1 << 20  # bytes of an answer with a token; real ones have a few thousand
 
 
 class Oidc(Credentials):
-    """A bearer token by OpenID Connect, from a refresh token or a user name and password."""
+    """Bearer tokens by OpenID Connect, for a refresh token or for a user name and password."""
 
     def __init__(self, settings: dict) -> None:
         """Take the source's `credentials`: token_url, client_id, hosts, names of variables."""
@@ -81,12 +47,12 @@ class Oidc(Credentials):
         return {"Authorization": f"Bearer {self._used}"}
 
     def renew(self) -> bool:
-        """Do not use the refused token again: another is asked for when it is needed."""
+        """Discard the refused token, so that the next request gets a new one."""
         self._refused = self._used
         return True
 
     def _token(self) -> str:
-        """Return a token that lives: the shared one, or a new one for all jobs."""
+        """Return a valid token: the one that all jobs share, or a new one that replaces it."""
         with shared(self._file) as login:
             fresh = login.get("access_ends", 0) - MARGIN > time.time()
             if not fresh or login.get("access_token") == self._refused:
@@ -109,7 +75,7 @@ class Oidc(Credentials):
         login |= answer
 
     def _grant(self, login: dict, now: float) -> dict[str, str]:
-        """Return the form that asks for a token by what there is."""
+        """Return the form of a token request, by refresh token if there is one, or by password."""
         variables = self._settings["variables"]
         found = {key: os.environ.get(name, "") for key, name in variables.items()}
         client = {"client_id": self._settings["client_id"]}
@@ -117,7 +83,7 @@ class Oidc(Credentials):
             return client | _refreshing(login["refresh_token"])
         given = found.get("refresh_token", "")
         digest = hashlib.sha256(given.encode()).hexdigest()
-        if given and login.get("given") != digest:  # each that the user gives is tried once
+        if given and login.get("given") != digest:  # each one that the user gives is tried once
             login["given"] = digest
             return client | _refreshing(given)
         if not (found.get("user") and found.get("password")):
@@ -128,7 +94,7 @@ class Oidc(Credentials):
         return client | {"grant_type": "password"} | password | code
 
     def _ask(self, form: dict[str, str]) -> dict[str, Any] | None:
-        """Return what the service gives, as it is kept, or None if it refuses."""
+        """Return the tokens and when they end, as they are stored; None if the service refuses."""
         url, now = self._settings["token_url"], time.time()
         status, body = _ask(url, form)
         if status != requests.codes.ok:
@@ -143,15 +109,15 @@ class Oidc(Credentials):
                 "refresh_ends": now + float(said.get("refresh_expires_in", 0)),
             }
         except NO_TOKEN:
-            raise Interrupted(f"{urlsplit(url).netloc} gives no token") from None
+            raise Interrupted(f"{urlsplit(url).netloc} answers without a token") from None
 
 
 class S3(Credentials):
-    """Addresses presigned with the user's keys (signature v4, path style), or open ones."""
+    """Addresses presigned with the user's keys (S3 signature v4, path style), or unsigned ones."""
 
     def __init__(self, settings: dict) -> None:
-        """Take the source's `credentials`: endpoint, region, names of variables or none."""
-        import boto3  # late: only these sources need it
+        """Take the source's `credentials`: endpoint, region, and names of variables if it signs."""
+        import boto3  # here, as only S3 sources need it
         from botocore import UNSIGNED
         from botocore.config import Config
 
@@ -177,7 +143,7 @@ class S3(Credentials):
         )
 
     def address(self, href: str) -> str:
-        """Return the address of s3://bucket/key at the source's endpoint."""
+        """Return the presigned address of an s3:// href at the endpoint; other hrefs unchanged."""
         parts = urlsplit(href)
         if parts.scheme != "s3":
             return href
@@ -185,15 +151,15 @@ class S3(Credentials):
         return str(self._client.generate_presigned_url("get_object", place, PRESIGNED))
 
     def renew(self) -> bool:
-        """Say that the next address is signed anew: the last one may have run out."""
+        """Return True: each address is signed anew, and the refused one may have expired."""
         return True
 
 
 class Sas(Credentials):
-    """Addresses signed with a shared-access token that the service gives to anyone."""
+    """Addresses signed with a shared-access (SAS) token that the service gives to anyone."""
 
     def __init__(self, settings: dict) -> None:
-        """Take the source's `credentials`: token_url, hosts that the token is for."""
+        """Take the source's `credentials`: token_url, and the hosts that the token is for."""
         self._settings = settings
         self._file = f"sas-{settings['token_url']}"
         self.origins = _origins(settings)
@@ -201,7 +167,7 @@ class Sas(Credentials):
         self._used: str | None = None
 
     def address(self, href: str) -> str:
-        """Return the address with the token as its query, at the token's hosts only."""
+        """Return the address with the token in its query; unchanged at hosts that it is not for."""
         if not self._are_for(href):
             return href
         with shared(self._file) as state:
@@ -211,7 +177,7 @@ class Sas(Credentials):
         return f"{href}{'&' if '?' in href else '?'}{self._used}"
 
     def renew(self) -> bool:
-        """Ask for a new token next time, unless another job has one already."""
+        """Discard the refused token, unless another job has replaced it already."""
         with shared(self._file) as state:
             if state.get("token") == self._used:
                 state.clear()
@@ -226,10 +192,10 @@ class Sas(Credentials):
             state.update(token=_token(said["token"]), ends=ends)
         except NO_TOKEN:
             host = urlsplit(url).netloc
-            raise Interrupted(f"{host} answers {status}, and gives no token") from None
+            raise Interrupted(f"{host} answers {status} without a token") from None
 
 
-# What is raised where an answer is not one with a token.
+# What reading an answer raises if it holds no token.
 NO_TOKEN = (
     LookupError,
     TypeError,
@@ -238,24 +204,27 @@ NO_TOKEN = (
     OverflowError,
     RecursionError,
 )
-ONLY_HTTPS = (
-    "they go over https only; mend the address, or give the source's credentials plain_http: true"
-    " if it is a network of your own."
-)
 KINDS = {"oidc": Oidc, "s3": S3, "sas": Sas}
 
 
-def credentials_of(source: dict) -> Credentials:
-    """Return the credentials that a source asks for.
+def access_to(source: Source) -> Access:
+    """Return how a source's bands are reached.
 
-    Raises CredentialsError if an environment variable that it needs is not set.
+    Raises CredentialsError if an environment variable that its credentials need is not set.
     """
-    settings = source.get("credentials")
+    return Access(allowed_hosts(source), source.limits, credentials_of(source.credentials))
+
+
+def credentials_of(settings: dict | None) -> Credentials:
+    """Return the credentials that the `credentials` of a source file describe, if it has any.
+
+    Raises CredentialsError if an environment variable that they need is not set.
+    """
     return KINDS[settings["type"]](settings) if settings else Credentials()
 
 
 def _origins(settings: dict) -> frozenset[str]:
-    """Return the origins of a source's hosts that may see credentials."""
+    """Return scheme, host and port of the hosts that may see credentials."""
     schemes = ("https", "http") if settings.get("plain_http") else ("https",)
     hosts = [host.lower() for host in settings["hosts"]]
     return frozenset(f"{scheme}://{host}" for scheme in schemes for host in hosts)
@@ -271,9 +240,10 @@ def _check_encrypted(settings: dict, key: str) -> None:
 
 
 def _ask(url: str, form: dict[str, str] | None = None) -> tuple[int, bytes]:
-    """Return status and body of what a service of tokens answers; Interrupted if that may pass.
+    """Return status and body of a token service's answer; Interrupted if the failure may pass.
 
-    Redirects are not followed: they could lead anywhere, and to http.
+    A `form` is posted, else the address is read. Redirects are not followed: they could lead to
+    any host, and to http.
     """
     host = urlsplit(url).netloc
     try:
@@ -295,7 +265,7 @@ def _ask(url: str, form: dict[str, str] | None = None) -> tuple[int, bytes]:
 
 
 def _token(token: str) -> str:
-    """Return a token; ValueError if it is not one that a header or an address can hold."""
+    """Return `token`; ValueError if a header or an address cannot hold it."""
     if not re.fullmatch("[!-~]+", token):
         raise ValueError("not a token")
     return token

@@ -1,29 +1,40 @@
-"""A download that goes on where it stopped, in this run or a later one."""
+"""Downloads that resume where they stopped, in this run or a later one."""
 
 import json
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
 
+from basemake.build.source import Stall
 from basemake.errors import BandError
-from basemake.web.credentials import Credentials
+from basemake.web.access import Access
 from basemake.web.progress import Progress
 from basemake.web.session import BROKEN_BODY, Interrupted, Patience, Session
 
 CHUNK = 1 << 20
-# The multihash prefixes of the checksums that STAC's file extension is seen to have.
+# Multihash prefixes (code and length) that occur in the file:checksum of STAC items.
 DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 
 class Refused(Exception):
-    """The service does not accept the credentials, or wants some."""
+    """The service does not accept the credentials, or asks for some."""
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What a band's item and source state about its file; None where they do not."""
+
+    size: int | None = None  # bytes
+    checksum: str | None = None  # a hexadecimal multihash
+    dtype: str | None = None
 
 
 def digest_of(checksum: str | None) -> tuple[str, str] | None:
-    """Return the algorithm and the digits of a multihash; None if its kind is not known here."""
+    """Return algorithm and digits of a hexadecimal multihash, or None if its kind is unknown."""
     text = (checksum or "").lower()
     for prefix, algorithm in DIGESTS.items():
         if text.startswith(prefix):
@@ -31,145 +42,184 @@ def digest_of(checksum: str | None) -> tuple[str, str] | None:
     return None
 
 
-def about(part: Path) -> Path:
-    """Return the file that says what a part is a part of."""
+def sidecar_path(part: Path) -> Path:
+    """Return the path of the sidecar, JSON that identifies the object a .part file belongs to."""
     return part.with_name(part.name + ".json")
 
 
 class Download:
-    """One band on its way from the web to its part file."""
+    """The download of one band to its part file, which an earlier run may have begun."""
 
     def __init__(
-        self,
-        href: str,
-        part: Path,
-        size: int | None,
-        checksum: str | None,
-        session: Session,
-        credentials: Credentials,
-        limits: dict,
-        progress: Progress,
+        self, href: str, part: Path, promised: Promised, access: Access, progress: Progress
     ) -> None:
-        """Go on with what is there of the same object."""
-        self._href, self._part, self._size = href, part, size
-        self._session, self._credentials = session, credentials
-        self._limits, self._progress = limits, progress
-        self._object = {"href": href, "size": size, "checksum": checksum}
-        self._proven = digest_of(checksum) is not None  # by then, when all is there
+        """Prepare the download of `href` to the file `part`; nothing is read or sent yet."""
+        self._href, self._part, self._promised = href, part, promised
+        self._access, self._progress = access, progress
+        self._object = {"href": href, "size": promised.size, "checksum": promised.checksum}
+        # The ETag or date of the object that the part belongs to. Without one a download cannot be
+        # resumed, as the object may have changed.
+        self._validator: str | None = None
+
+    def run(self) -> None:
+        """Write the whole object to the part file, resuming an earlier download of it.
+
+        Failures that may pass are retried until the source's patience ends (NetworkError); after a
+        refusal the credentials are renewed once. Raises BandError if the service does not give the
+        object.
+        """
+        self._resume()
+        patience, refusals, reached = Patience(self._access.limits), 0, self._there()
+        with Session(self._access) as session:
+            while True:
+                try:
+                    self._fetch_rest(session)
+                    return
+                except Refused as refusal:
+                    refusals += 1
+                    if refusals > 1 or not self._access.credentials.renew():
+                        raise BandError(
+                            f"the service refuses access ({refusal}); check the source's"
+                            " credentials, and that they may read this data."
+                        ) from None
+                except Interrupted as failure:
+                    if self._there() > reached:  # bytes fetched again from the start do not count
+                        reached = self._there()
+                        patience.progressed()
+                    patience.wait(failure)
+
+    def _resume(self) -> None:
+        """Keep the part file if its sidecar has the same object and a validator; else remove it."""
         try:
-            known = dict(json.loads(about(part).read_text()))
+            known = dict(json.loads(sidecar_path(self._part).read_text()))
         except (OSError, ValueError, TypeError, RecursionError):
             known = {}
         same = {key: known.get(key) for key in self._object} == self._object
-        # Without a validator nobody can tell whether what follows belongs to what is there.
-        self._validator = known.get("validator") if same and part.exists() else None
+        if same and self._part.exists():
+            self._validator = known.get("validator")
         if self._validator is None:
-            part.unlink(missing_ok=True)
-
-    def run(self) -> None:
-        """Fetch all of the object to the part file, with patience."""
-        patience, refusals, reached = Patience(self._limits), 0, self._there()
-        while True:
-            try:
-                self._stretch()
-                return
-            except Refused as refusal:
-                refusals += 1
-                if refusals > 1 or not self._credentials.renew():
-                    raise BandError(
-                        f"the service refuses access ({refusal}); check the source's credentials,"
-                        " and that they may read this data."
-                    ) from None
-            except Interrupted as failure:
-                if self._there() > reached:  # not if it only comes again from the start
-                    reached = self._there()
-                    patience.progressed()
-                patience.wait(failure)
+            self._part.unlink(missing_ok=True)
 
     def _there(self) -> int:
-        """Return the bytes that are there and can be gone on from."""
+        """Return the size of the part file in bytes, or 0 if it cannot be resumed."""
         return self._part.stat().st_size if self._validator else 0
 
-    def _stretch(self) -> None:
-        """Fetch from where the part ends; Interrupted if it breaks off, Refused if it may not."""
+    def _fetch_rest(self, session: Session) -> None:
+        """Request the bytes after the end of the part file and append them.
+
+        Raises Interrupted if the transfer breaks off, Refused if the credentials are not accepted,
+        BandError for any other status that is final.
+        """
         start = self._there()
-        if start and start == self._size:
+        if start and start == self._promised.size:
             return
-        address = self._credentials.address(self._href)
-        headers = {"Accept-Encoding": "identity", **self._credentials.headers(address)}
+        with self._ask(session, start) as answer:
+            status = answer.status_code
+            if status == 200:
+                self._start_over(answer)
+                self._receive(answer, 0, None)
+            elif status == 206:
+                self._receive(answer, start, self._total_of_rest(answer, start))
+            elif status == 416:
+                self._check_complete(answer, start)
+            elif status in (401, 403):
+                raise Refused(f"{status} {answer.reason}")
+            else:
+                raise BandError(_refusal(answer))
+
+    def _ask(self, session: Session, start: int) -> requests.Response:
+        """Return the answer to a request for the bytes from `start` on, its body still unread."""
+        credentials = self._access.credentials
+        address = credentials.address(self._href)
+        headers = {"Accept-Encoding": "identity", **credentials.headers(address)}
         if start:
             headers |= {"Range": f"bytes={start}-", "If-Range": str(self._validator)}
-        with self._session.get(address, headers=headers, stream=True) as answer:
-            if answer.status_code in (401, 403):
-                raise Refused(f"{answer.status_code} {answer.reason}")
-            if answer.status_code == 416:
-                whole = answer.headers.get("Content-Range", "") == f"bytes */{start}"
-                if whole and self._is_same(answer):
-                    return  # all of it was there
-                self._validator = None
-                raise Interrupted("the service does not have the rest of what was begun")
-            if answer.status_code not in (200, 206):
-                raise BandError(_refusal(answer))
-            total = None
-            if answer.status_code == 200:
-                start = 0
-                # Before what follows is kept: a killed job must not leave it beside older bytes.
-                self._part.unlink(missing_ok=True)
-                self._remember(_validator(answer))
-            else:
-                given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-                if not given or int(given[1]) != start or not self._is_same(answer):
-                    self._validator = None
-                    raise Interrupted("the service did not send the rest of what was begun")
-                total = None if given[2] == "*" else int(given[2])
-            self._receive(answer, start, total)
+        return session.get(address, headers=headers, stream=True)
+
+    def _start_over(self, answer: requests.Response) -> None:
+        """Remove the part file and write the sidecar of the object that the answer holds whole."""
+        # In this order, so that a killed job never leaves a sidecar beside bytes of another object.
+        self._part.unlink(missing_ok=True)
+        self._validator = _validator(answer)
+        content = {**self._object, "validator": self._validator}
+        sidecar_path(self._part).write_text(json.dumps(content))
+
+    def _total_of_rest(self, answer: requests.Response, start: int) -> int | None:
+        """Return the size of the whole object that a 206 answer states, or None.
+
+        Raises Interrupted, and makes the next try start over, if the answer is not the rest of the
+        object.
+        """
+        given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if not given or int(given[1]) != start or not self._is_same(answer):
+            self._validator = None
+            raise Interrupted("the service did not send the rest of what was begun")
+        return None if given[2] == "*" else int(given[2])
+
+    def _check_complete(self, answer: requests.Response, start: int) -> None:
+        """Raise Interrupted, and make the next try start over, if a 416 means a changed object."""
+        whole = answer.headers.get("Content-Range", "") == f"bytes */{start}"
+        if not whole or not self._is_same(answer):
+            self._validator = None
+            raise Interrupted("the service does not have the rest of what was begun")
 
     def _is_same(self, answer: requests.Response) -> bool:
-        """Say whether a partial answer is of the object that was begun: not all heed If-Range.
+        """Return whether an answer is of the same object as the part; services may ignore If-Range.
 
         A service may leave the date out of such an answer (RFC 9110, 15.3.7). Then only a checksum,
-        which is compared when all is there, can tell a mixture of two objects.
+        which is compared when the file is complete, can detect a mixture of two objects.
         """
         validator = _validator(answer)
-        return self._proven if validator is None else validator == self._validator
-
-    def _remember(self, validator: str | None) -> None:
-        """Keep what tells whether the object is still the same when it is gone on with."""
-        self._validator = validator
-        about(self._part).write_text(json.dumps({**self._object, "validator": validator}))
+        if validator is None:
+            return digest_of(self._promised.checksum) is not None
+        return validator == self._validator
 
     def _receive(self, answer: requests.Response, start: int, total: int | None) -> None:
-        """Append the answer's body from byte `start` on; Interrupted if it ends early or stalls.
+        """Write the answer's body to the part from byte `start` on.
 
-        `total` is what the object has, as the answer says, or None if it does not.
+        `total` is the object's size in bytes by the answer's Content-Range, or None. Raises
+        Interrupted if the body ends early or comes too slowly.
         """
-        length = answer.raw.length_remaining  # None if the header is missing or no number
-        total = self._size or total or (None if length is None else start + length)
-        stall = self._limits["stall"]
-        window, came = time.monotonic(), 0
+        length = answer.raw.length_remaining  # None if Content-Length is missing or invalid
+        total = self._promised.size or total or (None if length is None else start + length)
+        pace = _Pace(self._access.limits.stall)
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
             try:
-                # read1 returns what has come: read would wait until a slow line fills a chunk.
+                # read1 returns the bytes that have arrived; read would wait for a whole chunk.
                 while chunk := answer.raw.read1(CHUNK):
                     file.write(chunk)
-                    came += len(chunk)
                     self._progress.update(file.tell(), total)
                     if total is not None and file.tell() > total:
-                        return  # what is larger than it should be may have no end
-                    elapsed = time.monotonic() - window
-                    if elapsed > stall["seconds"]:
-                        if came < stall["bytes_per_second"] * elapsed:
-                            raise Interrupted(f"less than {stall['bytes_per_second']} bytes/s came")
-                        window, came = time.monotonic(), 0
+                        return  # too large, perhaps without end; comparing the size refuses it
+                    pace.check(len(chunk))
             except BROKEN_BODY:
                 raise Interrupted("the transfer broke off") from None
             if total is not None and file.tell() < total:
                 raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")
 
 
+class _Pace:
+    """Detects transfers that stall, in windows of at least `stall.seconds`."""
+
+    def __init__(self, stall: Stall) -> None:
+        """Begin the first window."""
+        self._stall, self._begin, self._came = stall, time.monotonic(), 0
+
+    def check(self, came: int) -> None:
+        """Count `came` more bytes; Interrupted if a window ends below `stall.bytes_per_second`."""
+        self._came += came
+        elapsed = time.monotonic() - self._begin
+        if elapsed <= self._stall.seconds:
+            return
+        least = self._stall.bytes_per_second
+        if self._came < least * elapsed:
+            raise Interrupted(f"less than {least} bytes/s came")
+        self._begin, self._came = time.monotonic(), 0
+
+
 def _validator(answer: requests.Response) -> str | None:
-    """Return what tells whether an object is still the same; a weak ETag does not."""
+    """Return the object's strong ETag, else its Last-Modified; None if the answer has neither."""
     etag = answer.headers.get("ETag", "")
     strong = etag if etag and not etag.startswith("W/") else None
     return strong or answer.headers.get("Last-Modified")

@@ -1,4 +1,4 @@
-"""STAC items as they come: read, checked, and what the manifest keeps of them."""
+"""STAC items: checks of what a source returns, and the manifest's features made of them."""
 
 import hashlib
 import os
@@ -11,14 +11,17 @@ import numpy as np
 import shapely
 from osgeo import osr
 from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from basemake.build.manifest import WHOLE_WORLD
+from basemake.build.quarter import Quarter
+from basemake.build.source import Source
 from basemake.errors import BandError, BasemakeError, ManifestError
 from basemake.pixels.raster import open_geotiff
 from basemake.web.addresses import allowed_hosts, check_url, is_remote, local_path
 
 PRECISION = 1e-7  # degrees: a centimetre
-# What shapely raises when a geometry is not as GeoJSON has it.
+# What shapely raises when a geometry is not valid GeoJSON.
 UNREADABLE = (
     LookupError,
     TypeError,
@@ -31,7 +34,7 @@ UNREADABLE = (
 
 
 def check_items(features: list, where: str) -> list[dict]:
-    """Return the features, which must all be STAC items."""
+    """Return `features` if all are STAC items; else ManifestError, in which `where` names them."""
     for number, feature in enumerate(features, 1):
         if not _is_item(feature):
             raise ManifestError(
@@ -42,7 +45,7 @@ def check_items(features: list, where: str) -> list[dict]:
 
 
 def _is_item(feature: Any) -> bool:
-    """Say whether a feature has the members of a STAC item that are read here."""
+    """Return whether a feature has the members of a STAC item that are read here."""
     members = (("id", str), ("properties", dict), ("assets", dict))
     return (
         isinstance(feature, dict)
@@ -55,13 +58,13 @@ def _is_item(feature: Any) -> bool:
 
 
 def begin(item: dict) -> datetime:
-    """Return an item's first instant (UTC); ManifestError if it says none."""
+    """Return an item's start_datetime or datetime; ManifestError if it has no valid one."""
     properties = item["properties"]
     return _instant(item, properties.get("start_datetime") or properties.get("datetime"))
 
 
 def value_of(item: dict, key: str) -> Any:
-    """Return an item's property by which items are chosen; times as times, or None."""
+    """Return the property that `key` of a source's `choose` names, or None; times as datetime."""
     name = key.removeprefix("-")
     value = item["properties"].get(name)
     times = ("updated", "created", "datetime", "start_datetime", "published")
@@ -78,8 +81,12 @@ def _instant(item: dict, text: Any) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def footprint_of(item: dict) -> Any:
-    """Return an item's geometry (degrees), split at the antimeridian as the item has it."""
+def footprint_of(item: dict) -> BaseGeometry:
+    """Return an item's geometry as a valid 2D polygon in degrees.
+
+    One that crosses the antimeridian must be split there, as in the item (RFC 7946). Raises
+    ManifestError if it is not a polygon of finite coordinates.
+    """
     try:
         footprint = shapely.make_valid(shapely.force_2d(shape(item["geometry"])))
         fine = np.isfinite(shapely.get_coordinates(footprint)).all()
@@ -97,17 +104,19 @@ def footprint_of(item: dict) -> Any:
 def feature_of(
     tile: str,
     item: dict,
-    footprint: Any,
+    footprint: BaseGeometry,
     regions: list[str],
-    source: dict,
+    source: Source,
     folder: Path | None,
-    quarter: str,
+    quarter: Quarter,
 ) -> dict:
-    """Return the manifest's feature of one tile, its item checked."""
-    bands = {
-        key: _band(key, tile, item, source, folder, quarter) for key in source["bands"].values()
-    }
-    key = source["bands"]["red"]
+    """Return the manifest's GeoJSON feature of one tile; ManifestError if its item lacks data.
+
+    `regions` are the names of those that the tile covers; `folder` is that of the bands if they are
+    files here, else None.
+    """
+    bands = {key: _band(key, tile, item, source, folder, quarter) for key in source.bands.values()}
+    key = source.bands["red"]
     epsg, pixel = _grid_of(bands[key]["href"])
     return {
         "type": "Feature",
@@ -120,20 +129,22 @@ def feature_of(
             "updated": item["properties"].get("updated"),
             "regions": regions,
             "bands": bands,
-            # What the source's rules for reading DN look at.
+            # The properties that the source's rules for reading DN depend on.
             "dn": {
                 rule["property"]: item["properties"].get(rule["property"])
-                for rule in source["dn"].get("rules", [])
+                for rule in source.dn.get("rules", [])
             },
         },
         "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
     }
 
 
-def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, quarter: str) -> dict:
+def _band(
+    key: str, tile: str, item: dict, source: Source, folder: Path | None, quarter: Quarter
+) -> dict:
     """Return href, size (bytes) and checksum (multihash) of one band; unknown ones are None.
 
-    Of a file here it returns its digest, too: its item may stay as it is while the file changes.
+    For a local file the digest is added, since the file can change while its item does not.
     """
     asset = item["assets"].get(key)
     if asset is None:
@@ -142,26 +153,26 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
             f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
         )
     href = asset["href"]
-    if "alternate" in source:
+    if source.alternate is not None:
         try:
-            href = str(asset["alternate"][source["alternate"]]["href"])
+            href = str(asset["alternate"][source.alternate]["href"])
         except (KeyError, TypeError):
             raise ManifestError(
                 f"item {item['id']!r}, asset {key!r} has no alternate address"
-                f" {source['alternate']!r}; check the source."
+                f" {source.alternate!r}; check the source."
             ) from None
-    if "href" in source:
-        year, q = quarter[:4], quarter[5]
-        href = source["href"].format(item=item["id"], tile=tile, asset=key, year=year, q=q)
+    if source.href is not None:
+        year, q = str(quarter.year), str(quarter.number)
+        href = source.href.format(item=item["id"], tile=tile, asset=key, year=year, q=q)
     size, found = asset.get("file:size"), {}
     try:
-        if href.startswith("s3://") and source.get("credentials", {}).get("type") == "s3":
-            pass  # the address is the source's endpoint's
+        if href.startswith("s3://") and (source.credentials or {}).get("type") == "s3":
+            pass  # it will be read at the source's endpoint
         elif is_remote(href) or folder is None:
             check_url(href, allowed_hosts(source))
         else:
             path = local_path(href, folder)
-            # Relative where it can be, so that a working directory can be moved whole.
+            # Relative where possible, so that a working directory can be moved.
             href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
             size = path.stat().st_size if size is None else size
             found = {"digest": _digest(path)}
@@ -169,7 +180,7 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
         raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
     except (OSError, ValueError) as error:
         raise ManifestError(
-            f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not an href ({error})."
+            f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not a valid href ({error})."
         ) from None
     if size is not None and (type(size) is not int or not 0 <= size < 2**63):
         raise ManifestError(
@@ -185,7 +196,7 @@ def _band(key: str, tile: str, item: dict, source: dict, folder: Path | None, qu
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file; unlike its time it outlives a copy."""
+    """Return the SHA-256 of a file, which, unlike its time, stays the same in a copy."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -194,9 +205,9 @@ def _digest(path: Path) -> str:
 
 
 def _grid_of(href: str) -> tuple[int | None, float | None]:
-    """Return EPSG code and metres a pixel of a band that is a file here, else None.
+    """Return EPSG code and pixel size in metres of a band that is a local file, else None.
 
-    Where a file and its metadata disagree the file is right.
+    They take precedence over the item's, because bands are read by them.
     """
     if is_remote(href):
         return None, None
@@ -205,10 +216,11 @@ def _grid_of(href: str) -> tuple[int | None, float | None]:
             code = dataset.GetSpatialRef().GetAuthorityCode(None)
             return int(code), abs(dataset.GetGeoTransform()[1])
     except (RuntimeError, AttributeError, TypeError, ValueError):
-        return None, None  # fetching it will say what is wrong
+        return None, None  # the job that fetches the file will name the problem
 
 
 def _epsg(item: dict, asset: dict) -> int:
+    """Return the EPSG code that the asset or its item states; ManifestError if there is none."""
     properties = item["properties"]
     for place in (asset, properties):
         code = place.get("proj:code") or place.get("proj:epsg")
@@ -218,7 +230,7 @@ def _epsg(item: dict, asset: dict) -> int:
                 osr.SpatialReference().ImportFromEPSG(int(match[1]))
             except RuntimeError:
                 raise ManifestError(
-                    f"item {item['id']!r} has the CRS {code!r}, which PROJ does not know; mend the"
+                    f"item {item['id']!r} has the CRS {code!r}, which PROJ does not know; fix the"
                     " item, or update PROJ."
                 ) from None
             return int(match[1])
@@ -228,10 +240,10 @@ def _epsg(item: dict, asset: dict) -> int:
 
 
 def _pixel_size(item: dict, asset: dict) -> float | None:
-    """Return metres a pixel, from the first of the places where items say it."""
+    """Return the pixel size in metres that the asset or its item states, or None."""
     transform = asset.get("proj:transform") or item["properties"].get("proj:transform")
     size = asset.get("gsd") or item["properties"].get("gsd")
     if isinstance(transform, list) and transform:
         size = transform[0]
-    # Neither NaN nor what no float can hold: zooms are computed with it.
+    # Zooms are computed with it, so it must be a finite number.
     return size if type(size) in (int, float) and 0 < size < 1e6 else None

@@ -13,17 +13,17 @@ EVERY = 10.0  # seconds between two lines of one download
 
 
 class Progress:
-    """Says how far one band is, and all bands that the manifest asks for."""
+    """Reports the progress of one band, and of all bands in the manifest."""
 
     def __init__(self, label: str) -> None:
-        """Name the download: tile and band."""
+        """Start the report of the download `label`, such as "33TWM_0_0 B04"."""
         self._label = label
         self._time = time.monotonic()
         self._done: int | None = None
 
     def update(self, done: int, total: int | None) -> None:
-        """Take that `done` of `total` bytes are there; say so when it is time to."""
-        if self._done is None:  # what an earlier run had fetched is no speed of this one
+        """Note that `done` of `total` bytes are on disk; write a line every EVERY seconds."""
+        if self._done is None:  # bytes of an earlier run do not count for the speed of this one
             self._done = done
         elapsed = time.monotonic() - self._time
         if elapsed < EVERY:
@@ -36,7 +36,7 @@ class Progress:
         print(line, file=sys.stderr, flush=True)
 
     def _all(self, done: int, rate: float) -> str:
-        """Return the sum over the downloads that run now, and what the manifest still lacks."""
+        """Return bytes, speed and time left of all bands, from the downloads that run now."""
         now = time.time()
         with shared("progress") as state:
             state[self._label] = [now, done, rate]
@@ -50,7 +50,10 @@ class Progress:
 
 
 def _fetched() -> tuple[int, int | None]:
-    """Return bytes of the manifest's bands that are here or in enhanced tiles, and of all."""
+    """Return the bytes of the bands that are fetched or enhanced already, and of all bands.
+
+    The second is None if the size of a band is unknown.
+    """
     here, total = 0, 0
     for feature in json.loads(MANIFEST.read_text())["features"]:
         enhanced = Path(f"results/tiles/{feature['id']}.tif").exists()

@@ -1,4 +1,4 @@
-"""HTTP as a guest: at the service's pace, with patience, and only to the hosts that are allowed."""
+"""HTTP requests at the pace that a service allows, with retries, and to allowed hosts only."""
 
 import logging
 import random
@@ -13,64 +13,69 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDe
 from urllib3.exceptions import HTTPError
 
 from basemake import __version__
+from basemake.build.source import Limits
 from basemake.errors import BandError, BasemakeError
 from basemake.system.shared_state import shared
+from basemake.web.access import Access
 from basemake.web.addresses import check_url, origin
 
 BUSY = (429, 500, 502, 503, 504)
 # A transfer that is read from urllib3 directly breaks with its own errors.
 BROKEN = (ConnectionError, Timeout, ChunkedEncodingError, ContentDecodingError, HTTPError)
-BROKEN_BODY = (*BROKEN, ValueError)  # which the standard library raises of a bad chunk
+BROKEN_BODY = (*BROKEN, ValueError)  # raised by the standard library for a bad chunk
 CONNECT_SECONDS = 10
-TIMEOUT = (CONNECT_SECONDS, 60)  # and seconds between two reads
-# Bytes of a search's answer, decompressed: an item has 4 to 30 kB, so 1000 of them fit.
+TIMEOUT = (CONNECT_SECONDS, 60)  # the second is between two reads
+# Bytes of a decompressed answer to a search: 1000 items of 4 to 30 kB each fit.
 LARGEST_ANSWER = 32 << 20
 PIECE = 64 << 10  # bytes of an answer that are decompressed at a time
-FIRST_WAIT = 1.0  # seconds at most before the second try; doubles with each failure
+FIRST_WAIT = 1.0  # seconds at most before the second try; doubled after each failure
 
 
 class NetworkError(BasemakeError):
-    """A service could not be reached, or refused, for longer than the source's patience."""
+    """A service could not be reached, or was busy, for longer than the source's patience."""
 
 
 class Interrupted(Exception):
-    """A failure that may pass: worth another try, after `wait` seconds if the service says so."""
+    """A failure that may pass, so that the request is worth another try.
+
+    `wait` is the time in seconds that the service asks to wait first, or None.
+    """
 
     def __init__(self, problem: str, wait: float | None = None) -> None:
-        """Take what happened, in words without secrets, and the service's own wish."""
+        """Take the problem, in words without secrets."""
         super().__init__(problem)
         self.wait = wait
 
 
 class Patience:
-    """Waits between tries: longer after each failure, and not for ever.
+    """Waits between tries: exponential backoff with jitter, until the source's patience ends.
 
-    `limits` is the source's: patience_seconds without progress, longest_wait_seconds at a time.
+    Of `limits` it uses patience_seconds (without progress) and longest_wait_seconds (at a time).
     """
 
-    def __init__(self, limits: dict) -> None:
-        """Start to wait."""
+    def __init__(self, limits: Limits) -> None:
+        """Start to measure the time without progress."""
         self._limits = limits
         self.progressed()
 
     def progressed(self) -> None:
-        """Forget earlier failures: bytes have come since."""
+        """Forget earlier failures, because new bytes have arrived."""
         self._since = time.monotonic()
         self._failures = 0
 
     def wait(self, failure: Interrupted) -> None:
         """Sleep before the next try; NetworkError with the failure when patience ends."""
-        cap = self._limits["longest_wait_seconds"]
-        # Full jitter: jobs that failed together do not come back together.
+        cap = self._limits.longest_wait_seconds
+        # Full jitter, so that jobs that failed together do not try again together.
         wished = random.uniform(0, min(cap, FIRST_WAIT * 2.0 ** min(self._failures, 30)))
         if failure.wait is not None:
-            # Some services say milliseconds where the standard has seconds, hence the cap.
+            # Some services give milliseconds where the standard has seconds, hence the cap.
             wished += failure.wait
         pause = min(wished, cap)
         self._failures += 1
-        if time.monotonic() + pause - self._since > self._limits["patience_seconds"]:
+        if time.monotonic() + pause - self._since > self._limits.patience_seconds:
             raise NetworkError(
-                f"{failure}, for {self._limits['patience_seconds']} s without progress after"
+                f"{failure}, for {self._limits.patience_seconds} s without progress after"
                 f" {self._failures} tries; run again later."
             )
         logging.info("%s; next try in %.1f s", failure, pause)
@@ -81,29 +86,27 @@ class Session(requests.Session):
     """A requests session that keeps a source's limits.
 
     Requests to one host are spaced by requests_per_minute over all jobs of the working directory.
-    Busy answers and broken connections are tried again. Redirects go to allowed hosts only, and
-    never from https to http; credentials go along only to the origins that are named for them.
+    Busy answers and broken connections raise Interrupted. Redirects are followed to allowed hosts
+    only, and never from https to http; they carry credentials only to the origins of `access`.
     """
 
-    def __init__(
-        self, limits: dict, hosts: set[str], trusted: frozenset[str] = frozenset()
-    ) -> None:
-        """Take the source's limits, the hosts redirects may go to, and origins credentials may."""
+    def __init__(self, access: Access) -> None:
+        """Send requests within the limits and to the hosts of `access`."""
         super().__init__()
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings hold whole addresses
         self.max_redirects = 5
         self.auth = no_netrc
         self.headers["User-Agent"] = f"basemake/{__version__}"
-        self.hosts = hosts
-        self._limits, self._trusted = limits, trusted
+        self.access = access
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send once: wait for this host's turn, and turn passing failures into Interrupted.
+        """Send a request, or the next of its redirects, once and when it is the host's turn.
 
-        BandError, before anything is sent, if the host is not allowed; redirects come here too.
+        Raises BandError, before anything is sent, if the host is not allowed, and Interrupted for
+        a busy answer or a broken connection.
         """
-        check_url(str(request.url), self.hosts)
-        kwargs["timeout"] = CONNECT_SECONDS, self._limits["stall"]["seconds"]
+        check_url(str(request.url), self.access.hosts)
+        kwargs["timeout"] = CONNECT_SECONDS, self.access.limits.stall.seconds
         host = urlsplit(str(request.url)).netloc
         self._take_turn(host)
         try:
@@ -120,20 +123,20 @@ class Session(requests.Session):
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
-        """Let credentials follow a redirect to the origins they may go to, and to no other.
+        """Remove the credentials from a redirected request unless its new origin may see them.
 
-        BandError if it leads from https to http: the address itself may be signed.
+        Raises BandError if it leads from https to http, since the address itself may be signed.
         """
         old, new = origin(str(response.url)), origin(str(prepared_request.url))
         if old.startswith("https:") and not new.startswith("https:"):
             raise BandError(f"{old} redirects to {new}, which is not encrypted; allowed: https.")
-        if new not in self._trusted:
+        if new not in self.access.credentials.origins:
             prepared_request.headers.pop("Authorization", None)
 
     def get_redirect_target(self, response: requests.Response) -> str | None:
-        """Return the address that an answer redirects to, if it does; BandError if it is none.
+        """Return the address that an answer redirects to, or None; BandError if it is not valid.
 
-        The body of such an answer is not read: it may be of any size.
+        The body of a redirect is not read, as it may be of any size.
         """
         if response.is_redirect:
             response.close()
@@ -142,37 +145,37 @@ class Session(requests.Session):
             urlsplit(target or "")
         except ValueError as error:
             raise BandError(
-                f"{origin(str(response.url))} redirects to what is not an address ({error})."
+                f"{origin(str(response.url))} redirects to an invalid address ({error})."
             ) from None
         return target
 
     def _take_turn(self, host: str) -> None:
-        """Wait until this host may be asked: all jobs share one queue."""
-        interval = 60 / self._limits["requests_per_minute"]
+        """Wait until this host may be asked again; all jobs share one queue."""
+        interval = 60 / self.access.limits.requests_per_minute
         with shared(f"pace-{host}") as pace:
             turn = max(time.time(), pace.get("next", 0))
-            # A clock that was put back must not hold jobs up for longer than a service may.
-            turn = min(turn, time.time() + self._limits["longest_wait_seconds"])
+            # A clock that was set back must not delay jobs for longer than a service may.
+            turn = min(turn, time.time() + self.access.limits.longest_wait_seconds)
             pace["next"] = turn + interval
         time.sleep(max(0, turn - time.time()))
 
     def _put_off(self, host: str, wait: float | None) -> None:
-        """Let the other jobs wait too, if the service asked to."""
+        """Make all jobs wait for this host, if the service asked for a `wait` in seconds."""
         if wait:
             with shared(f"pace-{host}") as pace:
-                later = time.time() + min(wait, self._limits["longest_wait_seconds"])
+                later = time.time() + min(wait, self.access.limits.longest_wait_seconds)
                 pace["next"] = max(pace.get("next", 0), later)
 
 
 class PatientSession(Session):
-    """A session that tries again by itself, for requests whose answers are read at once."""
+    """A session that retries by itself and reads each answer whole."""
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send until there is an answer that is neither busy nor broken, or patience ends.
+        """Return the first answer that is neither busy nor broken, its body read.
 
-        NetworkError if the answer is larger than LARGEST_ANSWER.
+        Raises NetworkError when patience ends or the answer is larger than LARGEST_ANSWER.
         """
-        patience = Patience(self._limits)
+        patience = Patience(self.access.limits)
         while True:
             try:
                 answer = super().send(request, **{**kwargs, "stream": True})
@@ -183,10 +186,10 @@ class PatientSession(Session):
 
 
 def read_answer(answer: requests.Response, most: int) -> bytes:
-    """Read the body of an answer, so that it is its `content` from now on.
+    """Read, keep as `answer.content` and return the decompressed body of an answer.
 
-    Interrupted if it breaks off; NetworkError if it has more than `most` bytes once it is
-    decompressed. It is read piece by piece, and no further: of 2 MB as sent that can be 2 GB.
+    Raises Interrupted if it breaks off, NetworkError once it exceeds `most` bytes: it is read piece
+    by piece, because 2 MB as sent can decompress to 2 GB.
     """
     body, host = bytearray(), urlsplit(str(answer.url)).netloc
     with answer:
@@ -205,7 +208,10 @@ def read_answer(answer: requests.Response, most: int) -> bytes:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for (a number or an HTTP date)."""
+    """Return the seconds from now that a Retry-After header asks for; None if it is not valid.
+
+    Its value is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
+    """
     if value is None:
         return None
     try:
@@ -216,19 +222,19 @@ def retry_after(value: str | None) -> float | None:
         moment = parsedate_to_datetime(value)
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
-    except (ValueError, OverflowError, TypeError):  # what is no date, or of a year beyond 9999
+    except (ValueError, OverflowError, TypeError):  # not a date, or of a year beyond 9999
         return None
 
 
 def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stand in for the logins of ~/.netrc, which requests would add by itself."""
+    """Return the request unchanged: as `auth` this keeps requests from using ~/.netrc."""
     return request
 
 
 def broken(host: str, error: Exception) -> Interrupted:
-    """Return the failure of a broken connection, in words of our own.
+    """Return the failure of a broken connection, without the words of `error`.
 
-    The error's own hold the whole address, and with it any signature.
+    Those repeat the whole address, and with it any signature.
     """
     return Interrupted(f"{host}: {_words(error)}")
 

@@ -1,4 +1,4 @@
-"""Searching a STAC API: all pages or an error, never a part of the answer."""
+"""Search of a STAC API: it returns all pages or raises, and never returns a part."""
 
 import json
 import sys
@@ -15,12 +15,15 @@ from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 from requests import RequestException
 from shapely.geometry import mapping
+from shapely.geometry.base import BaseGeometry
 
+from basemake.build.source import Source
 from basemake.errors import ManifestError
+from basemake.web.access import Access, Credentials
 from basemake.web.addresses import check_url
 from basemake.web.session import NetworkError, PatientSession
 
-# Services refuse larger requests; a polygon of this size is a few hundred vertices.
+# Services refuse larger requests; this is a polygon of a few hundred vertices.
 LONGEST_POLYGON = 20_000  # bytes of GeoJSON
 FIRST_TOLERANCE = 0.001  # degrees
 # What pystac-client raises when an answer is not that of a STAC API.
@@ -42,39 +45,41 @@ UNUSABLE = (
 
 
 class WebIO(StacApiIO):
-    """What pystac-client reads by: the web only, as a service may name files of this machine."""
+    """Input of pystac-client from the web only: a service's links could name local files."""
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
-        """Return what is at an address or a link; BandError if that is not an allowed address."""
-        if isinstance(source, str):  # links are always asked for over the web
-            check_url(source, self.session.hosts)
+        """Return the text at an address or a link; BandError if its host is not allowed."""
+        if isinstance(source, str):  # pystac-client reads links over the web only
+            check_url(source, self.session.access.hosts)
         return str(super().read_text(source, *args, **kwargs))
 
 
-def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[dict]:
+def search(source: Source, region: BaseGeometry, span: tuple[datetime, datetime]) -> list[dict]:
     """Return all items of an API's collection that may meet `region` (degrees) in `span`.
 
-    `span` is the first instant and the first one after it. The answer may hold items beyond both:
+    `span` is the first instant and the first one after it. Items beyond both may be among them:
     polygons are simplified outwards, and services read intervals as closed. Raises ManifestError
-    or NetworkError, one sentence, if the service does not give all that it says it has.
+    or NetworkError, one sentence, if the service cannot be searched or does not return every item
+    that it counts.
     """
-    url, limits = source["url"], source["limits"]
+    url, limits = str(source.url), source.limits
     io = WebIO()
     # Only the API's own host may answer, and by redirects those that the source names.
-    io.session = PatientSession(limits, {urlsplit(url).netloc.lower(), *source["hosts"]})
+    hosts = {urlsplit(url).netloc.lower(), *source.hosts}
+    io.session = PatientSession(Access(hosts, limits, Credentials()))
     begin, end = span[0], span[1] - timedelta(seconds=1)
     try:
         pages = (
             Client.open(url, stac_io=io)
             .search(
-                collections=[source["collection"]],
+                collections=[source.collection],
                 intersects=mapping(short_enough(region)),
                 datetime=f"{begin:%Y-%m-%dT%H:%M:%SZ}/{end:%Y-%m-%dT%H:%M:%SZ}",
-                limit=limits["page_size"],
+                limit=limits.page_size,
             )
             .pages_as_dicts()
         )
-        return _all_items(pages, url, limits["search_seconds"])
+        return _all_items(pages, url, limits.search_seconds)
     except UNUSABLE as error:
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(
@@ -83,11 +88,11 @@ def search(source: dict, region: Any, span: tuple[datetime, datetime]) -> list[d
         ) from None
 
 
-def short_enough(region: Any) -> Any:
-    """Return a polygon that holds `region` (degrees) and that a request can hold."""
+def short_enough(region: BaseGeometry) -> BaseGeometry:
+    """Return a polygon that covers `region` (degrees) and fits into a request."""
     tolerance, simple = FIRST_TOLERANCE, region
     while len(json.dumps(mapping(simple))) > LONGEST_POLYGON:
-        # Simplified by a distance, then grown by it: nothing of the region is left out.
+        # It is simplified by a distance and then grown by it, so that it covers the region.
         simple = region.simplify(tolerance).buffer(tolerance, quad_segs=1).simplify(tolerance / 2)
         simple = simple.buffer(tolerance / 2, quad_segs=1)
         tolerance *= 2
@@ -97,7 +102,11 @@ def short_enough(region: Any) -> Any:
 
 
 def _all_items(pages: Any, url: str, seconds: float) -> list[dict]:
-    """Return the items of all pages, once each; the pages must advance and be complete."""
+    """Return the items of all pages, once each.
+
+    Raises ManifestError if a page repeats or items are missing, NetworkError if reading takes more
+    than `seconds`.
+    """
     items: dict[str, dict] = {}
     matched, deadline, followed = None, time.monotonic() + seconds, set()
     for number, page in enumerate(pages, 1):
@@ -121,14 +130,14 @@ def _all_items(pages: Any, url: str, seconds: float) -> list[dict]:
             )
     if matched is not None and len(items) < matched:
         raise ManifestError(
-            f"the search at {url} says that {matched} items match, and gave {len(items)}; the map"
+            f"the search at {url} matches {matched} items and returned {len(items)}; the map"
             " would have holes: try again later."
         )
     return [_absolute(item) for item in items.values()]
 
 
 def _absolute(item: dict) -> dict:
-    """Return the item with its assets' relative addresses resolved, if it says its own."""
+    """Return the item, its assets' hrefs made absolute if it has a link to itself."""
     own = next((link["href"] for link in item.get("links", []) if link.get("rel") == "self"), None)
     if own:
         for asset in item.get("assets", {}).values():
@@ -137,7 +146,7 @@ def _absolute(item: dict) -> dict:
 
 
 def _cursor(page: dict) -> str | None:
-    """Return what asks for the next page."""
+    """Return address and body of the request for the next page as text; None on the last page."""
     for link in page.get("links", []):
         if link.get("rel") == "next":
             return json.dumps([link.get("href"), link.get("body")], sort_keys=True)

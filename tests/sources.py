@@ -1,0 +1,29 @@
+"""Sources and access for tests, with the defaults of the schema."""
+
+from typing import Any
+
+from basemake.build.config import check
+from basemake.build.source import Limits, Source
+from basemake.web.access import Access, Credentials
+
+
+def source(**settings: Any) -> Source:
+    """A catalog of Sentinel-2 bands, with `settings` as a source file gives them."""
+    document = {
+        "type": "catalog",
+        "items": "items.json",
+        "bands": {"red": "B04", "green": "B03", "blue": "B02"},
+        "dn": {"scale": 0.0001, "offset": 0.0, "nodata": -32768},
+        "attribution": "Somebody",
+        **settings,
+    }
+    return Source.of(check(document, "source", "test"))
+
+
+def limits(**settings: Any) -> Limits:
+    return source(limits=settings).limits
+
+
+def access(*hosts: str, credentials: Credentials | None = None, **settings: Any) -> Access:
+    """Access to `hosts` within the limits of `settings`."""
+    return Access(set(hosts), limits(**settings), credentials or Credentials())
