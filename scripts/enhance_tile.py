@@ -375,11 +375,11 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import canonical, recorded
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake) as changed:
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         settings, container = snakemake.params.settings, snakemake.params.container
         tile = Path(snakemake.output.tile)
         metadata = {

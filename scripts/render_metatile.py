@@ -8,8 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# Snakemake sets it to the job's threads, and numpy's, which nothing here uses, take 0.1 s to start.
-os.environ["OPENBLAS_NUM_THREADS"] = "1"
+if __name__ == "__main__":
+    # Snakemake sets it to the job's threads. Starting more than one costs 0.1 s of CPU when NumPy
+    # is imported, and rendering does no linear algebra.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,13 +144,13 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import recorded
-    from basemake.pixels.raster import keep_memory, use_gdal
+    from basemake.pixels.raster import keep_memory, set_up_libraries
     from basemake.pixels.webtiles import metatile_of
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         keep_memory()
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         tiles = [Path(path) for path in snakemake.input.tiles]
         archive, root = Path(snakemake.output.archive), Path(snakemake.output.root)
         options = snakemake.params.settings

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
-from basemake.pixels.raster import use_gdal
+from basemake.pixels.raster import set_up_libraries
 from enhance_tile import enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-use_gdal(64)
+set_up_libraries(64)
 
 
 @pytest.fixture(scope="session")

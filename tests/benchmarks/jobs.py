@@ -23,10 +23,10 @@ def enhance(
     bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
 ) -> None:
     """Enhance a tile, as the workflow's job does."""
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from enhance_tile import enhance_tile
 
-    use_gdal(CACHE_MB)
+    set_up_libraries(CACHE_MB)
     options: dict[str, Any] = {
         "steps": steps,
         "dn": DN,
@@ -60,12 +60,13 @@ def render(
     metatile: str, tile: str, folder: str, max_zoom: int, threads: int, quality: int
 ) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
-    import render_metatile  # first, as in the workflow: it says how many threads numpy starts
-    from basemake.pixels.raster import keep_memory, use_gdal
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the script does, before NumPy is imported
+    import render_metatile
+    from basemake.pixels.raster import keep_memory, set_up_libraries
     from basemake.pixels.webtiles import metatile_of
 
     keep_memory()
-    use_gdal(CACHE_MB)
+    set_up_libraries(CACHE_MB)
     place = metatile_of(metatile)
     rendering = {**RENDERING, "quality": quality}
     render_metatile.render_metatile(
@@ -86,9 +87,11 @@ def render(
 
 def overview(folder: str, min_zoom: int, quality: int) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
+    from basemake.pixels.raster import set_up_libraries
     from basemake.pixels.webtiles import metatile_of
     from render_overview import render_overview
 
+    set_up_libraries(CACHE_MB)
     roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
     rendering = {**RENDERING, "quality": quality}
     render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **rendering)

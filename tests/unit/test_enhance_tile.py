@@ -478,9 +478,9 @@ def test_a_truncated_band_is_the_one_that_is_named(
 MEASURE = """
 import sys
 from pathlib import Path
-from basemake.pixels.raster import use_gdal
+from basemake.pixels.raster import set_up_libraries
 from enhance_tile import enhance_tile
-use_gdal(64)
+set_up_libraries(64)
 enhance_tile([Path(path) for path in sys.argv[1:4]], Path(sys.argv[4]), epsg=32633,
     steps={steps}, dn={dn}, codec="webp", metadata={{}}, threads={threads})
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
