@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DN = {"scale": 0.0001, "offset": 0.0, "nodata": -32768}
 CACHE_MB = 64
 EPSG = 32633
 WEB_TILE = 256  # pixels
@@ -23,18 +22,14 @@ def enhance(
     bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
 ) -> None:
     """Enhance a tile, as the workflow's job does."""
+    from basemake.pixels.dn import DnReading
     from basemake.pixels.raster import set_up_libraries
-    from enhance_tile import enhance_tile
+    from enhance_tile import Enhancement, enhance_tile
 
     set_up_libraries(CACHE_MB)
-    options: dict[str, Any] = {
-        "steps": steps,
-        "dn": DN,
-        "codec": "webp",
-        "metadata": {},
-        "threads": threads,
-    }
-    enhance_tile([Path(band) for band in bands], Path(output), epsg=epsg, **options)
+    enhancement = Enhancement(epsg, steps, DnReading(0.0001, 0.0, -32768), "webp")
+    paths = [Path(band) for band in bands]
+    enhance_tile(paths, Path(output), enhancement, metadata={}, threads=threads)
 
 
 def plain(tile: str, output: str) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from basemake.errors import TileError
 from basemake.pixels.archive import write_part
+from basemake.pixels.dn import DnReading
 from basemake.pixels.vrt import build_mosaic, build_warped
 from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
-from enhance_tile import enhance_tile
+from enhance_tile import Enhancement, enhance_tile
 from export_cog import export_cog
 from export_folder import export_folder
 from export_mbtiles import export_mbtiles
@@ -60,10 +61,7 @@ def write_tile(inputs: Inputs, output: Path, bands: list[Path] | None = None) ->
     enhance_tile(
         bands or inputs.bands,
         output,
-        epsg=32633,
-        steps=[],
-        dn={"scale": 0.0001, "offset": 0.0, "nodata": -32768},
-        codec="zstd",
+        Enhancement(32633, [], DnReading(0.0001, 0.0, -32768), "zstd"),
         metadata={"TIFFTAG_COPYRIGHT": "« Copernicus »"},
         threads=2,
     )

@@ -91,7 +91,7 @@ def fetch(source: dict, band: dict) -> bytes:
 
 
 def offset(source: dict, row: dict) -> float:
-    return dn_reading(source["dn"], row["dn"])["offset"]
+    return dn_reading(source["dn"], row["dn"]).offset
 
 
 # -- What they say --------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_the_planetary_computers_offset_follows_the_baseline(
     baseline: str, expected: float
 ) -> None:
     source = read_source("planetary-computer")
-    assert dn_reading(source["dn"], {"s2:processing_baseline": baseline})["offset"] == expected
+    assert dn_reading(source["dn"], {"s2:processing_baseline": baseline}).offset == expected
 
 
 # -- Genuine answers ------------------------------------------------------------------------------

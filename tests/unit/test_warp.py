@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
+from basemake.pixels.dn import DnReading
 from basemake.pixels.recipe import CompiledRecipe
 from basemake.pixels.warp import Warper, _between, _Frame, _grid, _grid_step
 from basemake.pixels.webtiles import WebTile, overlapping, to_mercator
@@ -79,8 +80,7 @@ def test_real_texture_is_as_gdals_exact_warper_shows_it(real_data, write_geotiff
     folder = real_data / "s2_10m/icor_belgium_sr_32631"
     bands = [gdal.Open(str(folder / f"{band}.tif")) for band in ("B04", "B03", "B02")]
     dn = np.stack([band.ReadAsArray() for band in bands])
-    reading = {"scale": 0.0001, "offset": 0.0, "nodata": None}
-    rgba = CompiledRecipe(L2A, reading, np.dtype("uint16"))(dn)
+    rgba = CompiledRecipe(L2A, DnReading(0.0001, 0.0, None), np.dtype("uint16"))(dn)
     left, pixel, _, top, _, _ = bands[0].GetGeoTransform()
     path = write_geotiff(
         tmp_path / "t.tif", np.moveaxis(rgba, -1, 0), (left, top), pixel, 32631, ("ALPHA=YES",)
