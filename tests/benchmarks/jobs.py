@@ -69,14 +69,16 @@ def render(
         [Path(tile)],
         Path(folder) / f"{metatile}.pmtiles",
         Path(folder) / f"{metatile}.png",
-        outline=None,
-        min_zoom=place.z,
-        max_zoom=max_zoom,
-        tile_size=WEB_TILE,
-        resampling="bilinear",
+        render_metatile.Rendering(
+            min_zoom=place.z,
+            max_zoom=max_zoom,
+            tile_size=WEB_TILE,
+            resampling="bilinear",
+            outline=None,
+            **rendering,
+        ),
         threads=threads,
         made_of=render_metatile.digest_inputs([Path(tile)], rendering),
-        **rendering,
     )
 
 

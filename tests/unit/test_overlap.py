@@ -16,7 +16,7 @@ from basemake.build.layout import Plan, mercator_grid
 from basemake.build.manifest import describe_request, write_manifest
 from basemake.pixels.vrt import build_mosaic, build_warped
 from export_cog import export_cog
-from render_metatile import render_metatile
+from render_metatile import Rendering, render_metatile
 
 PIXEL, SIDE = 100.0, 400  # metres, pixels of a tile
 ZOOM, METATILE_ZOOM = 10, 8
@@ -89,13 +89,15 @@ def shown_by_the_map(plan: Plan, paths: dict[str, Path], folder: Path) -> dict[t
             [paths[tile] for tile in row["tiles"]],
             archive,
             folder / f"{name}.png",
-            outline=row["outline"],
-            min_zoom=ZOOM,
-            max_zoom=ZOOM,
-            tile_size=256,
-            image_format="png",
-            quality=None,
-            resampling="nearest",
+            Rendering(
+                min_zoom=ZOOM,
+                max_zoom=ZOOM,
+                tile_size=256,
+                image_format="png",
+                quality=None,
+                resampling="nearest",
+                outline=shapely.from_wkt(row["outline"]),
+            ),
             threads=1,
             made_of="these",
         )

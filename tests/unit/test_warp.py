@@ -6,7 +6,7 @@ from osgeo import gdal, osr
 
 from basemake.pixels.dn import DnReading
 from basemake.pixels.recipe import CompiledRecipe
-from basemake.pixels.warp import Warper, _between, _Frame, _grid, _grid_step
+from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile, overlapping, to_mercator
 
 L2A = [
@@ -37,37 +37,53 @@ def warp(path, bounds, pixels):
     return canvas
 
 
+# Levels of a triangle wave of 10 pixels, with its corners at the centres of pixels: it is linear
+# between them, so bilinear interpolation is exact.
+WAVE = np.array([0, 50, 100, 150, 200, 250, 200, 150, 100, 50], np.uint8)
+
+
+def wave(at):
+    """The level at columns or rows of a tile, 0 at the first pixel's centre."""
+    return np.interp(at, np.arange(11), [*WAVE, WAVE[0]], period=10)
+
+
 @pytest.mark.parametrize("latitude", [0.5, 45.0, 70.0, 83.0])
 @pytest.mark.parametrize("zoom", [3, 6, 9, 11])
-def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixel(
-    write_geotiff, tmp_path, latitude, zoom
-):
-    pixels = 4096
-    x, y = to_mercator(np.array([[17.6, latitude]]))[0]  # near the edge of UTM zone 33
+def test_coordinates_are_right_to_a_twentieth_of_a_pixel(write_geotiff, tmp_path, latitude, zoom):
+    """In pieces whose web pixels are as large as the tile's, near the edge of UTM zone 33."""
+    side, pieces = 700, 16
+    x, y = to_mercator(np.array([[17.6, latitude]]))[0]
     metatile = next(t for t in overlapping(_box(x, y), zoom) if t.bounds[0] <= x < t.bounds[2])
-    north = {0.5: 55_000.0, 45.0: 5_000_000.0, 70.0: 7_780_000.0, 83.0: 9_220_000.0}[latitude]
-    ground = (metatile.bounds[2] - metatile.bounds[0]) / pixels  # source pixels as large as web's
-    path = write_geotiff(
-        tmp_path / "a.tif", np.zeros((4, 4, 4), np.uint8), (600_000.0, north), ground
-    )
-    dataset = gdal.Open(str(path))
-    step = _grid_step(ground)
-    whole = range(pixels)
-    frame = _Frame(600_000.0, north, ground, -ground)
-    to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
-    grid = _grid(frame, to_tile, metatile.bounds, pixels, step, whole, whole)
-    column, row = (_between(a, step) for a in grid)
+    west, _, east, north = metatile.bounds
+    pixel = (east - west) / pieces / 256
+    to_tile = osr.CoordinateTransformation(crs(3857), crs(32633))
+    middle = to_tile.TransformPoint(x, y)
+    corner = middle[0] - side * pixel / 2, middle[1] + side * pixel / 2
+    rgba = np.full((4, side, side), 255, np.uint8)
+    rgba[0], rgba[1] = (WAVE[axis % 10] for axis in np.indices((side, side)))
+    path = write_geotiff(tmp_path / "a.tif", rgba, corner, pixel, options=("ALPHA=YES",))
+    warper = Warper([path], metatile.bounds, pieces, 256, "bilinear")
     rng = np.random.default_rng(1)
-    for top in range(0, pixels, 256):
-        i, j = top + rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
-        west, _, _, top_north = metatile.bounds
-        points = np.column_stack([west + (j + 0.5) * ground, top_north - (i + 0.5) * ground])
-        exact = np.array(to_tile.TransformPoints(points.tolist()))
-        near = np.abs(exact[:, 0] - 500_000) < 600_000  # where a tile of the zone can be
-        error_x = column[i, j] - ((exact[:, 0] - 600_000) / ground - 0.5)
-        error_y = row[i, j] - ((north - exact[:, 1]) / ground - 0.5)
-        assert np.abs(error_x[near]).max(initial=0) <= 0.05
-        assert np.abs(error_y[near]).max(initial=0) <= 0.05
+    compared = 0
+    for row, column in np.ndindex(pieces, pieces):
+        piece = warper.draw(row, column)
+        if piece is None:
+            continue
+        i, j = rng.integers(0, 256, (2, 200))
+        points = [
+            west + (column * 256 + j + 0.5) * pixel,
+            north - (row * 256 + i + 0.5) * pixel,
+        ]
+        exact = np.array(to_tile.TransformPoints(np.column_stack(points).tolist()))
+        columns = (exact[:, 0] - corner[0]) / pixel - 0.5
+        rows = (corner[1] - exact[:, 1]) / pixel - 0.5
+        inner = (np.minimum(columns, rows) > 1) & (np.maximum(columns, rows) < side - 2)
+        expected = np.column_stack([wave(rows), wave(columns)])[inner]
+        error = np.abs(piece[i, j, :2][inner] - expected)
+        # 50 levels a pixel, and half a level from rounding.
+        assert error.max(initial=0) <= 0.05 * 50 + 0.5
+        compared += inner.sum()
+    assert compared > 500
 
 
 def _box(x, y):
