@@ -24,10 +24,10 @@ def crs(epsg: int) -> osr.SpatialReference:
     return srs
 
 
-def warp(path, bounds, pixels):
+def warp(path, bounds, pixels, resampling="bilinear"):
     """The whole canvas of a tile, piece by piece."""
     count = pixels // 256
-    warper = Warper([path], bounds, count, 256, "bilinear")
+    warper = Warper([path], bounds, count, 256, resampling)
     canvas = np.zeros((pixels, pixels, 4), np.uint8)
     for row, column in np.ndindex(count, count):
         piece = warper.draw(row, column)
@@ -128,6 +128,39 @@ def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
     shown = canvas[canvas[..., 3] == 255][:, :3]
     assert len(shown) > 5_000
     assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
+
+
+def around(x, y, side):
+    """The bounds of a square in Mercator metres about a point in EPSG:32633."""
+    x, y, _ = osr.CoordinateTransformation(crs(32633), crs(3857)).TransformPoint(x, y)
+    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_pieces_inside_a_tile_have_its_colour_up_to_their_edges(
+    write_geotiff, tmp_path, resampling, scale
+):
+    """What smoothing (at scales above 1) and interpolation need beyond a piece is read, too."""
+    colour = np.array([200, 100, 50, 255], np.uint8)
+    flat = np.tile(colour[:, np.newaxis, np.newaxis], (1, 900, 900))
+    path = write_geotiff(tmp_path / "t.tif", flat, pixel=100.0, options=("ALPHA=YES",))
+    # At 45 degrees north a pixel of 100 m is 141 m in Mercator.
+    canvas = warp(path, around(545_000, 4_955_000, 512 * 141 * scale), 512, resampling)
+    assert (canvas == colour).all()
+
+
+def test_stripes_of_a_tile_without_reduced_images_are_weakened_where_they_would_alias(
+    write_geotiff, tmp_path
+):
+    """Stripes of one pixel, shown four times as coarse, keep a third of their contrast at most."""
+    stripes = np.full((4, 400, 400), 255, np.uint8)
+    stripes[:3, ::2] = 0
+    path = write_geotiff(tmp_path / "t.tif", stripes, options=("ALPHA=YES",))
+    canvas = warp(path, around(502_000, 4_998_000, 256 * 4 * 14.1), 256)
+    shown = canvas[canvas[..., 3] == 255][:, 0].astype(int)
+    assert len(shown) > 5000
+    assert np.abs(shown - 127.5).max() <= 127.5 / 3 + 1
 
 
 def test_a_map_of_the_world_has_the_tile_once_and_in_its_place(write_geotiff, tmp_path):
