@@ -5,7 +5,7 @@ config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.27")
 
 
 # Snakemake would merge a --configfile into this one, and build the demo's region besides.
@@ -33,10 +33,13 @@ include: "rules/pyramid.smk"
 include: "rules/preview.smk"
 
 
-# Everything that lasts is asked for by name: Snakemake does not notice that a file is gone whose
-# descendants are there.
+EXPORTS = exports()  # an output that no rule makes is refused before anything is done
+
+
+# All outputs are asked for by name: Snakemake does not notice a missing intermediate whose products
+# still exist.
 rule all:
     """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
     default_target: True
     input:
-        lambda wildcards: plan().lasting(),
+        lambda wildcards: everything(),

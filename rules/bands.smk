@@ -16,7 +16,7 @@ rule fetch_band:
         "logs/bands/{tile}/{band}.log",
     benchmark:
         "benchmarks/bands/{tile}/{band}.tsv"
-    priority: lambda wildcards: -plan().tiles.index.get_loc(wildcards.tile)
+    priority: lambda wildcards: -layout().tiles.index.get_loc(wildcards.tile)
     conda:
         "../envs/conda.yaml"
     threads: 0
@@ -28,6 +28,6 @@ rule fetch_band:
     params:
         href=lambda wildcards: band(wildcards)["href"],
         # The code of a download does not count: the bytes are verified.
-        settings=band_settings,
+        settings=lambda wildcards: band_identity(band(wildcards), tile(wildcards.tile)["updated"]),
     script:
         "../scripts/fetch_band.py"

@@ -5,31 +5,22 @@ import sys
 from pathlib import Path
 
 from shapely.geometry import mapping
-from snakemake.logging import logger
-from snakemake.utils import available_cpu_count
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from basemake.build.code_digest import code_digest
-from basemake.pixels.codecs import check_codecs
 from basemake.build.config import check, read_recipe, read_source
-from basemake.build.engine import EVENT, decide_by_records
-from basemake.errors import BasemakeError
-from basemake.system.machine import memory_for_jobs, share, usable_cores
-from basemake.build.manifest import dn_reading
-from basemake.build.layout import Plan, mercator_grid
+from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
+from basemake.build.layout import mercator_grid, outline_text, read_layout
+from basemake.build.manifest import MANIFEST, band_identity, dn_reading
 from basemake.build.quarter import Quarter
-from basemake.build.reasons import summary
 from basemake.build.region import read_region
-from basemake.system.run_lock import lock_when_it_executes
+from basemake.build.run_lock import alone
+from basemake.errors import BasemakeError
+from basemake.pixels.codecs import check_codecs
+from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 
-MANIFEST = "results/manifest.geojson"
 MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
-
-
-def tell_stale(stale):
-    """Say which jobs are stale, and why, to people and to the commands beside the workflow."""
-    logger.info(summary(stale), extra={EVENT: stale})
 
 
 def stop(error):
@@ -37,7 +28,7 @@ def stop(error):
     sys.exit(f"basemake: {error}")
 
 
-lock_when_it_executes(workflow)
+lock_when_it_executes(workflow, alone)
 
 try:
     config.update(check(dict(config), "config", "config"))
@@ -50,25 +41,15 @@ except BasemakeError as error:
 
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
-# A source's limit holds over the connections that profile or command line allow.
-ALLOWED = workflow.global_resources.get("connections")
-CONNECTIONS = SOURCE.limits.connections
-workflow.register_resource(
-    "connections", min(CONNECTIONS, (ALLOWED and ALLOWED.value) or CONNECTIONS)
-)
-# This machine bounds what runs on it, but not what --jobs sends to others; the process of a single
-# job has been given its bounds.
-CORES = workflow.global_resources["_cores"].value or 1
-HERE = workflow.global_resources["_nodes"].value is None
+BOUNDS = asked_of(workflow)
+# The process of a single job has been given its bounds by the main one, but for connections.
 if workflow.is_main_process:
-    if CORES == available_cpu_count():  # `cores: all`, which knows neither containers nor clusters
-        CORES = usable_cores() if HERE else 64  # the most that `threads` may say
-        workflow.register_resource("_cores", CORES)
-    if HERE and "mem_mb" not in workflow.global_resources:
-        workflow.register_resource("mem_mb", memory_for_jobs() // 10**6)
-    decide_by_records(workflow, tell_stale)
+    BOUNDS = bounds(BOUNDS, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
+    bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
+    decide_by_records(workflow)
+bound(workflow, connections=BOUNDS.connections or SOURCE.limits.connections)
 THREADS = {
-    name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
+    name: share(BOUNDS.cores, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
 }
 # What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
@@ -79,10 +60,10 @@ RENDERING = {
 
 
 @functools.cache
-def plan():
+def layout():
     """Read the manifest when the first job is planned: a search needs none yet."""
     try:
-        return Plan(Path(MANIFEST), config, SOURCE, REGIONS)
+        return read_layout(MANIFEST, config, SOURCE, REGIONS)
     except BasemakeError as error:
         stop(error)
 
@@ -95,28 +76,17 @@ def code(script):
 @functools.cache
 def tile(name):
     """The manifest's row of a tile."""
-    if name not in plan().tiles.index:
-        stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(plan().tiles.index)}.")
-    return plan().tiles.loc[name].to_dict()
+    if name not in layout().tiles.index:
+        stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(layout().tiles.index)}.")
+    return layout().tiles.loc[name].to_dict()
 
 
 def band(wildcards):
-    """What a band's job must know: href, size, checksum or digest, and its item's `updated`."""
-    row = tile(wildcards.tile)
-    if wildcards.band not in row["bands"]:
-        stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(row['bands'])}.")
-    return {**row["bands"][wildcards.band], "updated": row["updated"]}
-
-
-def band_settings(wildcards):
-    """What a band is: one that only moved is the same, if a checksum or digest says what it is."""
-    about = band(wildcards)
-    digest = about.get("digest")
-    return {
-        "href": None if digest or about["checksum"] else about["href"],
-        "digest": digest,
-        **{key: about[key] for key in ("size", "checksum", "updated")},
-    }
+    """The manifest's entry of a band."""
+    bands = tile(wildcards.tile)["bands"]
+    if wildcards.band not in bands:
+        stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(bands)}.")
+    return bands[wildcards.band]
 
 
 def dn(wildcards):
@@ -129,12 +99,46 @@ def dn(wildcards):
 
 def enhanced(tiles):
     """The paths of enhanced tiles."""
-    return [f"results/tiles/{tile}.tif" for tile in tiles]
+    return expand("results/tiles/{tile}.tif", tile=tiles)
+
+
+def metatiles(region, suffix):
+    """The paths of what the metatiles of a region leave: .pmtiles, or .png (their roots)."""
+    names = layout().metatiles[region].index
+    return expand(f"results/metatiles/{region}/{{metatile}}{suffix}", metatile=names)
+
+
+def everything():
+    """The paths of all outputs that the config asks for; bands and others are made on the way."""
+    paths = enhanced(layout().tiles.index)
+    for region in layout().regions:
+        paths += metatiles(region, ".pmtiles") + metatiles(region, ".png")
+        paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
+        paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
+        paths.append(f"results/pyramid/{region}.pmtiles")
+        for export in EXPORTS:
+            paths.append(str(export.output[0].apply_wildcards({"region": region})))
+    return paths
+
+
+def exports():
+    """The rules export_* that the config's outputs name, besides pmtiles, which is always made."""
+    known = {
+        known.name.removeprefix("export_"): known
+        for known in workflow.rules
+        if known.name.startswith("export_")
+    }
+    names = [name for name in PYRAMID["outputs"] if name != "pmtiles"]
+    for name in names:
+        if name not in known:
+            allowed = ", ".join(["pmtiles", *known])
+            stop(f"config: pyramid.outputs has {name!r}; allowed: {allowed}.")
+    return [known[name] for name in names]
 
 
 def tiles_to_compare():
     """The enhanced tiles on which codecs are compared: a few that are there, or the first of all."""
-    paths = enhanced(plan().tiles.index)
+    paths = enhanced(layout().tiles.index)
     there = [path for path in paths if Path(path).exists()]
     return there[:: max(1, len(there) // 4)][:4] or paths[:1]
 
@@ -147,6 +151,6 @@ def footprints(region):
             "properties": {"id": row["tile"], "item": row["item"]},
             "geometry": mapping(row["geometry"]),
         }
-        for _, row in plan().tiles_of(region).iterrows()
+        for _, row in layout().tiles_of(region).iterrows()
     ]
     return {"type": "FeatureCollection", "features": features}

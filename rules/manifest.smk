@@ -22,6 +22,6 @@ rule manifest:
         source=config["source"],
         quarter=config["quarter"],
         regions=config["regions"],
-        manifest=MANIFEST,
+        manifest=str(MANIFEST),
     script:
         "../scripts/search_items.py"

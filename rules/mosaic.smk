@@ -4,7 +4,7 @@
 rule build_zone_vrt:
     """Build the VRT of one UTM zone of a region, and its view in Web Mercator."""
     input:
-        lambda wildcards: enhanced(plan().tiles_of(wildcards.region, int(wildcards.epsg)).index),
+        lambda wildcards: enhanced(layout().tiles_of(wildcards.region, int(wildcards.epsg)).index),
     output:
         zone="results/mosaic/{region}_{epsg}.vrt",
         mercator="results/mosaic/{region}_{epsg}_3857.vrt",
@@ -26,8 +26,8 @@ rule build_zone_vrt:
         code=code("build_zone_vrt.py"),
         settings=lambda wildcards: {
             "grid": mercator_grid(
-                plan().tiles_of(wildcards.region, int(wildcards.epsg)),
-                plan().zooms[wildcards.region].max,
+                layout().tiles_of(wildcards.region, int(wildcards.epsg)),
+                layout().zooms[wildcards.region].max,
                 PYRAMID["tile_size"],
             ),
             "resampling": PYRAMID["resampling"],
@@ -41,7 +41,7 @@ rule build_vrt:
     input:
         lambda wildcards: [
             f"results/mosaic/{wildcards.region}_{epsg}_3857.vrt"
-            for epsg in plan().zones(wildcards.region)
+            for epsg in layout().zones(wildcards.region)
         ],
     output:
         mosaic="results/mosaic/{region}.vrt",

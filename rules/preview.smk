@@ -22,7 +22,7 @@ rule build_preview:
         code=code("build_preview.py"),
         settings=lambda wildcards: {
             "footprints": footprints(wildcards.region),
-            "outline": mapping(plan().regions[wildcards.region]),
+            "outline": mapping(layout().regions[wildcards.region]),
             "title": f"{wildcards.region}, {config['quarter']}",
         },
     script:

@@ -5,7 +5,7 @@ rule render_metatile:
     """Render the web tiles of one metatile, from its top zoom down to its own."""
     input:
         tiles=lambda wildcards: enhanced(
-            plan().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
+            layout().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
         ),
     output:
         # Kept until the job ends: it renders nothing if its tiles turn out to be the same as before.
@@ -31,12 +31,14 @@ rule render_metatile:
         code=code("render_metatile.py"),
         settings=lambda wildcards: {
             **RENDERING,
-            "outline": plan().metatiles[wildcards.region].at[wildcards.metatile, "outline"],
+            "outline": outline_text(
+                layout().metatiles[wildcards.region].at[wildcards.metatile, "outline"]
+            ),
             "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
-                plan().zooms[wildcards.region].min, plan().zooms[wildcards.region].metatile
+                layout().zooms[wildcards.region].min, layout().zooms[wildcards.region].metatile
             ),
-            "max_zoom": plan().zooms[wildcards.region].max,
+            "max_zoom": layout().zooms[wildcards.region].max,
             "resampling": PYRAMID["resampling"],
         },
     script:
@@ -46,7 +48,7 @@ rule render_metatile:
 rule render_overview:
     """Render the web tiles above the metatiles, from the metatiles' roots."""
     input:
-        roots=lambda wildcards: plan().metatile_files(wildcards.region, ".png"),
+        roots=lambda wildcards: metatiles(wildcards.region, ".png"),
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
         record="results/records/metatiles/{region}/overview.pmtiles.json",
@@ -64,7 +66,7 @@ rule render_overview:
         code=code("render_overview.py"),
         settings=lambda wildcards: {
             **RENDERING,
-            "min_zoom": plan().zooms[wildcards.region].min,
+            "min_zoom": layout().zooms[wildcards.region].min,
         },
     script:
         "../scripts/render_overview.py"
@@ -74,7 +76,7 @@ rule pack_pyramid:
     """Pack all web tiles of a region into one archive."""
     input:
         "results/metatiles/{region}/overview.pmtiles",
-        lambda wildcards: plan().metatile_files(wildcards.region, ".pmtiles"),
+        lambda wildcards: metatiles(wildcards.region, ".pmtiles"),
     output:
         archive="results/pyramid/{region}.pmtiles",
         record="results/records/pyramid/{region}.pmtiles.json",
@@ -91,7 +93,7 @@ rule pack_pyramid:
     params:
         code=code("pack_pyramid.py"),
         settings=lambda wildcards: {
-            "extent": plan().extent(wildcards.region).wkt,
+            "extent": layout().extent(wildcards.region).wkt,
             "image_format": PYRAMID["format"],
             "metadata": {
                 "name": wildcards.region,
@@ -157,7 +159,7 @@ rule export_cog:
     """Write a region's mosaic as a cloud-optimized GeoTIFF, for GIS programs."""
     input:
         mosaic="results/mosaic/{region}.vrt",
-        tiles=lambda wildcards: enhanced(plan().tiles_of(wildcards.region).index),
+        tiles=lambda wildcards: enhanced(layout().tiles_of(wildcards.region).index),
     output:
         image="results/pyramid/{region}.tif",
         record="results/records/pyramid/{region}.tif.json",
@@ -174,7 +176,7 @@ rule export_cog:
     params:
         code=code("export_cog.py"),
         settings=lambda wildcards: {
-            "outline": mapping(plan().regions[wildcards.region]) if PYRAMID["clip"] else None,
+            "outline": mapping(layout().regions[wildcards.region]) if PYRAMID["clip"] else None,
             "image_format": PYRAMID["format"],
             "quality": RENDERING["quality"],
         },

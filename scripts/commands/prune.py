@@ -1,45 +1,33 @@
-"""List orphans: files that the workflow made and that manifest and config no longer have.
+"""List orphans: files that the workflow made and that manifest and config no longer ask for.
 
-What has no record, here or with Snakemake, the workflow did not make: it stays, as does all that
-lies behind a symlink. `--yes` deletes the orphans and their records.
+A file without a record was not made by the workflow: it stays, as does everything that is reached
+through a symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
 import re
 import shlex
 import sys
-from base64 import urlsafe_b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
 
-from basemake.build.records import RECORDS, is_record, output_of
-from basemake.system.run_lock import alone
-from command import Build, as_command, open_build
+from basemake.build.engine import Graph, Job
+from basemake.build.open_build import Build, as_command, open_build
+from basemake.build.records import RECORDS, RESULTS, output_of, read_record, record_of
+from basemake.build.run_lock import alone
 
 FEW = 6  # names are listed
-NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"  # of tiles and regions
-# Kind and path of each output of the rules, and the name of its job's log and benchmark.
-OUTPUTS = [
-    ("bands", rf"results/(bands/{NAME}/[A-Za-z0-9][A-Za-z0-9._-]*)\.tif", r"\1"),
-    ("tiles", rf"results/(tiles/{NAME})\.tif", r"\1"),
-    ("mosaics", rf"results/(mosaic/{NAME}?(?:_\d+)?)(?:_3857)?\.vrt", r"\1"),
-    ("metatiles", rf"results/(metatiles/{NAME}/\d+_\d+_\d+)\.(?:pmtiles|png)", r"\1"),
-    ("metatiles", rf"results/(metatiles/{NAME}/overview)\.pmtiles", r"\1"),
-    ("pyramids", rf"results/(pyramid/{NAME})\.pmtiles", r"\1"),
-    ("pyramids", rf"results/(pyramid/{NAME}\.mbtiles)", r"\1"),
-    ("pyramids", rf"results/(pyramid/{NAME})", r"\1.folder"),
-    ("pyramids", rf"results/(pyramid/{NAME})\.tif", r"\1.cog"),
-    ("previews", rf"results/(preview/{NAME})\.html", r"\1"),
-]
+PART = ".part"  # ends the name of a file that is being written
+# What export_folder writes, and the mark that Snakemake leaves in a folder.
 IN_FOLDER = re.compile(r"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|\.snakemake_timestamp")
-SNAKEMAKE_RECORDS = (Path(".snakemake/metadata"), Path(".snakemake/incomplete"))
 
 
-class Orphan(NamedTuple):
+@dataclass(frozen=True)
+class Orphan:
     """A file that nothing asks for any more; `name` is for people, `size` in bytes."""
 
     kind: str
@@ -48,8 +36,9 @@ class Orphan(NamedTuple):
     size: int
 
 
-class Orphans(NamedTuple):
-    """Files to delete, the records of them, and what is left beside them."""
+@dataclass(frozen=True)
+class Orphans:
+    """Files to delete, records of them to delete last, and files that are left beside them."""
 
     files: list[Orphan]
     records: list[Path]
@@ -61,74 +50,58 @@ class Orphans(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def outputs(build: Build) -> set[str]:
-    """Return the paths of all that a build makes: what lasts, and what comes along."""
-    plan = build.plan()
-    paths = set(plan.lasting())
-    for tile, bands in plan.tiles["bands"].items():
-        paths |= {f"results/bands/{tile}/{band}.tif" for band in bands}
-    for region in plan.zooms:
-        paths |= {f"results/mosaic/{region}_{epsg}_3857.vrt" for epsg in plan.zones(region)}
-        paths.add(f"results/metatiles/{region}/overview.pmtiles")
-    return paths
+def orphans_of(build: Build) -> Orphans:
+    """Return the orphans in the build's directory, which is the current one.
+
+    Where config says not to keep bands, those of finished tiles are orphans, too.
+    """
+    graph = build.graph()
+    return find_orphans(graph, surplus_bands(build, graph, graph.stale))
 
 
-def surplus_bands(build: Build) -> list[Path]:
-    """Return the bands of finished tiles, where config says not to keep them."""
+def surplus_bands(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
+    """Return the bands that none of the `stale` jobs reads, where config says not to keep them."""
     if build.config["keep_bands"]:
         return []
-    unfinished = {job.wildcards["tile"] for job in build.jobs() if job.rule == "enhance_tile"}
-    return [
-        Path(f"results/bands/{tile}/{band}.tif")
-        for tile, bands in build.plan().tiles["bands"].items()
-        if tile not in unfinished
-        for band in bands
-    ]
+    needed = {path for job in stale for path in job.inputs}
+    bands = [path for job in graph.jobs if job.rule == "fetch_band" for path in job.outputs]
+    return [path for path in bands if str(path) not in needed]
 
 
-def find_orphans(wanted: set[str], surplus: Iterable[Path] = ()) -> Orphans:
-    """Return what the workflow made in the current directory that is no part of `wanted`.
+def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
+    """Return what the workflow made in the current directory that no job of `graph` makes.
 
     Of the bands in `surplus` only the files are orphans: their records and logs stay.
     """
-    files = {
-        path: Orphan("bands", f"{path.parent.name}/{path.stem}", path, path.stat().st_size)
-        for path in surplus
-        if _is_plain(path)
-    }
-    records, left = [], []
-    known = _records()
-    # Of a failed job Snakemake keeps no record; a part that has a log is one of ours.
-    for pattern in ("*/*.part", "*/*/*.part"):
-        for part in Path("results").glob(pattern):
-            known.setdefault(str(part.with_suffix("")), [])
-    for output in sorted(known.keys() - wanted):
-        kind, job = _kind_and_job(output)
-        log = Path(f"logs/{job}.log")
-        if not kind or not (known[output] or _is_plain(log)):
-            continue
-        records += known[output]
-        candidates = [(kind, path) for path in _contents(Path(output))]
-        candidates += [
-            ("unfinished", path)
-            for end in (".part", ".part.json")
-            for path in _contents(Path(output + end))
-        ]
-        candidates += [("logs", log), ("benchmarks", Path(f"benchmarks/{job}.tsv"))]
-        name = job.partition("/")[2]
+    wanted = {path for job in graph.jobs for path in job.outputs}
+    wanted_logs = {job.log for job in graph.jobs}
+    files = {path: _orphan(path) for path in surplus if _is_plain(path)}
+    records: list[Path] = []
+    left: list[Path] = []
+    for output in sorted(_made_here() - wanted):
+        kind, name = _kind_and_name(output)
+        candidates = [(kind, path) for path in _contents(output)]
+        for end in (PART, f"{PART}.json"):
+            part = output.with_name(output.name + end)
+            candidates += [("unfinished", path) for path in _contents(part)]
+        for log in _logs(output) - wanted_logs:
+            benchmark = Path("benchmarks", *log.parts[1:]).with_suffix(".tsv")
+            candidates += [("logs", log), ("benchmarks", benchmark)]
         for kind, path in candidates:
             if _is_plain(path):
                 files[path] = Orphan(kind, name, path, path.stat().st_size)
             elif path.is_symlink() or path.exists():
                 left.append(path)
-        beside = Path(output + ".aux.xml")  # GDAL's, by QGIS
-        if beside.exists():
-            left.append(beside)
+        beside = output.with_name(output.name + ".aux.xml")  # GDAL's, by QGIS
+        left += [beside] if beside.exists() else []
+        record = record_of(output)
+        known = [record, *graph.metadata_of(output), *graph.metadata_of(record)]
+        records += [path for path in known if path.is_file()]
     return Orphans(list(files.values()), records, left)
 
 
 def delete(orphans: Orphans) -> None:
-    """Delete orphans, the folders that this leaves empty, and Snakemake's records of them."""
+    """Delete orphans, the folders that this leaves empty, and the records of them."""
     for file in orphans.files:
         file.path.unlink(missing_ok=True)
     folders = {folder for file in orphans.files for folder in file.path.parents[:-2]}
@@ -168,32 +141,31 @@ def _row(kind: str, files: list[Orphan]) -> str:
     return f"{kind:<12}{len(files):>7}{megabytes(sum(file.size for file in files)):>12}"
 
 
-def _records() -> dict[str, list[Path]]:
-    """Return the outputs that have a record, here or with Snakemake, and the files that are it.
-
-    The names of Snakemake's are the outputs' in base64, cut into folders where they are long.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in RECORDS.rglob("*.json"):
-        found.setdefault(str(output_of(path)), []).append(path)
-    for folder in SNAKEMAKE_RECORDS:
-        for path in folder.rglob("*"):
-            if path.is_file():
-                parts = path.relative_to(folder).parts
-                with suppress(ValueError):  # not a record
-                    name = urlsafe_b64decode("".join(part.removeprefix("@") for part in parts))
-                    output = name.decode()
-                    output = str(output_of(output)) if is_record(output) else output
-                    found.setdefault(output, []).append(path)
-    return found
+def _made_here() -> set[Path]:
+    """Return the outputs that have a record, and those that were begun: with a part and a log."""
+    recorded = {output_of(path) for path in RECORDS.glob("*/**/*.json")}
+    parts = [part for depth in ("*/*", "*/*/*") for part in RESULTS.glob(depth + PART)]
+    begun = {part.with_name(part.name.removesuffix(PART)) for part in parts}
+    return recorded | {output for output in begun if any(map(_is_plain, _logs(output)))}
 
 
-def _kind_and_job(output: str) -> tuple[str, str]:
-    """Return an output's kind and the name of its job's log; both are empty if no rule makes it."""
-    for kind, pattern, job in OUTPUTS:
-        if match := re.fullmatch(pattern, output):
-            return kind, match.expand(job)
-    return "", ""
+def _logs(output: Path) -> set[Path]:
+    """Return where the log of an output is: as its record states, or else by its name."""
+    record = read_record(output)
+    if record and record.log:
+        return {Path(record.log)}
+    place = Path("logs", *output.parts[1:]).with_suffix("")
+    return {place.with_name(f"{place.name}.log"), *place.parent.glob(f"{place.name}.*.log")}
+
+
+def _orphan(path: Path) -> Orphan:
+    return Orphan(*_kind_and_name(path), path, path.stat().st_size)
+
+
+def _kind_and_name(output: Path) -> tuple[str, str]:
+    """Return an output's folder in results, and its path in there without suffix."""
+    place = output.relative_to(RESULTS)
+    return place.parts[0], str(Path(*place.parts[1:]).with_suffix(""))
 
 
 def _contents(path: Path) -> Iterator[Path]:
@@ -221,9 +193,9 @@ def main() -> None:
     parser.add_argument("--yes", action="store_true", help="delete them")
     options, arguments = parser.parse_known_args()
     with as_command("basemake prune"):
-        build = open_build(arguments)
+        build = open_build(arguments, whole=True)
         with alone() if options.yes else nullcontext():
-            orphans = find_orphans(outputs(build), surplus_bands(build))
+            orphans = orphans_of(build)
             if options.yes:
                 delete(orphans)
     if said := table(orphans):

@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
 
+from basemake.build.engine import Graph
+from basemake.build.manifest import MANIFEST, band_identity
+from basemake.build.open_build import Build, as_command, open_build
+from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
-from basemake.system.run_lock import alone, hand_on
-from command import MANIFEST, Build, Job, as_command, open_build
-from prune import FEW, delete, find_orphans, megabytes, outputs, surplus_bands
+from prune import FEW, delete, find_orphans, megabytes, surplus_bands
 
 LOG = Path("logs/refresh.log")
 BUSY = os.EX_TEMPFAIL  # 75
@@ -48,15 +50,9 @@ def tiles_in(manifest: Path) -> dict[str, Any]:
         for feature in json.loads(manifest.read_text())["features"]:
             said = feature["properties"]
             bands = {
-                # As in the rules: with a digest or checksum it is nothing where a band lies.
-                key: (
-                    band["size"],
-                    band["checksum"],
-                    band.get("digest") or band["checksum"] or band["href"],
-                )
-                for key, band in said["bands"].items()
+                key: band_identity(band, said["updated"]) for key, band in said["bands"].items()
             }
-            tiles[feature["id"]] = said["item"], said["updated"], bands
+            tiles[feature["id"]] = said["item"], bands
     return tiles
 
 
@@ -85,10 +81,11 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     new, updated, gone = map(len, changes)
     tiles = f"{_count(updated, 'tile')} updated, {new} new, {gone} gone"
 
-    jobs = _jobs(build)
+    graph = _graph(build)
+    jobs = graph.stale
     if jobs and _snakemake(build, lock):
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
-    orphans = find_orphans(outputs(build), surplus_bands(build))
+    orphans = find_orphans(graph, surplus_bands(build, graph, stale=[]))  # all tiles are finished
     if prune:
         delete(orphans)
     if jobs or any(changes) or (prune and orphans.files):
@@ -108,11 +105,11 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
     It inherits the lock, so that it is not alone if this process is killed. It has a group of its
     own: what stops this process first stops snakemake and all of its jobs.
     """
-    command = [sys.executable, "-m", "snakemake", *targets, *build.arguments]
+    command = [sys.executable, "-m", "snakemake", *targets, *build.command.arguments]
     with LOG.open("a") as log:
         running = subprocess.Popen(
             command,
-            cwd=build.called_in,
+            cwd=build.command.called_in,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -128,11 +125,11 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
         raise
 
 
-def _jobs(build: Build) -> list[Job]:
-    """Return the jobs of a dry-run; Snakemake takes signals for its own, so they wait."""
+def _graph(build: Build) -> Graph:
+    """Return the build's graph of jobs. Snakemake handles signals itself, so they wait."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
-        return build.jobs()
+        return build.graph()
     finally:
         _on_stop(_stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
@@ -172,7 +169,7 @@ def main() -> None:
         with as_command("basemake refresh"):
             if {"-n", "--dry-run", "--dryrun"} & set(arguments):
                 raise ConfigError("it has no dry-run; `snakemake -n` and `make plan` tell of jobs.")
-            build = open_build(arguments)
+            build = open_build(arguments, whole=True)
             try:
                 with alone() as lock:
                     sys.exit(refresh(build, lock, options.prune))

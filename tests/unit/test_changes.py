@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from refresh import Stopped, _jobs, _on_stop, _stop, compare, tiles_in
+from refresh import Stopped, _graph, _on_stop, _stop, compare, tiles_in
 
 BAND = {"href": "https://a.example/B04.tif", "size": 4, "checksum": "1220ab"}
 FEATURE = {
@@ -73,7 +73,7 @@ def test_no_manifest_has_no_tiles(tmp_path, text):
 
 
 def test_a_signal_during_the_dry_run_waits_and_stops():
-    def jobs() -> list:
+    def graph() -> list:
         signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake does
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # a refresh has no other
         return []
@@ -82,7 +82,7 @@ def test_a_signal_during_the_dry_run_waits_and_stops():
     _on_stop(_stop)
     try:
         with pytest.raises(Stopped):
-            _jobs(SimpleNamespace(jobs=jobs))
+            _graph(SimpleNamespace(graph=graph))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, handler in before.items():

@@ -176,7 +176,6 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "pyramid.quality", 0, "pyramid.quality is 0; allowed: a whole number from 1 to"),
         ("config", "pyramid.format", "gif", "pyramid.format is 'gif'; allowed: webp, png, jpeg"),
         ("config", "pyramid.outputs", [], "pyramid.outputs is []; allowed: at least 1 entry"),
-        ("config", "pyramid.outputs", ["zip"], "pyramid.outputs.0 is 'zip'; allowed: pmtiles, mb"),
         ("config", "pyramid.outputs", ["cog"] * 2, "is ['cog', 'cog']; each entry may stand once"),
         (
             "config",

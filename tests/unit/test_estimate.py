@@ -7,8 +7,9 @@ import pytest
 import shapely
 
 from basemake.demo.grid import footprint, grid_tile
+from basemake.forecast.costs import COSTS as SHIPPED
+from basemake.forecast.costs import ground_area, mean_size, shipped_costs, web_bytes
 from basemake.forecast.estimate import (
-    SHIPPED,
     SNAKEMAKE,
     Cost,
     Measured,
@@ -17,20 +18,17 @@ from basemake.forecast.estimate import (
     bands_in_flight,
     estimate_time,
     fit,
-    ground_area,
     read_benchmark,
-    shipped_costs,
     size_of,
-    web_bytes,
 )
 
 COSTS = {
     "fetch_band": Cost(Pace(1, 0.1), Pace(2, 0.5)),
     "enhance_tile": Cost(Pace(1, 0.2), Pace(1, 0.1)),
     "render_metatile": Cost(Pace(1, 0.3), Pace(1, 0.2)),
-    "render_overview": Cost(Pace(1, 0), Pace(2, 0)),
-    "pack_pyramid": Cost(Pace(1, 0), Pace(3, 0)),
-    "build_preview": Cost(Pace(1, 0), Pace(1, 0)),
+    "render_overview": Cost(Pace(1, 0), Pace(2, 0), last=True),
+    "pack_pyramid": Cost(Pace(1, 0), Pace(3, 0), last=True),
+    "build_preview": Cost(Pace(1, 0), Pace(1, 0), last=True),
 }
 LAST = ("render_overview", "pack_pyramid", "build_preview")
 
@@ -87,7 +85,7 @@ def test_shipped_network_is_a_line_of_100_mbit_whatever_the_connections():
 
 def test_full_tiles_as_shipped_agree_with_the_published_benchmarks():
     """README: 85 tiles are 38 GB, an hour at 100 Mbit/s; a tile of 10008 px takes 9 to 10 s."""
-    assert SHIPPED["enhance_tile"].cpu.of(100.16) == pytest.approx(9.8, abs=1)
+    assert SHIPPED["enhance_tile"].cost.cpu.of(100.16) == pytest.approx(9.8, abs=1)
     jobs = [Work("fetch_band", 150, 0)] * 255 + [Work("enhance_tile", 100.16, 4)] * 85
     time = estimate_time(jobs, shipped_costs(4, remote=True), 4, 4)
     assert 45 * 60 < time.wall < 70 * 60
@@ -155,3 +153,11 @@ def test_size_of(tmp_path: Path):
     assert size_of(tmp_path / "a") == 5
     assert size_of(tmp_path / "a/1") == 2
     assert size_of(tmp_path / "none") == 0
+
+
+def test_mean_size_is_of_the_files_that_exist(tmp_path: Path):
+    for name, size in (("a", 30), ("b", 70)):
+        (tmp_path / name).write_bytes(bytes(size))
+    files = {tmp_path / "a": 1.0, tmp_path / "b": 3.0, tmp_path / "gone": 5.0}
+    assert mean_size(files) == (25, 2)
+    assert mean_size({tmp_path / "gone": 5.0}) == (None, 0)

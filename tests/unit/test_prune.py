@@ -1,12 +1,12 @@
 """What is an orphan, and that nothing else is ever deleted."""
 
-import json
-from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
 
-from prune import delete, find_orphans, table
+from basemake.build.engine import Graph, Job
+from basemake.build.records import MadeOf, record_of, write_record
+from prune import Orphans, delete, find_orphans, table
 
 KEPT = "results/tiles/33TWM_0_0.tif"
 GONE = "results/tiles/33TWN_0_0.tif"
@@ -26,27 +26,63 @@ def write(path: str, content: str = "x") -> Path:
     return Path(path)
 
 
-def record(output: str, folder: str = "metadata") -> Path:
-    """Write Snakemake's record of an output."""
-    name = urlsafe_b64encode(output.encode()).decode()
-    parts = [name[i : i + 254] for i in range(0, len(name), 254)]
-    return write("/".join([f".snakemake/{folder}", *(f"@{p}" for p in parts[:-1]), parts[-1]]))
+def log_of(output: str) -> str:
+    place = output.removeprefix("results/")
+    if place == "pyramid/alps":
+        return "logs/pyramid/alps.folder.log"
+    return f"logs/{place.rsplit('.', 1)[0].removesuffix('_3857')}.log"
+
+
+class Notes:
+    """Stands in for where Snakemake keeps its own notes."""
+
+    _metadata_path, _incomplete_path = ".snakemake/metadata", ".snakemake/incomplete"
+
+    def _record_path(self, folder: str, output: str) -> str:
+        return f"{folder}/{output.replace('/', '@')}"
+
+
+def note(output: str | Path, folder: str = "metadata") -> Path:
+    """Write Snakemake's note of an output."""
+    return write(Notes()._record_path(f".snakemake/{folder}", str(output)))
+
+
+def record(output: str) -> Path:
+    """Write the record of an output that need not exist any more."""
+    gone = not Path(output).exists()
+    if gone:
+        write(output)
+    write_record(Path(output), MadeOf({}, {}, []), log_of(output))
+    if gone:
+        Path(output).unlink()
+    return record_of(output)
 
 
 def make(output: str) -> None:
     write(output)
     record(output)
+    note(output)
 
 
 def files() -> set[str]:
     return {str(path) for path in Path().rglob("*") if not path.is_dir()}
 
 
+def job(output: str) -> Job:
+    log = Path(log_of(output))
+    return Job("a_rule", "a", {}, [], [Path(output)], [], log, Path("b.tsv"), None, 0, 0)
+
+
+def orphans(*wanted: str) -> Orphans:
+    return find_orphans(Graph([job(output) for output in wanted], {}, Notes()))
+
+
 def prune(*wanted: str) -> set[str]:
-    """Return the files that are deleted, records apart."""
+    """Return the files that are deleted, records and notes apart."""
     before = files()
-    delete(find_orphans(set(wanted)))
-    return {path for path in before - files() if not path.startswith(".snakemake")}
+    delete(orphans(*wanted))
+    deleted = {path for path in before - files() if not path.startswith(".snakemake")}
+    return {path for path in deleted if not path.startswith("results/records/")}
 
 
 def test_an_output_goes_with_its_log_benchmark_record_and_folders():
@@ -56,7 +92,7 @@ def test_an_output_goes_with_its_log_benchmark_record_and_folders():
     log = write("logs/bands/33TWN_0_0/B04.log")
     benchmark = write("benchmarks/bands/33TWN_0_0/B04.tsv")
     assert prune(KEPT) == {band, str(log), str(benchmark)}
-    assert files() == {KEPT, str(record(KEPT))}
+    assert files() == {KEPT, str(record(KEPT)), str(note(KEPT))}
     assert not Path("results/bands").exists()
     assert not Path("benchmarks/bands").exists()
 
@@ -73,18 +109,20 @@ def test_what_snakemake_does_not_know_is_the_users():
     assert prune() == set()
 
 
-def test_what_no_rule_makes_is_another_workflows():
+def test_what_only_snakemake_knows_is_another_workflows():
     for path in ("results/mine/a.tif", "results/tiles/a.csv", "results/manifest.geojson", "a.tif"):
-        make(path)
+        write(path)
+        note(path)
     assert prune() == set()
+    assert Path("a.tif").exists()
 
 
-@pytest.mark.parametrize("output", ["results/tiles/../../../outside.tif", "results/bands/../a.tif"])
-def test_no_record_leads_out_of_results(output):
-    write(output)
-    record(output)
+def test_a_record_of_another_place_leads_nowhere():
+    write("outside.tif")
+    write("results/records/../../outside.tif.json", "{}")
+    write("results/records/a.tif.json", "{}")
     assert prune() == set()
-    assert Path(output).exists()
+    assert Path("outside.tif").exists()
 
 
 def test_symlinks_are_never_followed(tmp_path):
@@ -92,12 +130,12 @@ def test_symlinks_are_never_followed(tmp_path):
     outside.mkdir()
     (outside / "33TWN_0_0.tif").write_text("x")
     record(GONE)
-    Path("results").mkdir()
+    Path("results/tiles").rmdir()
     Path("results/tiles").symlink_to(outside)
-    orphans = find_orphans(set())
-    delete(orphans)
-    assert orphans.files == []
-    assert orphans.left == [Path(GONE)]
+    found = orphans()
+    delete(found)
+    assert found.files == []
+    assert found.left == [Path(GONE)]
     assert (outside / "33TWN_0_0.tif").exists()
 
     Path("results/tiles").unlink()
@@ -134,7 +172,7 @@ def test_download_that_was_broken_off(known):
     write(f"{band}.part.json")
     log = write("logs/bands/33TWN_0_0/B04.log")
     if known == "killed":
-        record(band, "incomplete")
+        note(band, "incomplete")
         assert prune(band) == set()
     assert prune() == {f"{band}.part", f"{band}.part.json", str(log)}
     assert files() == set()
@@ -170,19 +208,12 @@ def test_both_views_of_a_zone_share_a_log():
     assert deleted == {f"results/mosaic/alps_32633{v}.vrt" for v in ("", "_3857")} | {str(log)}
 
 
-def test_long_names_of_records():
-    tile = "results/tiles/" + "T" * 200 + ".tif"
-    make(tile)
-    assert prune() == {tile}
-    assert not any(path.is_file() for path in Path(".snakemake").rglob("*"))
-
-
 def test_table_says_what_and_how_much():
     make(GONE)
     write(GONE, 1_500_000 * "x")
     write(f"{GONE}.aux.xml")
     write("logs/tiles/33TWN_0_0.log")
-    said = table(find_orphans(set())).splitlines()
+    said = table(orphans()).splitlines()
     assert said[1].split() == ["tiles", "1", "1.5", "MB", "33TWN_0_0"]
     assert said[2].split() == ["logs", "1", "0.0", "MB", "33TWN_0_0"]
     assert said[3].split() == ["all", "2", "1.5", "MB"]
@@ -192,11 +223,12 @@ def test_table_says_what_and_how_much():
 def test_many_names_are_cut():
     for number in range(20):
         make(f"results/tiles/33TWN_0_{number:02}.tif")
-    assert "33TWN_0_00 ... 33TWN_0_19" in table(find_orphans(set()))
+    assert "33TWN_0_00 ... 33TWN_0_19" in table(orphans())
 
 
-def test_files_that_are_no_records():
-    write(".snakemake/metadata/notes.txt")
-    write(".snakemake/incomplete/migration_underway")
-    write(".snakemake/metadata/" + json.dumps("é"))
-    assert prune() == set()
+def test_a_record_that_does_not_read_still_names_its_output():
+    write(GONE)
+    write(str(record_of(GONE)), "{")
+    write(log_of(GONE))
+    assert prune() == {GONE, log_of(GONE)}
+    assert files() == set()

@@ -5,15 +5,19 @@ import re
 import pytest
 
 from basemake.build.code_digest import SCRIPTS
-from basemake.build.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED
 from basemake.build.reasons import (
     CODEC,
+    DAMAGED,
     DELETED,
     FOLLOWS,
+    INPUT,
+    INPUTS,
     ITEM,
+    MISSING,
     POLYGON,
     SOURCE,
     TILES,
+    UNRECORDED,
     WEB_TILES,
     WORDS,
     explain,
@@ -45,7 +49,9 @@ def test_explain(causes, why):
     assert explain(causes) == why
 
 
-def test_every_name_is_that_of_a_setting_in_the_rules():
-    rules = "".join(path.read_text() for path in (SCRIPTS.parent / "rules").glob("*.smk"))
-    names = {*re.findall(r'"(\w+)"', rules), *re.findall(r"^ +(\w+)=", rules, re.MULTILINE)}
+def test_every_name_is_that_of_a_setting():
+    """In the rules, or in what they take settings from."""
+    files = [*(SCRIPTS.parent / "rules").glob("*.smk"), SCRIPTS / "basemake/build/manifest.py"]
+    text = "".join(path.read_text() for path in files)
+    names = {*re.findall(r'"(\w+)"', text), *re.findall(r"^ +(\w+)=", text, re.MULTILINE)}
     assert WORDS.keys() - {MISSING, DAMAGED, UNRECORDED, INPUTS} <= names

@@ -38,7 +38,10 @@ def directory(tmp_path, monkeypatch) -> None:
 def job(**params) -> SimpleNamespace:
     """What Snakemake hands to the script that makes TILE."""
     return SimpleNamespace(
-        input=[str(BAND)], output=[str(TILE), str(record_of(TILE))], params=params
+        input=[str(BAND)],
+        output=[str(TILE), str(record_of(TILE))],
+        params=params,
+        log=["logs/tiles/T.log"],
     )
 
 

@@ -37,6 +37,7 @@ def test_without_a_manifest_the_run_says_which_command_makes_it(build):
         ({"quater": "2025Q3"}, ("'quater'", "did you mean quarter")),
         ({"quarter": "2025-07"}, ("quarter is '2025-07'", "2025Q3")),
         ({"pyramid": {"quality": 101}}, ("pyramid.quality is 101", "1 to 100")),
+        ({"pyramid": {"outputs": ["zip"]}}, ("pyramid.outputs has 'zip'", "pmtiles, mbtiles")),
         ({"regions": {"here": "there.geojson"}}, ("there.geojson", "no such file")),
     ],
 )

@@ -1,14 +1,13 @@
 """Pruning what a build has left behind, and nothing else."""
 
 import fcntl
+import json
 import re
 
 import pytest
 from runs import CHECKOUT, EDGE, NORTH, TIP, Scene, small_scene
 
-from basemake.build.layout import SUFFIXES
-from basemake.build.records import is_record, record_of
-from prune import _kind_and_job
+from basemake.build.records import record_of
 
 
 @pytest.fixture(scope="module")
@@ -16,28 +15,49 @@ def base(tmp_path_factory) -> Scene:
     return small_scene(tmp_path_factory.mktemp("base"), NORTH)
 
 
-def test_prune_knows_outputs_and_logs_as_the_rules_have_them(scene):
-    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
-    outputs: dict[str, str] = {}
-    for job in re.split(r"^rule ", scene.run("--dry-run", "--forceall"), flags=re.MULTILINE):
-        fields = dict(re.findall(r"^    (output|log|benchmark): (.*)$", job, re.MULTILINE))
-        for output in fields.get("output", "").replace(" (update)", "").split(", "):
-            kind, name = _kind_and_job(output)
-            if output and not is_record(output):
-                assert kind
-                outputs[output] = name
-                assert fields["log"] == f"logs/{name}.log"
-                assert fields["benchmark"] == f"benchmarks/{name}.tsv"
-    assert len(outputs) == 3 * 4 + 2 * 2 + 1 + 5 + 4 + 1
-    # All are known to be wanted, and nothing else is.
-    script = (
-        f"import sys; sys.path.insert(0, {str(CHECKOUT / 'scripts')!r});"
-        f"sys.path.insert(0, {str(CHECKOUT / 'scripts/commands')!r});"
-        "from command import open_build; from prune import outputs;"
-        "build = open_build(sys.argv[1:]); print(*sorted(outputs(build)))"
-    )
-    wanted = scene.python(["-c", script])
-    assert wanted.communicate()[0].split() == sorted(outputs)
+OUTPUTS = ["pmtiles", "mbtiles", "folder", "cog"]
+
+
+def graph(scene: Scene) -> dict[str, list[str]]:
+    """What the graph of jobs names: files, all rules with outputs, and the rules with a cost."""
+    script = f"""
+import json, sys
+sys.path.insert(0, {str(CHECKOUT / "scripts")!r})
+from basemake.build.open_build import open_build
+from basemake.forecast.costs import COSTS
+graph = open_build(sys.argv[1:]).graph()
+print(json.dumps({{
+    "outputs": [str(path) for job in graph.jobs for path in (*job.outputs, *job.records)],
+    "logs": [str(job.log) for job in graph.jobs],
+    "benchmarks": [str(job.benchmark) for job in graph.jobs],
+    "rules": [*graph.stages],
+    "costs": [*COSTS],
+}}))
+"""
+    return json.loads(scene.python(["-c", script]).communicate()[0])
+
+
+def test_graph_names_all_files_that_a_build_writes_and_each_rule_has_a_cost(scene):
+    scene.config["pyramid"]["outputs"] = OUTPUTS
+    scene.run("--cores", "4")
+    known = graph(scene)
+    exports = {rule.removeprefix("export_") for rule in known["rules"] if "export_" in rule}
+    assert exports == {*OUTPUTS} - {"pmtiles"}, "all rules are in the graph"
+    assert {*known["rules"]} == {*known["costs"]}
+    folder = scene.results / "pyramid/first"
+    written = {path for path in scene.results.rglob("*") if not path.is_dir()}
+    written = {path for path in written if folder not in path.parents} | {folder}
+    manifest = "results/manifest.geojson"
+    names = {str(path.relative_to(scene.directory)) for path in written} - {manifest}
+    assert {*known["outputs"]} == names
+    for place in ("logs", "benchmarks"):
+        files = [path for path in (scene.directory / place).rglob("*") if path.is_file()]
+        assert {*known[place]} == {str(path.relative_to(scene.directory)) for path in files} - {
+            "logs/manifest.log"
+        }
+    # By this, prune finds the benchmark of a job whose log a record names.
+    for log, benchmark in zip(known["logs"], known["benchmarks"], strict=True):
+        assert benchmark == log.replace("logs/", "benchmarks/").replace(".log", ".tsv")
 
 
 def test_prune_after_a_tile_left(scene):
@@ -101,7 +121,7 @@ def test_bands_that_are_no_longer_kept(scene):
 
 
 def test_prune_after_an_output_and_a_region_left(scene):
-    scene.config["pyramid"]["outputs"] = list(SUFFIXES)
+    scene.config["pyramid"]["outputs"] = OUTPUTS
     scene.config["regions"]["other"] = "other.geojson"
     scene.build(cores=4)
     del scene.config["pyramid"]["outputs"], scene.config["regions"]["other"]

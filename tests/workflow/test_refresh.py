@@ -160,7 +160,7 @@ def test_snakemake_that_outlives_its_refresh_keeps_the_lock(base, scene):
 
 
 def test_units_in_the_readme(tmp_path):
-    text = (CHECKOUT / "README.md").read_text()
+    text = (CHECKOUT / "docs/operations.md").read_text()
     blocks = re.findall(
         r"^    # (basemake-alps\.\w+)\n((?:    .*\n|\n(?=    ))+)", text, re.MULTILINE
     )

@@ -33,6 +33,8 @@ def test_codecs_are_compared_whenever_asked_and_nothing_else_is_stale_by_it(buil
     assert len(tiles) == 1  # the first, made for the purpose
     assert build.planned("compare_codecs") == {"compare_codecs"}
     assert "compare_codecs" not in build.planned()
+    build.config["recipe"] = "natural"
+    assert build.planned("compare_codecs") == {"enhance_tile", "compare_codecs"}
 
 
 def test_jpeg_xl_is_refused_at_the_start_where_gdal_cannot_read_it(build):

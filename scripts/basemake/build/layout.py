@@ -1,12 +1,13 @@
-"""The plan of a build: the manifest's tiles, and each pyramid's zooms and metatiles."""
+"""The layout of a build: the manifest's tiles, and each pyramid's zooms and metatiles."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from basemake.build.manifest import describe_request, read_manifest
@@ -29,7 +30,6 @@ METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
 FOOTPRINT_ERROR = 1000.0
-SUFFIXES = {"pmtiles": ".pmtiles", "mbtiles": ".mbtiles", "folder": "", "cog": ".tif"}
 
 
 class Zooms(NamedTuple):
@@ -40,29 +40,28 @@ class Zooms(NamedTuple):
     metatile: int
 
 
-class Plan:
-    """The manifest and what follows from it: `tiles`, and by region `zooms` and `metatiles`.
+class Layout:
+    """What a build consists of: `tiles`, and for each region its `zooms` and `metatiles`.
 
-    `regions` are those given, the same wherever their rings begin and whichever way they run.
+    `tiles` are the rows of read_manifest. `regions` are the given ones in degrees, normalized: the
+    same wherever their rings begin and whichever way they run.
     """
 
     def __init__(
-        self, manifest: Path, config: dict, source: Source, regions: dict[str, Any]
+        self, tiles: pd.DataFrame, regions: dict[str, BaseGeometry], pyramid: dict
     ) -> None:
-        """Read the manifest for checked `config` and `source`, and `regions` in degrees.
+        """Lay out `tiles` for checked options `pyramid`, the config's.
 
-        Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
+        Raises ConfigError if zooms contradict each other.
         """
-        quarter = Quarter.parse(config["quarter"])
-        self.tiles = read_manifest(manifest, describe_request(source, quarter, regions))
+        self.tiles = tiles
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, pd.DataFrame] = {}
         self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
-        self._clip = config["pyramid"]["clip"]
-        self._outputs = sorted({"pmtiles", *config["pyramid"]["outputs"]})
+        self._clip = pyramid["clip"]
         for name, region in self.regions.items():
             rows = self.tiles_of(name)
-            zooms = self.zooms[name] = plan_zooms(config["pyramid"], region, rows)
+            zooms = self.zooms[name] = plan_zooms(pyramid, region, rows)
             self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
 
     def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
@@ -74,29 +73,25 @@ class Plan:
         """Return the EPSG codes of a region's tiles, in the order of the tiles."""
         return list(self.tiles_of(region)["epsg"].unique())
 
-    def metatile_files(self, region: str, suffix: str) -> list[str]:
-        """Return the paths of what the metatiles of a region leave: .pmtiles, or .png (roots)."""
-        names = self.metatiles[region].index
-        return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
-
-    def lasting(self) -> list[str]:
-        """Return the paths of all that a build is asked for; bands and others only come along."""
-        paths = [f"results/tiles/{tile}.tif" for tile in self.tiles.index]
-        for region in self.zooms:
-            paths += self.metatile_files(region, ".pmtiles") + self.metatile_files(region, ".png")
-            paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in self.zones(region)]
-            paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
-            paths += [f"results/pyramid/{region}{SUFFIXES[output]}" for output in self._outputs]
-        return paths
-
-    def extent(self, region: str) -> Any:
+    def extent(self, region: str) -> BaseGeometry:
         """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""
         if self._clip:
             return self.regions[region]
         return shapely.normalize(unary_union(list(self.tiles_of(region)["geometry"])))
 
 
-def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
+def read_layout(
+    manifest: Path, config: dict, source: Source, regions: dict[str, BaseGeometry]
+) -> Layout:
+    """Return the layout of the tiles in `manifest`, for checked `config` and `source`.
+
+    Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
+    """
+    request = describe_request(source, Quarter.parse(config["quarter"]), regions)
+    return Layout(read_manifest(manifest, request), regions, config["pyramid"])
+
+
+def plan_zooms(options: dict, region: BaseGeometry, tiles: pd.DataFrame) -> Zooms:
     """Return the zooms of the pyramid of `region` (degrees), `auto` resolved.
 
     `options` is config's `pyramid`; `tiles` are the manifest's rows of the region. Raises
@@ -133,12 +128,14 @@ def plan_zooms(options: dict, region: Any, tiles: pd.DataFrame) -> Zooms:
     return Zooms(options["min_zoom"], top, metatile)
 
 
-def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -> pd.DataFrame:
+def plan_metatiles(
+    region: BaseGeometry, tiles: pd.DataFrame, zooms: Zooms, clip: bool
+) -> pd.DataFrame:
     """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
 
     Columns: metatile (WebTile), tiles (list of those that may show in it, in the order of the rows
-    of `tiles`) and outline (the region's part of it as WKT in Mercator metres, or None where the
-    whole metatile is shown). Raises ConfigError if there would be more than MOST_METATILES.
+    of `tiles`) and outline (the region's part of it in Mercator metres, or None where the whole
+    metatile is shown). Raises ConfigError if there would be more than MOST_METATILES.
     """
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
     reach = _reach(tiles)
@@ -166,7 +163,7 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
                 {
                     "metatile": metatile,
                     "tiles": [tiles.index[i] for i in near],
-                    "outline": None if inside else _as_text(part),
+                    "outline": None if inside else part,
                 }
             )
     # Objects: of a column of texts pandas would make None NaN.
@@ -176,8 +173,13 @@ def plan_metatiles(region: Any, tiles: pd.DataFrame, zooms: Zooms, clip: bool) -
     )
 
 
-def _as_text(outline: Any) -> str:
-    """Return polygons as WKT, the same for the same shape wherever its edges were cut."""
+def outline_text(outline: BaseGeometry | None) -> str | None:
+    """Return polygons in metres as WKT with two decimals, and None as it is.
+
+    The text is the same for the same shape, wherever its edges were cut.
+    """
+    if outline is None:
+        return None
     corners = shapely.simplify(shapely.normalize(outline), 0)
     return shapely.to_wkt(corners, rounding_precision=2)
 
@@ -188,7 +190,7 @@ def _reach(tiles: pd.DataFrame) -> NDArray:
     return FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
 
 
-def _polygons(geometry: Any) -> Any:
+def _polygons(geometry: BaseGeometry) -> BaseGeometry:
     """Return the polygons of an intersection, without the lines and points where edges touch."""
     parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
     return unary_union(parts)

@@ -19,6 +19,7 @@ from basemake.build.source import Source
 from basemake.errors import ManifestError
 from basemake.system.files import replace
 
+MANIFEST = Path("results/manifest.geojson")
 # What is raised where a file is not there, or no manifest.
 UNREADABLE = (
     OSError,
@@ -132,6 +133,21 @@ def _row(feature: dict) -> dict[str, Any]:
     if not fine:
         raise ValueError("not a row of a manifest")
     return row
+
+
+def band_identity(band: dict[str, Any], updated: str | None) -> dict[str, Any]:
+    """Return what makes a band another one, from its entry in the manifest and its item's time.
+
+    With a checksum or digest, a band that moved to another address is the same.
+    """
+    digest = band.get("digest")
+    return {
+        "href": None if digest or band["checksum"] else band["href"],
+        "digest": digest,
+        "size": band["size"],
+        "checksum": band["checksum"],
+        "updated": updated,
+    }
 
 
 def dn_reading(dn: dict, properties: dict[str, Any]) -> dict:

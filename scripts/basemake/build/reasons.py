@@ -1,8 +1,16 @@
-"""Why a job is done again, in the words of README's table of changes."""
+"""Why a job is done again: its causes, and the words for them in docs/rebuilds.md.
+
+A cause is the name of a setting whose value changed, or one of the first five constants.
+"""
 
 from collections import Counter
+from collections.abc import Iterable
 
-from basemake.build.engine import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED, Stale
+MISSING = "missing"  # an output does not exist
+DAMAGED = "damaged"  # an output is not as it was when its record was written
+UNRECORDED = "unrecorded"  # an output has no readable record
+INPUT = "input"  # the content of an input changed
+INPUTS = "inputs"  # inputs were added or removed
 
 DELETED = "deleted"
 FOLLOWS = "follows from what is made anew"
@@ -35,9 +43,9 @@ WORDS = {
 
 
 def explain(causes: list[str]) -> str:
-    """Return why a job is done, from the causes that engine.find_stale gives.
+    """Return a phrase for why a job is done.
 
-    Several reasons are joined by commas; FOLLOWS stands alone.
+    Several reasons are joined by commas; FOLLOWS is given only if there is no other.
     """
     if INPUTS in causes:  # the extent of a mosaic's view only follows from its tiles
         causes = [cause for cause in causes if cause != "grid"]
@@ -47,8 +55,11 @@ def explain(causes: list[str]) -> str:
     return ", ".join(dict.fromkeys(words)) or FOLLOWS
 
 
-def summary(stale: list[Stale]) -> str:
-    """Return lines for people: how many jobs of which rule are stale, and why; new ones apart."""
-    counts = Counter((job.rule, explain(job.causes)) for job in stale if job.causes != [MISSING])
+def summary(stale: Iterable[tuple[str, list[str]]]) -> str:
+    """Return lines that count stale jobs by rule and reason, from pairs of rule and causes.
+
+    Jobs whose outputs never existed are new, not stale, and are left out.
+    """
+    counts = Counter((rule, explain(causes)) for rule, causes in stale if causes != [MISSING])
     lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]
-    return "\n".join(["Stale:", *lines]) if lines else "All that is there is fresh."
+    return "\n".join(["Stale:", *lines]) if lines else "Everything that exists is fresh."

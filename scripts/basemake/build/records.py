@@ -48,12 +48,17 @@ class MadeOf:
 
 @dataclass(frozen=True)
 class Record:
-    """The record of one output: its size in bytes (of a folder: of all its files) and SHA-256."""
+    """The record of one output.
+
+    `files` and `size` are the number of its files, 1 unless it is a folder, and their bytes; of a
+    folder `sha256` is empty. `log` is the path of its job's log.
+    """
 
     made_of: MadeOf
     files: int
     size: int
     sha256: str
+    log: str = ""
 
 
 def made_of(params: Any, inputs: Iterable[tuple[str, str]]) -> MadeOf:
@@ -109,13 +114,13 @@ def read_record(output: str | Path) -> Record | None:
         return None
 
 
-def write_record(output: Path, made_of: MadeOf) -> None:
+def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
     """Write the record of a finished output, whole or not at all; TileError if the disk is full."""
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     files, size = measure(output)
     with writing(path) as part:
-        part.write_text(json.dumps(asdict(Record(made_of, files, size, _sha256(output)))))
+        part.write_text(json.dumps(asdict(Record(made_of, files, size, _sha256(output), log))))
 
 
 def is_intact(output: Path, record: Record) -> bool:
@@ -159,8 +164,8 @@ def measure(output: Path) -> tuple[int, int]:
 def recorded(job: Any) -> Iterator[set[str] | None]:
     """Run a job's work; then, and only if it succeeds, record what its outputs were made of.
 
-    `job` is what Snakemake hands to a script: its input, output and params. Where its outputs are
-    intact and only their container changes, yields the names of what changes in it, else None.
+    `job` is what Snakemake hands to a script: its input, output, params and log. Where its outputs
+    are intact and only their container changes, yields the names of what changes in it, else None.
     Raises RecordError if an input has no record, as then nobody knows what it is made of.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
@@ -171,7 +176,7 @@ def recorded(job: Any) -> Iterator[set[str] | None]:
     _bring_to_now(job.input)
     yield None if None in changes else {name for change in changes for name in change or ()}
     for output in outputs:
-        write_record(output, source)
+        write_record(output, source, job.log[0])
 
 
 def _changes_of_container(output: Path, source: MadeOf) -> set[str] | None:

@@ -2,11 +2,54 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 SYSTEM = Path("/")
 CGROUPS = "sys/fs/cgroup"
 MEMORY_SHARE = 0.75  # for jobs; the rest is the system's and Snakemake's own
+MOST_THREADS = 64  # of a job, as config allows
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What profile and command line ask for.
+
+    `all_cores` is true if `cores` is the number of the machine's processors, `elsewhere` if jobs
+    run on other machines; `memory_mb` and `connections` are None where they are not given.
+    """
+
+    cores: int
+    all_cores: bool
+    elsewhere: bool
+    memory_mb: int | None
+    connections: int | None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the jobs that run at the same time may use; `memory_mb` is None if it has no bound."""
+
+    cores: int
+    memory_mb: int | None
+    connections: int
+
+
+def bounds(asked: Asked, cores: int, memory: int, connections: int) -> Bounds:
+    """Return the bounds of a run on a machine of `cores` and `memory` (bytes, for jobs).
+
+    `connections` are those that the source allows. The machine bounds what runs on it, but not what
+    is sent to others.
+    """
+    usable = MOST_THREADS if asked.elsewhere else cores
+    memory_mb = asked.memory_mb
+    if memory_mb is None and not asked.elsewhere:
+        memory_mb = memory // 10**6
+    return Bounds(
+        usable if asked.all_cores else asked.cores,
+        memory_mb,
+        min(connections, asked.connections or connections),
+    )
 
 
 def usable_cores(system: Path = SYSTEM) -> int:

@@ -11,52 +11,18 @@ import fcntl
 import json
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from snakemake.shell import shell
-
+from basemake.build.engine import delete_locks, has_locks
 from basemake.errors import BasemakeError, BusyError
 from basemake.system.shared_state import FOLDER
 
 LOCK = FOLDER / "lock"
-SNAKEMAKE_LOCKS = Path(".snakemake/locks")
 HANDED_ON = "BASEMAKE_LOCK"  # environment variable: the file descriptor that a parent holds
-
-
-def lock_when_it_executes(workflow: Any) -> None:
-    """Make `workflow` execute jobs only while it holds the lock of the working directory.
-
-    It ends the process with one sentence if the lock is not free. Dry-runs, `--summary`, `--unlock`
-    and the like need no lock, nor do processes of single jobs, and `--nolock` is obeyed. Snakemake
-    does not tell these apart before it calls `execute`, in which it checks its own locks, so that
-    method is wrapped.
-    """
-    execute = workflow.execute
-
-    def locked(*, executor_plugin: Any, **settings: Any) -> Any:
-        kind = executor_plugin.common_settings
-        with ExitStack() as held:
-            if (
-                workflow.is_main_process
-                and workflow.execution_settings.lock
-                and not kind.dryrun_exec
-            ):
-                try:
-                    lock = held.enter_context(alone(jobs_elsewhere=not kind.local_exec))
-                except BasemakeError as error:
-                    sys.exit(f"basemake: {error}")
-                # Jobs inherit the lock when they start. Snakemake has no public setting for that;
-                # `shell.executable` writes to the same dictionary.
-                shell._process_args["pass_fds"] = [lock]
-                held.callback(shell._process_args.pop, "pass_fds")
-            return execute(executor_plugin=executor_plugin, **settings)
-
-    workflow.execute = locked
 
 
 @contextmanager
@@ -79,7 +45,7 @@ def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
         _write(lock, {**_this_process(), "jobs_elsewhere": jobs_elsewhere})
         yield lock
     finally:
-        if not _snakemake_is_locked():  # else a process of a refresh was killed
+        if not has_locks():  # else a process of a refresh was killed
             os.ftruncate(lock, 0)
         os.close(lock)
 
@@ -142,7 +108,7 @@ def _holders(lock: int) -> list[int]:
 
 def _recover(lock: int) -> None:
     """Delete Snakemake's locks of a run that was killed; BusyError if that is not certain."""
-    if not _snakemake_is_locked():
+    if not has_locks():
         return
     owner = _owner(lock)
     if not _is_dead(owner):
@@ -150,17 +116,13 @@ def _recover(lock: int) -> None:
             f"{Path.cwd()} is locked by a snakemake{_named(owner)} that may still run: wait for its"
             " end, or, if it was killed, run snakemake there with --unlock."
         )
-    shutil.rmtree(SNAKEMAKE_LOCKS)
+    delete_locks()
     print(
         f"basemake: the last run in {Path.cwd()} (pid {owner['pid']}) was killed; this run goes on"
         " where it stopped.",
         file=sys.stderr,
         flush=True,
     )
-
-
-def _snakemake_is_locked() -> bool:
-    return any(SNAKEMAKE_LOCKS.glob("*.lock"))
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:

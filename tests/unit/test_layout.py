@@ -12,11 +12,12 @@ from osgeo import osr
 
 from basemake.build.layout import (
     MOST_METATILES,
-    Plan,
+    Layout,
     Zooms,
     mercator_grid,
     plan_metatiles,
     plan_zooms,
+    read_layout,
 )
 from basemake.build.manifest import describe_request, write_manifest
 from basemake.build.quarter import Quarter
@@ -46,9 +47,7 @@ def table(footprints: dict[str, Any], gsd: Any = 10) -> pd.DataFrame:
 
 def shown_in(row: pd.Series) -> Any:
     """What is shown of a metatile, in Mercator metres."""
-    if row["outline"] is None:
-        return shapely.box(*row["metatile"].bounds)
-    return shapely.from_wkt(row["outline"])
+    return shapely.box(*row["metatile"].bounds) if row["outline"] is None else row["outline"]
 
 
 # -- Zooms ----------------------------------------------------------------------------------------
@@ -261,7 +260,7 @@ def test_the_plan_is_the_same_wherever_rings_begin(tmp_path: Path, clip: bool) -
 ROW = {"item": "item", "regions": ["here"], "bands": {}}
 
 
-def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Plan:
+def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
     """The plan for a manifest of QUARTERS."""
     features = [
         {
@@ -274,7 +273,7 @@ def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Plan:
     ]
     write_manifest(manifest, describe_request(source(), Quarter(2025, 3), regions), features)
     pyramid = {**OPTIONS, "clip": clip, "outputs": []}
-    return Plan(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source(), regions)
+    return read_layout(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source(), regions)
 
 
 def test_islands_far_apart_count_by_themselves() -> None:

@@ -1,0 +1,77 @@
+"""The build that a command beside the workflow is about.
+
+Commands take the same options as snakemake (`--configfile`, `--directory`, `--cores`, a profile).
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shapely.geometry.base import BaseGeometry
+
+from basemake.build.config import check, read_source, read_yaml
+from basemake.build.engine import Command, Graph, parse, read_graph
+from basemake.build.layout import Layout, read_layout
+from basemake.build.manifest import MANIFEST
+from basemake.build.region import read_region
+from basemake.build.source import Source
+from basemake.errors import BasemakeError, ConfigError
+from basemake.system.machine import usable_cores
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build in the current directory.
+
+    `config` and `source` are checked, with their defaults; `regions` are in degrees.
+    """
+
+    command: Command
+    config: dict
+    source: Source
+    regions: dict[str, BaseGeometry]
+    cores: int
+    connections: int
+
+    def layout(self) -> Layout:
+        """Read the manifest; ManifestError if it is missing or does not answer the config."""
+        return read_layout(MANIFEST, self.config, self.source, self.regions)
+
+    def graph(self) -> Graph:
+        """Return the graph of jobs, by a dry run. Ends the process if Snakemake refuses."""
+        return read_graph(self.command)
+
+
+def open_build(arguments: list[str], whole: bool = False) -> Build:
+    """Return the build of snakemake's `arguments`, and change to its working directory.
+
+    Raises ConfigError or RegionError for what is not allowed in it; if it must be `whole`, for
+    arguments that leave jobs out, too.
+    """
+    command = parse(arguments)
+    if whole and command.parts:
+        named = ", ".join(command.parts).replace("_", "-")
+        raise ConfigError(f"the arguments have {named}; allowed are only those of a whole build.")
+    try:
+        os.chdir(command.directory)
+    except OSError as error:
+        raise ConfigError(f"--directory is {command.directory}: {error.strerror}.") from None
+    config = check(command.config(lambda path: read_yaml(path, "config")), "config", "config")
+    source = read_source(config["source"])
+    regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
+    limit = source.limits.connections
+    # `cores: all` ignores a container's limit; off this machine (--jobs) each job has one at least.
+    cores = command.jobs or min(command.cores or 1, usable_cores())
+    return Build(command, config, source, regions, cores, min(limit, command.connections or limit))
+
+
+@contextmanager
+def as_command(name: str) -> Iterator[None]:
+    """End the process with one line for an error that the user can fix."""
+    try:
+        yield
+    except BasemakeError as error:
+        sys.exit(f"{name}: {error}")

@@ -1,0 +1,269 @@
+"""What a job of each rule takes: one table by rule, with figures as shipped.
+
+Bytes are on disk, times seconds, pixels counted in millions (Mpx) where units say so. A new rule
+needs an entry in COSTS; everything else about it is asked of Snakemake.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from basemake.build.engine import Job
+from basemake.build.layout import Layout
+from basemake.forecast.estimate import Cost, Pace, size_of
+from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
+
+# ASSUME: what cannot be known before the first tile is as for Sentinel-2's quarterly mosaics.
+PIXEL_SIZE = 10.0  # metres, where items do not give it
+BAND_BYTES = 1.47  # a pixel: 147 MB a band on average
+# Bytes of an enhanced tile, with its reduced images, for each byte of its bands: 205 MB of 461 MB.
+TILE_BYTES = {"webp": 0.45, "jxl": 0.43, "zstd": 0.56, "deflate": 0.6}
+# Bytes of web tiles of all zooms for each pixel of the top zoom, by quality; from docs/bench, and
+# from Pillow on the same pixels.
+QUALITIES = [1, 50, 80, 95, 100]
+WEB_BYTES = {
+    "webp": [0.03, 0.09, 0.17, 0.40, 0.54],
+    "jpeg": [0.03, 0.13, 0.22, 0.46, 0.70],
+}
+LOSSLESS_WEB_BYTES = {"webp": 1.75, "png": 1.95}
+ROOT_BYTES = 2.0  # a pixel of a metatile's root, which is a PNG
+VRT_BYTES, PAGE_BYTES = 5_000, 1_200_000
+NETWORK = 12.5e6  # bytes a second over all connections: a line of 100 Mbit/s
+LOCAL = 200e6  # bytes a second, copied from files
+# Settings whose change makes the size of existing outputs no guide to the size of new ones.
+SIZING = {"codec", "image_format", "quality", "tile_size", "min_zoom", "max_zoom", "resampling"}
+FETCH, ENHANCE, RENDER = "fetch_band", "enhance_tile", "render_metatile"
+
+
+class Amount(NamedTuple):
+    """What a job has to do, in the units of its rule, and the bytes of its outputs."""
+
+    units: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Mean output bytes per unit of input."""
+
+    tile: float  # bytes of an enhanced tile for each byte of its bands
+    web: float  # bytes of web tiles, all zooms, for each pixel of the top zoom
+    root: float  # bytes of a metatile's root for each of its pixels
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """How much a build consists of.
+
+    `tile_pixels` are pixels by tile; `bands` bytes by tile and band, and `sized` the pairs whose
+    items give them; `metatile_pixels` are pixels of the top zoom by region and metatile, as far as
+    tiles show in it; `levels` the zooms from a region's metatiles down to the top zoom.
+    """
+
+    tile_pixels: dict[str, float]
+    bands: dict[str, dict[str, float]]
+    sized: frozenset[tuple[str, str]]
+    metatile_pixels: dict[tuple[str, str], float]
+    levels: dict[str, int]
+    sizes: Sizes
+
+    def region_pixels(self, region: str) -> float:
+        """Return the pixels of a region's top zoom."""
+        return sum(n for (name, _), n in self.metatile_pixels.items() if name == region)
+
+    def root_pixels(self, region: str, metatile: str) -> float:
+        """Return the pixels of a metatile's root, as far as tiles show in it."""
+        return self.metatile_pixels[region, metatile] / 4 ** self.levels[region]
+
+    def overview_bytes(self, region: str) -> float:
+        """Return the bytes of the web tiles above a region's metatiles: each zoom a quarter."""
+        return self.sizes.web * self.region_pixels(region) / 4 ** self.levels[region] / 3
+
+    def archive_bytes(self, region: str) -> float:
+        """Return the bytes of all web tiles of a region."""
+        return self.sizes.web * self.region_pixels(region) + self.overview_bytes(region)
+
+
+@dataclass(frozen=True)
+class RuleCost:
+    """What jobs of a rule take for each unit of their work, and how much work a job is."""
+
+    cost: Cost
+    amount: Callable[[Job, Quantities], Amount]
+
+
+def _band(job: Job, quantities: Quantities) -> Amount:
+    """Units: MB."""
+    size = quantities.bands[job.wildcards["tile"]][job.wildcards["band"]]
+    return Amount(size / 1e6, size)
+
+
+def _tile(job: Job, quantities: Quantities) -> Amount:
+    """Units: Mpx of the tile."""
+    tile = job.wildcards["tile"]
+    size = quantities.sizes.tile * sum(quantities.bands[tile].values())
+    return Amount(quantities.tile_pixels[tile] / 1e6, size)
+
+
+def _vrts(job: Job, quantities: Quantities) -> Amount:
+    """Units: none. The VRT of a zone and its view grow with their tiles."""
+    return Amount(0, VRT_BYTES * (2 + len(job.inputs) / 3))
+
+
+def _vrt(job: Job, quantities: Quantities) -> Amount:
+    """Units: none."""
+    return Amount(0, VRT_BYTES)
+
+
+def _metatile(job: Job, quantities: Quantities) -> Amount:
+    """Units: Mpx of the top zoom."""
+    key = job.wildcards["region"], job.wildcards["metatile"]
+    pixels, root = quantities.metatile_pixels[key], quantities.root_pixels(*key)
+    return Amount(pixels / 1e6, quantities.sizes.web * pixels + quantities.sizes.root * root)
+
+
+def _overview(job: Job, quantities: Quantities) -> Amount:
+    """Units: metatiles."""
+    return Amount(len(job.inputs), quantities.overview_bytes(job.wildcards["region"]))
+
+
+def _archive(job: Job, quantities: Quantities) -> Amount:
+    """Units: MB of the archive."""
+    size = quantities.archive_bytes(job.wildcards["region"])
+    return Amount(size / 1e6, size)
+
+
+def _image(job: Job, quantities: Quantities) -> Amount:
+    """Units: Mpx of the top zoom."""
+    region = job.wildcards["region"]
+    return Amount(quantities.region_pixels(region) / 1e6, quantities.archive_bytes(region))
+
+
+def _page(job: Job, quantities: Quantities) -> Amount:
+    """Units: none."""
+    return Amount(0, PAGE_BYTES)
+
+
+# CPU seconds and wall seconds: of a job's start, which is mostly imports, and of each unit. From
+# docs/bench, 4 cores at the default threads. `last` are jobs that wait for all metatiles.
+COSTS = {
+    # The network's seconds are added by shipped_costs.
+    FETCH: RuleCost(Cost(Pace(0.6, 0.01), Pace(0.8, 0.0)), _band),
+    ENHANCE: RuleCost(Cost(Pace(0.6, 0.09), Pace(0.5, 0.025)), _tile),
+    "build_zone_vrt": RuleCost(Cost(Pace(0.7, 0.0), Pace(0.6, 0.0)), _vrts),
+    "build_vrt": RuleCost(Cost(Pace(0.6, 0.0), Pace(0.5, 0.0)), _vrt),
+    RENDER: RuleCost(Cost(Pace(0.7, 0.2), Pace(0.6, 0.15)), _metatile),
+    "render_overview": RuleCost(Cost(Pace(0.6, 0.02), Pace(0.5, 0.02), last=True), _overview),
+    "pack_pyramid": RuleCost(Cost(Pace(0.5, 0.002), Pace(0.5, 0.002), last=True), _archive),
+    "export_mbtiles": RuleCost(Cost(Pace(0.5, 0.02), Pace(0.5, 0.02), last=True), _archive),
+    "export_folder": RuleCost(Cost(Pace(0.5, 0.03), Pace(0.5, 0.03), last=True), _archive),
+    "export_cog": RuleCost(Cost(Pace(0.7, 2.5), Pace(0.6, 2.5), last=True), _image),
+    "build_preview": RuleCost(Cost(Pace(0.9, 0.0), Pace(0.8, 0.0), last=True), _page),
+}
+
+
+def shipped_costs(connections: int, remote: bool) -> dict[str, Cost]:
+    """Return what jobs take where none was done yet, with an assumed network, by rule."""
+    costs = {rule: entry.cost for rule, entry in COSTS.items()}
+    seconds = 1e6 * connections / NETWORK if remote else 1e6 / LOCAL
+    wall = Pace(costs[FETCH].wall.start, seconds)
+    return {**costs, FETCH: costs[FETCH]._replace(wall=wall)}
+
+
+def amount_of(job: Job, quantities: Quantities) -> Amount:
+    """Return how much work a job is, and the bytes of its outputs."""
+    return COSTS[job.rule].amount(job, quantities)
+
+
+def count(layout: Layout, config: dict) -> Quantities:
+    """Return the quantities of a build, with sizes as shipped for checked `config`."""
+    pyramid = config["pyramid"]
+    web = web_bytes(pyramid["format"], pyramid["quality"])
+    pixels, bands, sized = {}, {}, set()
+    for tile, row in layout.tiles.iterrows():
+        pixels[tile] = ground_area(row["geometry"]) / (row["gsd"] or PIXEL_SIZE) ** 2
+        sizes = {band: entry["size"] for band, entry in row["bands"].items()}
+        sized |= {(tile, band) for band, size in sizes.items() if size is not None}
+        assumed = BAND_BYTES * pixels[tile]
+        bands[tile] = {band: assumed if size is None else size for band, size in sizes.items()}
+    return Quantities(
+        pixels,
+        bands,
+        frozenset(sized),
+        _metatile_pixels(layout, pyramid["tile_size"]),
+        {region: zooms.max - zooms.metatile for region, zooms in layout.zooms.items()},
+        Sizes(TILE_BYTES[config["tile_codec"]], web, ROOT_BYTES),
+    )
+
+
+def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], float]:
+    footprints = {
+        name: geometry_to_mercator(row["geometry"]) for name, row in layout.tiles.iterrows()
+    }
+    pixels = {}
+    for region, table in layout.metatiles.items():
+        pixel = resolution(layout.zooms[region].max, tile_size) ** 2
+        for name, row in table.iterrows():
+            whole = row["outline"] is None
+            shown = shapely.box(*row["metatile"].bounds) if whole else row["outline"]
+            covered = shapely.union_all([footprints[tile] for tile in row["tiles"]])
+            pixels[region, name] = shown.intersection(covered).area / pixel
+    return pixels
+
+
+def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dict[str, int]]:
+    """Return quantities with the sizes that files in this directory have, and how many there are.
+
+    Files that were made with other settings are left out, and what no file tells stays as it is.
+    """
+    tiles: dict[Path, float] = {}
+    archives: dict[Path, float] = {}
+    roots: dict[Path, float] = {}
+    for job in jobs:
+        if SIZING & {*(job.causes or [])}:
+            continue
+        if job.rule == ENHANCE:
+            tiles[job.outputs[0]] = sum(quantities.bands[job.wildcards["tile"]].values())
+        if job.rule == RENDER:
+            key = job.wildcards["region"], job.wildcards["metatile"]
+            archive, root = job.outputs
+            archives[archive] = quantities.metatile_pixels[key]
+            roots[root] = quantities.root_pixels(*key)
+    (tile, tile_count), (web, web_count), (root_size, _) = map(mean_size, (tiles, archives, roots))
+    shipped = quantities.sizes
+    sizes = Sizes(tile or shipped.tile, web or shipped.web, root_size or shipped.root)
+    counts = {"size_of_tiles": tile_count, "size_of_pyramid": web_count}
+    return replace(quantities, sizes=sizes), counts
+
+
+def mean_size(files: dict[Path, float]) -> tuple[float | None, int]:
+    """Return mean output bytes per unit of input over the files that exist, and their count.
+
+    `files` are the units of input by path; without any file the mean is None.
+    """
+    existing = {path: units for path, units in files.items() if path.exists()}
+    units = sum(existing.values())
+    return (sum(map(size_of, existing)) / units if units else None), len(existing)
+
+
+def ground_area(geometry: BaseGeometry) -> float:
+    """Return square metres of a geometry in degrees, on the sphere; right to 1 %."""
+
+    def equal_area(lonlat: NDArray) -> NDArray:
+        lon, lat = np.radians(lonlat).T
+        return np.column_stack([lon, np.sin(lat)]) * RADIUS
+
+    return float(shapely.transform(geometry, equal_area).area)
+
+
+def web_bytes(image_format: str, quality: int | str | None) -> float:
+    """Return bytes of web tiles, all zooms, for each pixel of the top zoom."""
+    if quality == "lossless" or image_format == "png":
+        return LOSSLESS_WEB_BYTES[image_format]
+    return float(np.interp(float(quality or 80), QUALITIES, WEB_BYTES[image_format]))

@@ -1,0 +1,328 @@
+"""The forecast of a run: jobs and reasons as Snakemake plans them, and what they will take."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from basemake.build.engine import Graph, Job
+from basemake.build.layout import Layout
+from basemake.build.open_build import Build
+from basemake.build.reasons import MISSING
+from basemake.forecast.briefing import in_bytes
+from basemake.forecast.costs import (
+    ENHANCE,
+    FETCH,
+    Amount,
+    Quantities,
+    amount_of,
+    count,
+    shipped_costs,
+    sized_here,
+)
+from basemake.forecast.coverage_map import draw_coverage
+from basemake.forecast.estimate import (
+    HAND_MADE,
+    Cost,
+    Time,
+    Work,
+    bands_in_flight,
+    estimate_time,
+    fit,
+    read_benchmark,
+    size_of,
+)
+from basemake.system.machine import memory_for_jobs, usable_memory
+from basemake.web.addresses import is_remote
+
+MAP = Path("results/plan.png")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job of the build, and how much work it is."""
+
+    job: Job
+    amount: Amount
+
+    @property
+    def planned(self) -> bool:
+        """Whether a run would do it."""
+        return self.job.causes is not None
+
+    @property
+    def why(self) -> str | None:
+        """Why its outputs are stale; None if they are new or fresh."""
+        gone = not any(path.exists() for path in self.job.outputs)
+        if not self.planned or (gone and not self.job.benchmark.exists()):
+            return None
+        if gone and self.job.rule == FETCH and self.job.causes == [MISSING]:
+            return "no longer here, and needed again"
+        return self.job.reason
+
+    @property
+    def part(self) -> int:
+        """Bytes that are here of a download that was interrupted."""
+        path = self.job.outputs[0]
+        return size_of(path.with_name(path.name + ".part"))
+
+    @property
+    def download(self) -> float:
+        """Bytes to download."""
+        return max(0.0, self.amount.bytes - self.part) if self.job.rule == FETCH else 0.0
+
+    @property
+    def work(self) -> Work:
+        """What a run has to do for it."""
+        units = self.download / 1e6 if self.job.rule == FETCH else self.amount.units
+        return Work(self.job.rule, units, self.job.threads, self.job.wildcards.get("region"))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """All jobs of a build, those that a run would do, and what the jobs of each rule take."""
+
+    build: Build
+    layout: Layout
+    graph: Graph
+    quantities: Quantities
+    entries: list[Entry]
+    costs: dict[str, Cost]
+
+    @property
+    def todo(self) -> list[Entry]:
+        """The jobs that a run would do."""
+        return [entry for entry in self.entries if entry.planned]
+
+    @property
+    def downloads(self) -> list[Entry]:
+        """The downloads that a run would do."""
+        return [entry for entry in self.todo if entry.job.rule == FETCH]
+
+    @property
+    def remote(self) -> bool:
+        """Whether bands come over the network."""
+        bands = self.layout.tiles["bands"]
+        return any(is_remote(band["href"]) for row in bands for band in row.values())
+
+    def of_region(self, name: str) -> list[Entry]:
+        """Return the jobs that a region needs."""
+        regions = self.layout.tiles["regions"]
+
+        def needs(job: Job) -> bool:
+            if "tile" in job.wildcards:
+                return name in regions[job.wildcards["tile"]]
+            return job.wildcards["region"] == name
+
+        return [entry for entry in self.entries if needs(entry.job)]
+
+
+def forecast(build: Build) -> dict[str, Any]:
+    """Return the plan of a build, and draw its map.
+
+    Sizes are bytes, and times seconds. `regions` gives, by name and stage, how many jobs are new,
+    stale (`why`: reason -> jobs) and fresh; `stages` the same for all, and each stage's bytes and
+    CPU seconds; `tiles` each tile's state as on the map, why it is stale, its regions and its
+    bytes to download; `files` what a run would write; `figures_from_jobs_here` how many jobs or
+    files of this directory an estimate comes from, by rule or size: 0 if it is the shipped one.
+    """
+    plan, counts = plan_of(build)
+    cores, connections, config = build.cores, build.connections, build.config
+    time = estimate_time([entry.work for entry in plan.todo], plan.costs, cores, connections)
+    stages = {
+        stage: {**states, **totals_of(stage, plan)}
+        for stage, states in count_states(plan, plan.entries).items()
+    }
+    disk, memory, tiles = disk_of(plan, stages, time), memory_of(plan), tiles_of(plan)
+    draw(plan, tiles)
+    return {
+        "quarter": config["quarter"],
+        "source": config["source"],
+        "directory": str(Path.cwd()),
+        "cores": cores,
+        "connections": connections,
+        "regions": {name: region_of(name, plan) for name in plan.layout.zooms},
+        "stages": stages,
+        "tiles": tiles,
+        "files": sorted(
+            str(path) for entry in plan.todo for path in (*entry.job.outputs, *entry.job.records)
+        ),
+        "download": download_of(plan),
+        "disk": disk,
+        "memory": memory,
+        "time": {
+            **{f"{what}_seconds": round(seconds, 1) for what, seconds in time._asdict().items()},
+            "bound_by": time.bound_by,
+        },
+        "figures_from_jobs_here": counts,
+        "cost": {
+            "usd": round(time.wall / 3600 * cores * config["price_per_vcpu_hour"], 4),
+            "price_per_vcpu_hour": config["price_per_vcpu_hour"],
+            "hand_made": HAND_MADE,
+        },
+        "warnings": list(warnings(disk, memory, config["keep_bands"])),
+        "map": str(MAP),
+    }
+
+
+def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
+    """Return the jobs of a build with their costs, and how many jobs or files each comes from."""
+    layout, graph = build.layout(), build.graph()
+    quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
+    entries = [Entry(job, amount_of(job, quantities)) for job in graph.jobs]
+    shipped = Planned(build, layout, graph, quantities, entries, {})
+    costs, jobs = costs_here(entries, shipped_costs(build.connections, shipped.remote))
+    return Planned(build, layout, graph, quantities, entries, costs), {**jobs, **sizes}
+
+
+def costs_here(
+    entries: Iterable[Entry], shipped: dict[str, Cost]
+) -> tuple[dict[str, Cost], dict[str, int]]:
+    """Return what jobs take by those done here, else as shipped, and how many were, by rule."""
+    done: dict[str, list] = {rule: [] for rule in shipped}
+    for entry in entries:
+        measured = read_benchmark(entry.job.benchmark, entry.amount.units)
+        if measured is not None:
+            done[entry.job.rule].append(measured)
+    costs = {rule: fit(cost, done[rule]) for rule, cost in shipped.items()}
+    return costs, {rule: len(measured) for rule, measured in done.items()}
+
+
+def count_states(plan: Planned, entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
+    """Return by stage how many jobs are new, stale (and how many for which reason) and fresh."""
+    counts: dict[str, dict[str, Any]] = {
+        stage: {"new": 0, "stale": 0, "fresh": 0, "why": Counter()}
+        for stage in plan.graph.stages.values()
+    }
+    for entry in entries:
+        row, why = counts[entry.job.stage], entry.why
+        row["fresh" if not entry.planned else "stale" if why else "new"] += 1
+        if why is not None:
+            row["why"][why] += 1
+    return {stage: {**row, "why": dict(row["why"].most_common())} for stage, row in counts.items()}
+
+
+def region_of(name: str, plan: Planned) -> dict[str, Any]:
+    """Return a region's number of tiles, its zooms, and its jobs by stage and state."""
+    return {
+        "tiles": len(plan.layout.tiles_of(name)),
+        "zooms": plan.layout.zooms[name]._asdict(),
+        "stages": count_states(plan, plan.of_region(name)),
+    }
+
+
+def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
+    """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes."""
+    tiles: dict[str, dict[str, Any]] = {
+        name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": row["regions"]}
+        for name, row in plan.layout.tiles.iterrows()
+    }
+    for entry in plan.todo:
+        if entry.job.rule == ENHANCE:
+            why = entry.why
+            tiles[entry.job.wildcards["tile"]] |= {"state": "stale" if why else "new", "why": why}
+    for entry in plan.downloads:
+        tile = tiles[entry.job.wildcards["tile"]]
+        tile["state"] = "download"
+        tile["download_bytes"] += round(entry.download)
+    return tiles
+
+
+def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
+    """Draw the map of a plan."""
+    geometries = plan.layout.tiles["geometry"]
+    places = {name: (geometries[name], tile["state"]) for name, tile in tiles.items()}
+    title = f"Plan of {plan.build.config['quarter']}: {', '.join(plan.layout.zooms)}"
+    draw_coverage(MAP, title, places, plan.build.regions)
+
+
+def download_of(plan: Planned) -> dict[str, Any]:
+    """Return how many files and bytes come, from where, and how fast over all connections."""
+    bands, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB
+    return {
+        "files": len(bands),
+        "bytes": round(sum(entry.download for entry in bands)),
+        "already_here_bytes": sum(entry.part for entry in bands),
+        "files_of_unknown_size": sum(
+            (entry.job.wildcards["tile"], entry.job.wildcards["band"]) not in plan.quantities.sized
+            for entry in bands
+        ),
+        "over_the_network": plan.remote,
+        "bytes_per_second": round(plan.build.connections * 1e6 / rate) if rate else None,
+    }
+
+
+def totals_of(stage: str, plan: Planned) -> dict[str, Any]:
+    """Return a stage's bytes to download, on disk now and after the run, and its CPU seconds."""
+    entries = [entry for entry in plan.entries if entry.job.stage == stage]
+    # results/{folder}/...: all that is there, whether it belongs to this build or not.
+    folders = {Path(*path.parts[:2]) for entry in entries for path in entry.job.outputs}
+    now = sum(map(size_of, folders))
+    todo = [entry for entry in entries if entry.planned]
+    kept = [e for e in todo if e.job.rule != FETCH or plan.build.config["keep_bands"]]
+    made = sum(entry.amount.bytes for entry in kept)
+    replaced = sum(entry.part + sum(map(size_of, entry.job.outputs)) for entry in todo)
+    return {
+        "download_bytes": round(sum(entry.download for entry in todo)),
+        "disk_now_bytes": now,
+        "disk_after_bytes": round(now + made - replaced),
+        "cpu_seconds": round(
+            sum(plan.costs[entry.job.rule].cpu.of(entry.work.units) for entry in todo), 1
+        ),
+    }
+
+
+def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any]:
+    """Return bytes on disk: now, at most while the run goes on, after it, and free."""
+    now = sum(stage["disk_now_bytes"] for stage in stages.values())
+    after = sum(stage["disk_after_bytes"] for stage in stages.values())
+    waiting = 0.0
+    if plan.downloads and not plan.build.config["keep_bands"]:
+        tiles = {entry.job.wildcards["tile"] for entry in plan.downloads}
+        threads = next(e.job.threads for e in plan.todo if e.job.rule == ENHANCE)
+        cores, connections = plan.build.cores, plan.build.connections
+        flight = bands_in_flight(len(tiles), time, cores, threads, connections)
+        waiting = flight * sum(entry.amount.bytes for entry in plan.downloads) / len(tiles)
+    return {
+        "now_bytes": now,
+        "peak_bytes": round(max(now, after + waiting)),
+        "after_bytes": after,
+        "free_bytes": shutil.disk_usage(Path("results")).free,
+    }
+
+
+def memory_of(plan: Planned) -> dict[str, int]:
+    """Return bytes of memory: what the largest job asks for, all at a time, the machine has."""
+    jobs = {entry.job.rule: entry.job for entry in plan.todo}
+    largest, asked = 0, {}
+    for rule, number in Counter(entry.job.rule for entry in plan.todo).items():
+        job = jobs[rule]
+        slots = max(1, plan.build.cores // job.threads) if job.threads else plan.build.connections
+        largest = max(largest, job.memory_mb)
+        asked[rule] = min(number, slots) * job.memory_mb
+    downloads = asked.pop(FETCH, 0)  # beside one rule's jobs, which use all cores
+    together = (downloads + max(asked.values(), default=0)) * 10**6
+    return {
+        "largest_job_bytes": largest * 10**6,
+        "at_a_time_bytes": min(together, max(memory_for_jobs(), largest * 10**6)),
+        "machine_bytes": usable_memory(),
+    }
+
+
+def warnings(disk: dict[str, Any], memory: dict[str, int], keep_bands: bool) -> Iterator[str]:
+    """Yield what does not fit, and what to do."""
+    needed = disk["peak_bytes"] - disk["now_bytes"]
+    if needed > disk["free_bytes"]:
+        spare = ", or set keep_bands: false and run make prune" if keep_bands else ""
+        yield (
+            f"The disk is too small: {in_bytes(needed)} more are needed at the peak,"
+            f" {in_bytes(disk['free_bytes'])} are free. Make room{spare}."
+        )
+    if memory["largest_job_bytes"] > memory["machine_bytes"]:
+        yield (
+            f"The memory is too small: a job asks for {in_bytes(memory['largest_job_bytes'])},"
+            f" the machine has {in_bytes(memory['machine_bytes'])}. Take a metatile_zoom that is"
+            " one higher, or a smaller gdal_cache_mb."
+        )
