@@ -55,9 +55,8 @@ def bounds(asked: Asked, cores: int, memory: int, connections: int) -> Bounds:
 def usable_cores(system: Path = SYSTEM) -> int:
     """Return the number of cores that this process may use, at least 1.
 
-    `system` is the folder that holds proc/ and sys/.
-
-    A container's limit of CPU time (`docker run --cpus`) is rounded up to whole cores.
+    `system` is the folder that holds proc/ and sys/. A container's limit of CPU time
+    (`docker run --cpus`) is rounded up to whole cores.
     """
     limits = [float(os.cpu_count() or 1)]
     if hasattr(os, "sched_getaffinity"):
