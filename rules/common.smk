@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from shapely.geometry import mapping
@@ -90,9 +91,9 @@ def band(wildcards):
 
 
 def dn(wildcards):
-    """How the digital numbers of a tile read."""
+    """Scale, offset and nodata of a tile's digital numbers, as JSON: its digest is recorded."""
     try:
-        return dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"])
+        return asdict(dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"]))
     except BasemakeError as error:
         stop(error)
 

@@ -9,9 +9,9 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import recorded
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         build_mosaic([Path(path) for path in snakemake.input], Path(snakemake.output.mosaic))

@@ -210,11 +210,11 @@ def _table(rows: list[tuple[Outcome, list[float]]]) -> str:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]):
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         table = compare_codecs(
             [Path(path) for path in snakemake.input],
             Path(snakemake.params.folder),

@@ -9,10 +9,11 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -23,23 +24,36 @@ from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
 from basemake.errors import TileError
-from basemake.pixels.codecs import CODECS
+from basemake.pixels.codecs import BLOCK, CODECS
+from basemake.pixels.dn import DnReading
 from basemake.pixels.raster import RGBA, halve, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
 from basemake.system.files import writing
 from basemake.system.machine import usable_cores
 
 SOFTWARE = "basemake"
-BLOCK = 512  # pixels: lossless WebP blocks of 512 compress about 3 times faster than of 256
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
-# Pixel scale, tie point, transformation, geo keys with their numbers and texts.
+# Pixel scale, tie point, transformation, and geo keys with their numbers and texts.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 TEXT_TAGS = (33432, 42112)  # copyright, GDAL's metadata
-# As fast on any processor, where SHA-256 is four times slower on those that have no instructions
-# for it.
+# BLAKE2 is fast on every processor; SHA-256 is four times slower on those without SHA instructions.
 new_digest = partial(hashlib.blake2b, digest_size=32)
 
 Window = tuple[slice, slice]  # rows, columns
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """How a tile is enhanced.
+
+    `epsg` is the CRS that the bands must have, `steps` a recipe's steps, `dn` how the bands'
+    digital numbers are read, and `codec` the compression of the output, a key of CODECS.
+    """
+
+    epsg: int
+    steps: list[dict]
+    dn: DnReading
+    codec: str
 
 
 class Block(NamedTuple):
@@ -50,48 +64,52 @@ class Block(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What is made of a window of an image: its half, and its blocks, row by row."""
+    """The results from one window of an image: its half, and its blocks row by row."""
 
     half: RGBA
     blocks: list[list[Block]]
 
 
+class Image(NamedTuple):
+    """An image of `shape` (height, width), whose `pixels` are made in windows of `step`."""
+
+    shape: tuple[int, int]
+    step: tuple[int, int]
+    pixels: Callable[[Window], RGBA]
+
+
 def enhance_tile(
     bands: list[Path],
     output: Path,
+    enhancement: Enhancement,
     *,
-    epsg: int,
-    steps: list[dict],
-    dn: dict,
-    codec: str,
     metadata: dict[str, str],
     threads: int,
 ) -> None:
     """Write the enhanced tile of `bands` (red, green, blue) to `output`, whole or not at all.
 
-    The output has the bands' grid, uint8 RGBA with alpha 255 where all three are valid, blocks of
-    512 px compressed by `codec` (a key of CODECS), reduced-resolution images down to one block,
-    and as GDAL metadata `metadata` and DIGEST, a digest of its grid and of the pixels of all these
-    images: neither codec nor metadata change it. `epsg` is the CRS that the bands must have;
-    `steps` and `dn` as in CompiledRecipe. Memory is bounded by a row of the bands' blocks and
-    `threads`. Raises TileError if the bands do not fit together.
+    The output is a GeoTIFF on the bands' grid: uint8 RGBA, with alpha 255 where all three bands
+    are valid, in compressed blocks of 512 px, and with reduced-resolution images down to one block.
+    Its GDAL metadata are `metadata` and DIGEST, a digest of the grid and of the pixels of all these
+    images, which neither codec nor metadata change. Memory is bounded by one row of the bands'
+    blocks and by `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
     """
     with ExitStack() as stack:
         datasets = []
         for path in bands:
             with _naming(path):
                 datasets.append(stack.enter_context(open_geotiff(path)))
-        dtype = _check_agreement(datasets, bands, epsg)
+        dtype = _check_agreement(datasets, bands, enhancement.epsg)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
         tags = [
             *_geo_tags(datasets[0]),
             *((code, 2, 1, b"\0", True) for code in _texts({**metadata, "DIGEST": "to come"})),
         ]
-        digest = new_digest(json.dumps([epsg, shape, datasets[0].GetGeoTransform()]).encode())
-    recipe = CompiledRecipe(steps, dn, dtype)
-    # Windows of whole blocks: none is decoded twice. Where blocks are low and as wide as the band
-    # they are read a few at a time.
+        grid = [enhancement.epsg, shape, datasets[0].GetGeoTransform()]
+    recipe = CompiledRecipe(enhancement.steps, enhancement.dn, dtype)
+    # Windows of whole blocks, so that no block is decoded twice. Blocks that are low and as wide as
+    # the band are read a few at a time.
     step = _whole_blocks(block_height), _whole_blocks(block_width)
     read_rows = max(block_height, READ_PIXELS // step[1])
 
@@ -104,21 +122,18 @@ def enhance_tile(
             strip[:] = recipe(dn)
         return rgba
 
-    big = shape[0] * shape[1] * 4 > 2**32 - 2**27
-    workers = min(threads, usable_cores())  # more only wait for one another
     with writing(output) as part:
-        with tifffile.TiffWriter(part, bigtiff=big) as tif, ThreadPoolExecutor(workers) as pool:
-            run = partial(_in_order, pool, 2 * workers)
-            _write_levels(tif, enhanced, shape, step, CODECS[codec].tifffile, tags, run, digest)
-        _label(part, _texts({**metadata, "DIGEST": digest.hexdigest()}))
+        writer = _Writer(enhancement.codec, threads, json.dumps(grid).encode())
+        writer.write_levels(part, Image(shape, step, enhanced), tags)
+        _label(part, _texts({**metadata, "DIGEST": writer.digest.hexdigest()}))
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
 
 def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
-    """Write the enhanced tile `tile` with other `metadata` to `output`; tell whether that is done.
+    """Write the enhanced tile `tile` with other `metadata` to `output`; return whether it could.
 
-    The bytes are those that enhance_tile would write. It writes nothing if `tile` is not whole, or
-    if only one of both has a copyright.
+    The bytes are those that enhance_tile would write. Nothing is written if `tile` is incomplete,
+    or if only one of the old and the new metadata has a copyright.
     """
     try:
         with open_geotiff(tile) as dataset:
@@ -130,8 +145,8 @@ def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
         tags = [tag for tag in tif.pages[0].tags if tag.code in TEXT_TAGS]
         start = tif.filehandle.size
         for tag in reversed(tags):
-            if tag.count > tif.tiff.tagoffsetthreshold:  # a shorter one lies in the directory
-                if start - tag.valueoffset - tag.count not in (0, 1):  # each at an even byte
+            if tag.count > tif.tiff.tagoffsetthreshold:  # shorter ones are stored in the directory
+                if start - tag.valueoffset - tag.count not in (0, 1):  # each starts at an even byte
                     return False
                 start = tag.valueoffset
     if digest is None or [tag.code for tag in tags] != list(texts):
@@ -145,9 +160,9 @@ def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
 
 
 def _label(path: Path, texts: dict[int, bytes]) -> None:
-    """Write the texts of an enhanced tile, by tag, that has them empty.
+    """Write `texts`, by tag number, to an enhanced tile whose text tags are empty.
 
-    They go to its end: others can take their place, and a tile that was cut off has no DIGEST.
+    They are put at its end, where they can be replaced, and so a truncated tile has no DIGEST.
     """
     with tifffile.TiffFile(path, mode="r+") as tif:
         for code, text in texts.items():
@@ -155,7 +170,7 @@ def _label(path: Path, texts: dict[int, bytes]) -> None:
 
 
 def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int) -> np.dtype:
-    """Return the common data type of three bands that share one grid in `epsg`, else TileError."""
+    """Return the bands' common data type; TileError unless they share one grid in `epsg`."""
     expected = osr.SpatialReference()
     expected.ImportFromEPSG(epsg)
     descriptions = [_describe(dataset) for dataset in datasets]
@@ -189,7 +204,7 @@ def _naming(path: Path | str) -> Iterator[None]:
 
 
 def _describe(dataset: gdal.Dataset) -> str:
-    """Return a text that is equal for bands of one grid."""
+    """Return a description of a band's grid and data type, equal for bands that agree."""
     x, width, _, y, _, height = dataset.GetGeoTransform()
     dtype = gdal.GetDataTypeName(dataset.GetRasterBand(1).DataType)
     srs = dataset.GetSpatialRef()
@@ -200,7 +215,7 @@ def _describe(dataset: gdal.Dataset) -> str:
 
 
 def _geo_tags(dataset: gdal.Dataset) -> list[tuple]:
-    """Return tifffile's extratags for the georeference of a dataset."""
+    """Return the georeference of a dataset as tifffile's extratags."""
 
     def locate(small: gdal.Dataset) -> None:
         small.SetSpatialRef(dataset.GetSpatialRef())
@@ -210,7 +225,7 @@ def _geo_tags(dataset: gdal.Dataset) -> list[tuple]:
 
 
 def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
-    """Return the texts of the tags that hold `metadata`, by the tags' numbers."""
+    """Return the texts of the TIFF tags that hold `metadata`, by tag number."""
     tags = _written_by_gdal(lambda small: small.SetMetadata(metadata), TEXT_TAGS)
     return {code: text for code, _, _, text, _ in tags}
 
@@ -218,9 +233,9 @@ def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
 def _written_by_gdal(
     describe: Callable[[gdal.Dataset], object], codes: tuple[int, ...]
 ) -> list[tuple]:
-    """Return, as tifffile's extratags, those of `codes` that GDAL writes for a dataset.
+    """Return the tags with `codes` that GDAL writes for a dataset, as tifffile's extratags.
 
-    `describe` sets what the dataset says of itself.
+    `describe` sets georeference or metadata of the dataset.
     """
     name = "/vsimem/tags.tif"
     small = gdal.GetDriverByName("GTiff").Create(name, 1, 1, 1, gdal.GDT_Byte)
@@ -232,7 +247,7 @@ def _written_by_gdal(
     with tifffile.TiffFile(io.BytesIO(content)) as tif:
         tags = [tag for tag in tif.pages[0].tags if tag.code in codes]
         return [
-            # Texts go as bytes: GDAL's are UTF-8, and tifffile would refuse all but ASCII.
+            # Texts as bytes: GDAL's are UTF-8, and tifffile takes only ASCII as str.
             (
                 tag.code,
                 tag.dtype,
@@ -245,17 +260,17 @@ def _written_by_gdal(
 
 
 def _whole_blocks(pixels: int) -> int:
-    """Return the least multiple of BLOCK that holds so many pixels."""
+    """Return the least multiple of BLOCK that is at least `pixels`."""
     return -(-pixels // BLOCK) * BLOCK
 
 
 def _read(
     bands: list[Path], top: int, left: int, shape: tuple[int, int], dtype: np.dtype
 ) -> NDArray:
-    """Return a window of all bands, (bands, height, width); TileError names one that fails.
+    """Return a window of all bands, (bands, height, width); TileError names a band that fails.
 
-    Opens them anew, which takes a ten-thousandth of a second: GDAL's datasets serve one thread
-    only, and keep what they decoded as long as they are open.
+    The bands are opened anew, which takes 0.1 ms: a GDAL dataset serves one thread only, and keeps
+    decoded blocks while it is open.
     """
     dn = np.empty((len(bands), *shape), dtype)
     for path, band in zip(bands, dn, strict=True):
@@ -264,59 +279,96 @@ def _read(
     return dn
 
 
-def _write_levels(
-    tif: tifffile.TiffWriter,
-    pixels: Callable[[Window], RGBA],
-    shape: tuple[int, int],
-    step: tuple[int, int],
-    codec: dict[str, Any],
-    tags: list[tuple],
-    run: Callable[[Callable[[Window], Part], Iterable[Window]], Iterator[Part]],
-    digest: hashlib.blake2b,
-    reduced: bool = False,
-) -> None:
-    """Write an image and then its reduced ones, each half the size of the last.
+class _Writer:
+    """Writes an image and its reduced-resolution images as a GeoTIFF, with threads that encode.
 
-    `run` makes its windows of `step` (height, width) out of `pixels`. The halves go in rows to a
-    file on disk, from which they are written next: memory holds no more than a row of windows.
-    `digest` takes in the digests of all blocks.
+    `digest` is that of `grid` and then of all blocks written so far.
     """
-    encode = _encoder(codec)
 
-    def make(window: Window) -> Part:
-        rgba = pixels(window)
-        return Part(halve(rgba), [[finish(block) for block in row] for row in _blocks(rgba)])
+    def __init__(self, codec: str, threads: int, grid: bytes) -> None:
+        """Write by `codec`, a key of CODECS, in `threads` threads, but no more than cores."""
+        self.digest = new_digest(grid)
+        self._codec = CODECS[codec].tifffile
+        self._encode = _encoder(self._codec)
+        self._workers = min(threads, usable_cores())  # more would only wait for one another
 
-    def finish(block: RGBA) -> Block:
-        return Block(encode(block), new_digest(block.ravel().data).digest())
+    def write_levels(self, path: Path, image: Image, tags: list[tuple]) -> None:
+        """Write `image`, with `tags`, and its halves down to the size of one block to `path`.
 
-    windows = _windows(shape, step)
-    with tempfile.TemporaryFile(dir=Path(tif.filehandle.path).parent) as spill:
-        tif.write(
-            _spilling_halves(run(make, chain(*windows)), len(windows[0]), spill, digest),
-            shape=(*shape, 4),
-            dtype=np.uint8,
-            tile=(BLOCK, BLOCK),
-            photometric="rgb",
-            extrasamples=("unassalpha",),
-            subfiletype=int(reduced),
-            software=SOFTWARE,
-            metadata=None,
-            extratags=tags,
-            **codec,
-        )
-        if max(shape) > BLOCK:
-            half = (shape[0] + 1) // 2, (shape[1] + 1) // 2
-            spill.flush()
+        Each level's half goes to a temporary file beside `path`, from which the next level is made:
+        memory holds no more than a row of windows.
+        """
+        big = image.shape[0] * image.shape[1] * 4 > 2**32 - 2**27
+        with (
+            tifffile.TiffWriter(path, bigtiff=big) as tif,
+            ThreadPoolExecutor(self._workers) as pool,
+            ExitStack() as stack,
+        ):
+            for level in count():
+                spill = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                tif.write(
+                    self._encoded(image, spill, pool),
+                    shape=(*image.shape, 4),
+                    dtype=np.uint8,
+                    tile=(BLOCK, BLOCK),
+                    photometric="rgb",
+                    extrasamples=("unassalpha",),
+                    subfiletype=min(level, 1),  # 1: a reduced-resolution image
+                    software=SOFTWARE,
+                    metadata=None,
+                    extratags=[] if level else tags,
+                    **self._codec,
+                )
+                if max(image.shape) <= BLOCK:
+                    break
+                half = (image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2
+                image = Image(half, (BLOCK, BLOCK), partial(_spilled, spill, half))
 
-            def spilled(window: Window) -> RGBA:
-                return np.memmap(spill, np.uint8, "r", shape=(*half, 4))[window]
+    def _encoded(self, image: Image, spill: IO[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
+        """Yield the encoded blocks of an image in order, and write its half, raw, to `spill`."""
+        windows = _windows(image.shape, image.step)
+        parts = self._in_order(pool, partial(self._made, image), chain(*windows))
+        while row := list(islice(parts, len(windows[0]))):
+            spill.write(np.hstack([part.half for part in row]).data)
+            for blocks in zip(*(part.blocks for part in row), strict=True):
+                for block in chain(*blocks):
+                    self.digest.update(block.digest)
+                    yield block.encoded
+            del row, blocks, block  # before the next row is made: memory holds one at a time
+        spill.flush()
 
-            _write_levels(tif, spilled, half, (BLOCK, BLOCK), codec, [], run, digest, True)
+    def _made(self, image: Image, window: Window) -> Part:
+        """Return the half and the encoded blocks of a window."""
+        rgba = image.pixels(window)
+        blocks = [
+            [Block(self._encode(block), new_digest(block.ravel().data).digest()) for block in row]
+            for row in _blocks(rgba)
+        ]
+        return Part(halve(rgba), blocks)
+
+    def _in_order(
+        self,
+        pool: ThreadPoolExecutor,
+        function: Callable[[Window], Part],
+        windows: Iterable[Window],
+    ) -> Iterator[Part]:
+        """Yield function(window) of all windows; few are made or waiting at a time."""
+        pending: deque[Future[Part]] = deque()
+        for window in windows:
+            pending.append(pool.submit(function, window))
+            if len(pending) >= 2 * self._workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _spilled(spill: IO[bytes], shape: tuple[int, int], window: Window) -> RGBA:
+    """Return a window of the raw image of `shape` in `spill`; mapped anew, to hold no more."""
+    return np.memmap(spill, np.uint8, "r", shape=(*shape, 4))[window]
 
 
 def _encoder(codec: dict[str, Any]) -> Callable[[RGBA], bytes]:
-    """Return what encodes a block just as tifffile would with these arguments."""
+    """Return a function that encodes a block as tifffile does with these arguments."""
     number = tifffile.COMPRESSION[codec["compression"].upper()]
     compress = partial(tifffile.TIFF.COMPRESSORS[number], **codec["compressionargs"])
     if codec.get("predictor"):
@@ -325,7 +377,7 @@ def _encoder(codec: dict[str, Any]) -> Callable[[RGBA], bytes]:
 
 
 def _windows(shape: tuple[int, int], step: tuple[int, int]) -> list[list[Window]]:
-    """Return rows of windows of at most `step` that make up an image of `shape`."""
+    """Return windows of at most `step` (height, width) that cover an image of `shape`, by row."""
     rows, columns = (
         [slice(start, min(start + length, side)) for start in range(0, side, length)]
         for side, length in zip(shape, step, strict=True)
@@ -334,7 +386,7 @@ def _windows(shape: tuple[int, int], step: tuple[int, int]) -> list[list[Window]
 
 
 def _blocks(rgba: RGBA) -> Iterator[list[RGBA]]:
-    """Yield rows of (BLOCK, BLOCK, 4) blocks, padded with transparent pixels."""
+    """Yield the rows of an image's (BLOCK, BLOCK, 4) blocks, padded with transparent pixels."""
     height, width = rgba.shape[:2]
     for top in range(0, height, BLOCK):
         row = []
@@ -345,41 +397,15 @@ def _blocks(rgba: RGBA) -> Iterator[list[RGBA]]:
         yield row
 
 
-def _in_order(
-    pool: Executor, ahead: int, function: Callable[[Window], Part], windows: Iterable[Window]
-) -> Iterator[Part]:
-    """Yield function(window) of all windows; at most `ahead` are made or waiting at a time."""
-    pending: deque = deque()
-    for window in windows:
-        pending.append(pool.submit(function, window))
-        if len(pending) >= ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-def _spilling_halves(
-    parts: Iterator[Part], columns: int, spill: IO[bytes], digest: hashlib.blake2b
-) -> Iterator[bytes]:
-    """Yield the encoded blocks of an image in order, and write its half, raw, to `spill`."""
-    while row := list(islice(parts, columns)):
-        spill.write(np.hstack([part.half for part in row]).data)
-        for blocks in zip(*(part.blocks for part in row), strict=True):
-            for block in chain(*blocks):
-                digest.update(block.digest)
-                yield block.encoded
-        del row, blocks, block  # memory holds one row: this one goes before the next is made
-
-
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import canonical, recorded
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake) as changed:
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         settings, container = snakemake.params.settings, snakemake.params.container
         tile = Path(snakemake.output.tile)
         metadata = {
@@ -391,15 +417,17 @@ if __name__ == "__main__":
         }
         relabel = changed is not None and "codec" not in changed
         if relabel and relabel_tile(tile, tile, metadata=metadata):
-            logging.info("only its metadata changed: its pixels are kept")
+            logging.info("only the metadata changed: the pixels are kept")
         else:
             enhance_tile(
                 [Path(snakemake.input[band]) for band in ("red", "green", "blue")],
                 tile,
-                epsg=settings["epsg"],
-                steps=settings["recipe"],
-                dn=settings["dn"],
-                codec=container["codec"],
+                Enhancement(
+                    settings["epsg"],
+                    settings["recipe"],
+                    DnReading(**settings["dn"]),
+                    container["codec"],
+                ),
                 metadata=metadata,
                 threads=snakemake.threads,
             )

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import tifffile
 from osgeo import gdal
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from basemake.errors import TileError
 from basemake.pixels.raster import close, telling_all
@@ -19,15 +21,14 @@ def export_cog(
     mosaic: Path,
     output: Path,
     *,
-    outline: dict | None,
+    outline: BaseGeometry | None,
     image_format: str,
     quality: int | str | None,
 ) -> None:
-    """Write `mosaic`, a VRT in EPSG:3857, to `output`, cut along `outline`.
+    """Write `mosaic`, a VRT in EPSG:3857, to the COG `output`, cut along `outline`.
 
-    `outline` is a GeoJSON geometry in degrees, or None to show all. The compression is that of the
-    web tiles' format at their quality, as GDAL's COG driver has it. Raises TileError if a tile
-    cannot be read.
+    `outline` is in degrees; None shows all. The compression is that of the web tiles' format at
+    their `quality`, as far as GDAL's COG driver has it. Raises TileError if a tile cannot be read.
     """
     options = {"COMPRESS": COMPRESSION[image_format], "OVERVIEW_RESAMPLING": "AVERAGE"}
     if quality is not None:
@@ -42,13 +43,13 @@ def export_cog(
         ) from error
 
 
-def _write(mosaic: Path, part: Path, outline: dict | None, creation: list[str]) -> None:
+def _write(mosaic: Path, part: Path, outline: BaseGeometry | None, creation: list[str]) -> None:
     source = gdal.Open(str(mosaic))
     if outline is not None:
-        feature = {"type": "Feature", "properties": {}, "geometry": outline}
+        feature = {"type": "Feature", "properties": {}, "geometry": mapping(outline)}
         source = gdal.Warp("", source, format="VRT", cutlineDSName=json.dumps(feature))
     close(gdal.Translate(str(part), source, format="COG", creationOptions=creation))
-    # GDAL does not always say that the last bytes could not be written.
+    # GDAL does not always report that the last bytes could not be written.
     with tifffile.TiffFile(part) as tif:
         ends = (np.add(page.dataoffsets, page.databytecounts).max() for page in tif.pages)
         if max(ends) > part.stat().st_size:
@@ -59,11 +60,15 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import recorded
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
+        settings = snakemake.params.settings
+        outline = settings["outline"] and shape(settings["outline"])
         export_cog(
-            Path(snakemake.input.mosaic), Path(snakemake.output.image), **snakemake.params.settings
+            Path(snakemake.input.mosaic),
+            Path(snakemake.output.image),
+            **{**settings, "outline": outline},
         )

@@ -181,12 +181,12 @@ if __name__ == "__main__":
 
     from basemake.build.config import read_source
     from basemake.build.records import recorded
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
     from basemake.web.credentials import access_to
 
     with job_log(snakemake.log[0]), recorded(snakemake):
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         source = read_source(snakemake.config["source"])
         settings = snakemake.params.settings
         # A local file must still be the one that the search found: its SHA-256 as a multihash.

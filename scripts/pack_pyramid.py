@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
 from basemake.pixels.archive import TILE_TYPES, pack_parts
 
@@ -14,30 +15,29 @@ def pack_pyramid(
     parts: list[Path],
     output: Path,
     *,
-    extent: str,
+    extent: BaseGeometry,
     image_format: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Write the archive `output` from `parts`, archives of web tiles.
+    """Write the PMTiles archive `output` from `parts`, archives of web tiles.
 
-    `extent` is what the map shows, as WKT in degrees; its bounds become the header's, and the
-    middle of its largest part the centre. Raises TileError if a part is not whole, or if they hold
-    no web tile.
+    `extent` is what the map shows, in degrees: its bounds become those in the header, and the
+    middle of its largest part the centre. Raises TileError if a part is incomplete, or if there is
+    no web tile in any.
     """
-    header = {
-        "tile_type": TILE_TYPES[image_format],
-        **_view(shapely.from_wkt(extent)),
-    }
+    header = {"tile_type": TILE_TYPES[image_format], **_view(extent)}
     count = pack_parts(parts, output, header, metadata)
     logging.info("%s: %d web tiles, %d bytes", output, count, output.stat().st_size)
 
 
-def _view(extent: Any) -> dict[str, int]:
-    """Return bounds and centre for a PMTiles header: degrees times 10^7."""
+def _view(extent: BaseGeometry) -> dict[str, int]:
+    """Return bounds, centre and opening zoom for a PMTiles header, in degrees times 10^7.
+
+    At the opening zoom the largest part is more than one web tile wide, and at most two.
+    """
     west, south, east, north = extent.bounds
     largest = max(getattr(extent, "geoms", [extent]), key=lambda part: part.area).bounds
     width = max(largest[2] - largest[0], 1e-6)
-    fits = max(0, math.floor(math.log2(360 / width)) + 1)  # about two web tiles wide
     return {
         "min_lon_e7": round(west * 1e7),
         "min_lat_e7": round(south * 1e7),
@@ -45,7 +45,7 @@ def _view(extent: Any) -> dict[str, int]:
         "max_lat_e7": round(north * 1e7),
         "center_lon_e7": round((largest[0] + largest[2]) / 2 * 1e7),
         "center_lat_e7": round((largest[1] + largest[3]) / 2 * 1e7),
-        "center_zoom": fits,
+        "center_zoom": math.floor(math.log2(360 / width)) + 1,
     }
 
 
@@ -56,8 +56,9 @@ if __name__ == "__main__":
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
+        settings = snakemake.params.settings
         pack_pyramid(
             [Path(path) for path in snakemake.input],
             Path(snakemake.output.archive),
-            **snakemake.params.settings,
+            **{**settings, "extent": shapely.from_wkt(settings["extent"])},
         )

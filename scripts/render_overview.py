@@ -47,10 +47,12 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import recorded
+    from basemake.pixels.raster import set_up_libraries
     from basemake.pixels.webtiles import metatile_of
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         paths = [Path(path) for path in snakemake.input.roots]
         render_overview(
             {metatile_of(path.stem): path for path in paths},

@@ -206,11 +206,11 @@ if __name__ == "__main__":
 
     from basemake.build.config import read_source
     from basemake.build.region import read_region
-    from basemake.pixels.raster import use_gdal
+    from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]):
-        use_gdal(snakemake.config["gdal_cache_mb"])
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
         table = search_items(
             source=read_source(snakemake.params.source),
             quarter=Quarter.parse(snakemake.params.quarter),

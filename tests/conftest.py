@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
-from basemake.pixels.raster import use_gdal
-from enhance_tile import enhance_tile
+from basemake.pixels.dn import DnReading
+from basemake.pixels.raster import set_up_libraries
+from enhance_tile import Enhancement, enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-use_gdal(64)
+set_up_libraries(64)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +62,7 @@ def write_geotiff():
 def write_tile(write_geotiff, tmp_path_factory):
     """A function that writes RGBA (height, width, 4), alpha 0 or 255, as an enhanced tile."""
     folder = tmp_path_factory.mktemp("bands")
-    as_they_are = {"scale": 1 / 255, "offset": 0.0, "nodata": -1}
+    as_they_are = DnReading(1 / 255, 0.0, -1)
 
     def write(path: Path, rgba: np.ndarray, epsg: int = 32633, **grid) -> Path:
         dn = np.where(rgba[..., 3:] > 0, rgba[..., :3].astype(np.int16), -1)
@@ -69,9 +70,8 @@ def write_tile(write_geotiff, tmp_path_factory):
             write_geotiff(folder / f"{n}.tif", dn[..., n], epsg=epsg, **grid) for n in range(3)
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        enhance_tile(
-            bands, path, epsg=epsg, steps=[], dn=as_they_are, codec="zstd", metadata={}, threads=1
-        )
+        enhancement = Enhancement(epsg, [], as_they_are, "zstd")
+        enhance_tile(bands, path, enhancement, metadata={}, threads=1)
         return path
 
     return write

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DN = {"scale": 0.0001, "offset": 0.0, "nodata": -32768}
 CACHE_MB = 64
 EPSG = 32633
 WEB_TILE = 256  # pixels
@@ -23,18 +22,14 @@ def enhance(
     bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
 ) -> None:
     """Enhance a tile, as the workflow's job does."""
-    from basemake.pixels.raster import use_gdal
-    from enhance_tile import enhance_tile
+    from basemake.pixels.dn import DnReading
+    from basemake.pixels.raster import set_up_libraries
+    from enhance_tile import Enhancement, enhance_tile
 
-    use_gdal(CACHE_MB)
-    options: dict[str, Any] = {
-        "steps": steps,
-        "dn": DN,
-        "codec": "webp",
-        "metadata": {},
-        "threads": threads,
-    }
-    enhance_tile([Path(band) for band in bands], Path(output), epsg=epsg, **options)
+    set_up_libraries(CACHE_MB)
+    enhancement = Enhancement(epsg, steps, DnReading(0.0001, 0.0, -32768), "webp")
+    paths = [Path(band) for band in bands]
+    enhance_tile(paths, Path(output), enhancement, metadata={}, threads=threads)
 
 
 def plain(tile: str, output: str) -> None:
@@ -60,12 +55,13 @@ def render(
     metatile: str, tile: str, folder: str, max_zoom: int, threads: int, quality: int
 ) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
-    import render_metatile  # first, as in the workflow: it says how many threads numpy starts
-    from basemake.pixels.raster import keep_memory, use_gdal
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the script does, before NumPy is imported
+    import render_metatile
+    from basemake.pixels.raster import keep_memory, set_up_libraries
     from basemake.pixels.webtiles import metatile_of
 
     keep_memory()
-    use_gdal(CACHE_MB)
+    set_up_libraries(CACHE_MB)
     place = metatile_of(metatile)
     rendering = {**RENDERING, "quality": quality}
     render_metatile.render_metatile(
@@ -73,22 +69,26 @@ def render(
         [Path(tile)],
         Path(folder) / f"{metatile}.pmtiles",
         Path(folder) / f"{metatile}.png",
-        outline=None,
-        min_zoom=place.z,
-        max_zoom=max_zoom,
-        tile_size=WEB_TILE,
-        resampling="bilinear",
+        render_metatile.Rendering(
+            min_zoom=place.z,
+            max_zoom=max_zoom,
+            tile_size=WEB_TILE,
+            resampling="bilinear",
+            outline=None,
+            **rendering,
+        ),
         threads=threads,
         made_of=render_metatile.digest_inputs([Path(tile)], rendering),
-        **rendering,
     )
 
 
 def overview(folder: str, min_zoom: int, quality: int) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
+    from basemake.pixels.raster import set_up_libraries
     from basemake.pixels.webtiles import metatile_of
     from render_overview import render_overview
 
+    set_up_libraries(CACHE_MB)
     roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
     rendering = {**RENDERING, "quality": quality}
     render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **rendering)

@@ -31,6 +31,14 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "script.py"
 
 
+@pytest.mark.parametrize("line", ["from basemake import other", "import basemake.other as o"])
+def test_modules_are_followed_however_they_are_imported(script: Path, line: str) -> None:
+    script.write_text(f"{SCRIPT}\n{line}\n")
+    before = digest(script)
+    (script.parent / "basemake/other.py").write_text("X = 2\n")
+    assert digest(script) != before
+
+
 def digest(script: Path) -> str:
     module._read.cache_clear()
     return code_digest(script)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from osgeo import gdal, osr
 
 from basemake.errors import TileError
 from basemake.pixels.codecs import CODECS
-from enhance_tile import enhance_tile, relabel_tile
+from basemake.pixels.dn import DnReading
+from enhance_tile import Enhancement, enhance_tile, relabel_tile
 from render_metatile import digest_inputs
 
 L2A_OPTIMIZED = [
@@ -23,7 +25,7 @@ L2A_OPTIMIZED = [
     {"step": "srgb"},
 ]
 GAIN = [{"step": "gain", "factor": 2.5}]
-MOSAIC_DN = {"scale": 0.0001, "offset": 0.0, "nodata": -32768}
+MOSAIC_DN = DnReading(0.0001, 0.0, -32768)
 BAD = 3, 5  # row and column of a pixel that is bad in one band only
 
 
@@ -65,11 +67,18 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "tiles" / "33TWM_0_0.tif"
 
 
-def enhance(bands: list[Path], output: Path, **options) -> NDArray[np.uint8]:
+def enhance(
+    bands: list[Path],
+    output: Path,
+    *,
+    metadata: dict[str, str] | None = None,
+    threads: int = 2,
+    **options,
+) -> NDArray[np.uint8]:
     """The pixels (height, width, 4) of an enhanced tile as GDAL decodes them, or else tifffile."""
-    defaults = {"epsg": 32633, "steps": GAIN, "dn": MOSAIC_DN, "metadata": {}, "threads": 2}
-    enhance_tile(bands, output, **{**defaults, "codec": "zstd", **options})
-    if options.get("codec") == "jxl":
+    enhancement = replace(Enhancement(32633, GAIN, MOSAIC_DN, "zstd"), **options)
+    enhance_tile(bands, output, enhancement, metadata=metadata or {}, threads=threads)
+    if enhancement.codec == "jxl":
         return tifffile.imread(output)  # few builds of GDAL have the codec
     return np.moveaxis(gdal.Open(str(output)).ReadAsArray(), 0, -1)
 
@@ -78,12 +87,12 @@ def read(bands: list[Path]) -> NDArray:
     return np.stack([gdal.Open(str(path)).ReadAsArray() for path in bands])
 
 
-def assert_formula(rgba: NDArray, dn: NDArray, reading: dict) -> None:
+def assert_formula(rgba: NDArray, dn: NDArray, reading: DnReading) -> None:
     """Every valid pixel is the formula's level, and alpha is validity exactly."""
-    valid = (dn != reading["nodata"]).all(axis=0)
+    valid = (dn != reading.nodata).all(axis=0)
     assert valid.any()
     assert not valid.all()
-    levels = l2a_optimized(dn.astype(np.float64) * reading["scale"] + reading["offset"])
+    levels = l2a_optimized(dn.astype(np.float64) * reading.scale + reading.offset)
     error = np.abs(np.moveaxis(rgba[..., :3], -1, 0) - levels)[:, valid]
     # Half a level from rounding; the other half is for tables and float32 just at a half.
     assert error.max() <= 1
@@ -99,20 +108,20 @@ REAL_TILES = {
     "uint16": (
         "s2_10m/icor_belgium_sr_32631/{}.tif",
         32631,
-        {"scale": 0.0001, "offset": 0.0, "nodata": 65535},
+        DnReading(0.0001, 0.0, 65535),
     ),
     # An offset below zero, pixels that are not square.
     "landsat": (
         "landsat/LC08_L2SP_005009_20150710_20200908_02_T2/"
         "LC08_L2SP_005009_20150710_20200908_02_T2_SR_{}.TIF",
         32624,
-        {"scale": 2.75e-05, "offset": -0.2, "nodata": 0},
+        DnReading(2.75e-05, -0.2, 0),
     ),
     # Another projection, a ragged coast, all bands in one file.
     "calais": (
         "s2_10m/geotrellis_calais_3857_B04B03B02_SCL.tif",
         3857,
-        {"scale": 0.0001, "offset": 0.0, "nodata": 32767},
+        DnReading(0.0001, 0.0, 32767),
     ),
 }
 
@@ -128,7 +137,7 @@ def test_real_pixels_follow_the_formula(
         source = str(real_data / pattern.format(key))
         gdal.Translate(str(path), source, bandList=[number if "{}" not in pattern else 1])
     spoilt = gdal.Open(str(bands[1]), gdal.GA_Update)
-    spoilt.GetRasterBand(1).WriteArray(np.full((1, 1), reading["nodata"]), BAD[1], BAD[0])
+    spoilt.GetRasterBand(1).WriteArray(np.full((1, 1), reading.nodata), BAD[1], BAD[0])
     del spoilt
     rgba = enhance(bands, output, epsg=epsg, steps=L2A_OPTIMIZED, dn=reading, codec="webp")
     assert_formula(rgba, read(bands), reading)
@@ -151,7 +160,7 @@ def test_every_data_type_is_read_as_it_is(
     row = np.array([values] * 2).astype(dtype)
     bands = bands_of(np.stack([row] * 3))
     scale = 1.0 / np.iinfo(dtype).max
-    reading = {"scale": scale, "offset": 0.0, "nodata": nodata}
+    reading = DnReading(scale, 0.0, nodata)
     rgba = enhance(bands, output, steps=[{"step": "gain", "factor": 1.0}], dn=reading)
     expected = np.where(row == nodata, 0, np.clip(row * scale, 0, 1) * 255)
     # Half a level from rounding.
@@ -160,7 +169,7 @@ def test_every_data_type_is_read_as_it_is(
 
 
 def test_without_nodata_every_pixel_is_valid(bands_of, output: Path) -> None:
-    rgba = enhance(bands_of(smooth(40, 30)), output, dn={**MOSAIC_DN, "nodata": None})
+    rgba = enhance(bands_of(smooth(40, 30)), output, dn=replace(MOSAIC_DN, nodata=None))
     assert (rgba[..., 3] == 255).all()
 
 
@@ -478,11 +487,12 @@ def test_a_truncated_band_is_the_one_that_is_named(
 MEASURE = """
 import sys
 from pathlib import Path
-from basemake.pixels.raster import use_gdal
-from enhance_tile import enhance_tile
-use_gdal(64)
-enhance_tile([Path(path) for path in sys.argv[1:4]], Path(sys.argv[4]), epsg=32633,
-    steps={steps}, dn={dn}, codec="webp", metadata={{}}, threads={threads})
+from basemake.pixels.raster import set_up_libraries
+from basemake.pixels.dn import DnReading
+from enhance_tile import Enhancement, enhance_tile
+set_up_libraries(64)
+enhance_tile([Path(path) for path in sys.argv[1:4]], Path(sys.argv[4]),
+    Enhancement(32633, {steps}, {dn}, "webp"), metadata={{}}, threads={threads})
 print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 """
 SQUARES = ("TILED=YES", "BLOCKXSIZE=1024", "BLOCKYSIZE=1024")

@@ -3,12 +3,14 @@
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import shapely
 
+from basemake.build.layout import Layout
 from basemake.demo.grid import footprint, grid_tile
 from basemake.forecast.costs import COSTS as SHIPPED
-from basemake.forecast.costs import ground_area, mean_size, shipped_costs, web_bytes
+from basemake.forecast.costs import count, ground_area, mean_size, shipped_costs, web_bytes
 from basemake.forecast.estimate import (
     SNAKEMAKE,
     Cost,
@@ -21,6 +23,7 @@ from basemake.forecast.estimate import (
     read_benchmark,
     size_of,
 )
+from basemake.pixels.webtiles import WebTile, metatile_name
 
 COSTS = {
     "fetch_band": Cost(Pace(1, 0.1), Pace(2, 0.5)),
@@ -161,3 +164,23 @@ def test_mean_size_is_of_the_files_that_exist(tmp_path: Path):
     files = {tmp_path / "a": 1.0, tmp_path / "b": 3.0, tmp_path / "gone": 5.0}
     assert mean_size(files) == (25, 2)
     assert mean_size({tmp_path / "gone": 5.0}) == (None, 0)
+
+
+def test_root_of_a_whole_metatile_has_the_pixels_of_a_web_tile():
+    metatile = WebTile(9, 270, 180)
+    tiles = pd.DataFrame(
+        [{"tile": "a", "gsd": 10, "geometry": shapely.box(5, 40, 15, 50), "bands": {}}]
+    ).set_index("tile", drop=False)
+    tiles["regions"] = [["here"]]
+    config = {
+        "pyramid": {
+            **{"min_zoom": 0, "max_zoom": 13, "metatile_zoom": 9, "tile_size": 256},
+            **{"clip": True, "format": "webp", "quality": 80},
+        },
+        "tile_codec": "webp",
+    }
+    quantities = count(
+        Layout(tiles, {"here": shapely.box(8, 45, 12, 48)}, config["pyramid"]), config
+    )
+    assert quantities.metatile_pixels["here", metatile_name(metatile)] == pytest.approx(4096**2)
+    assert quantities.root_pixels("here", metatile_name(metatile)) == pytest.approx(256**2)

@@ -6,18 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import shapely
 
 from basemake.errors import TileError
 from basemake.pixels.archive import write_part
+from basemake.pixels.dn import DnReading
 from basemake.pixels.vrt import build_mosaic, build_warped
 from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
-from enhance_tile import enhance_tile
+from enhance_tile import Enhancement, enhance_tile
 from export_cog import export_cog
 from export_folder import export_folder
 from export_mbtiles import export_mbtiles
 from pack_pyramid import pack_pyramid
-from render_metatile import render_metatile
+from render_metatile import Rendering, render_metatile
 from render_overview import render_overview
 
 SIDE = 1100  # pixels of 100 m: an enhanced tile with two reduced images
@@ -60,10 +62,7 @@ def write_tile(inputs: Inputs, output: Path, bands: list[Path] | None = None) ->
     enhance_tile(
         bands or inputs.bands,
         output,
-        epsg=32633,
-        steps=[],
-        dn={"scale": 0.0001, "offset": 0.0, "nodata": -32768},
-        codec="zstd",
+        Enhancement(32633, [], DnReading(0.0001, 0.0, -32768), "zstd"),
         metadata={"TIFFTAG_COPYRIGHT": "« Copernicus »"},
         threads=2,
     )
@@ -75,20 +74,22 @@ def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
         [inputs.tile],
         archive,
         root,
-        outline=None,
-        min_zoom=8,
-        max_zoom=10,
-        tile_size=256,
-        resampling="bilinear",
+        Rendering(
+            min_zoom=8,
+            max_zoom=10,
+            tile_size=256,
+            resampling="bilinear",
+            outline=None,
+            **DRAWING,
+        ),
         threads=2,
         made_of="these",
-        **DRAWING,
     )
 
 
 def pack(inputs: Inputs, output: Path) -> None:
     metadata = {"attribution": "« Copernicus »", "tile_size": 256}
-    extent = "POLYGON((15 45, 16 45, 15 46, 15 45))"
+    extent = shapely.box(15, 45, 16, 46)
     pack_pyramid([inputs.archive], output, extent=extent, image_format="webp", metadata=metadata)
 
 

@@ -1,6 +1,7 @@
 """The plan of a pyramid: its zooms, and which metatiles are made of which tiles."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_metatiles_show_the_region_once_and_nothing_else() -> None:
         # Outlines are written to a centimetre.
         assert part.symmetric_difference(expected).area < 0.02 * expected.length
     assert sum(part.area for part in parts) == pytest.approx(region.area, rel=1e-6)
+
+
+def test_a_tile_reaches_as_far_on_the_ground_at_any_latitude() -> None:
+    """Footprints are trusted to 1 km on the ground, which is 3 km of Mercator metres at 70 N."""
+    box = WebTile(9, 270, 117).bounds
+    edge = to_lonlat(box[0], box[3])
+    tiles = {
+        "near": shapely.box(edge[0], edge[1] + 900 / 111_000, edge[0] + 1, edge[1] + 1),
+        "far": shapely.box(edge[0], edge[1] + 4000 / 111_000, edge[0] + 1, edge[1] + 1),
+        "inside": shapely.box(edge[0], edge[1] - 0.1, edge[0] + 0.5, edge[1]),
+    }
+    region = shapely.box(edge[0] + 0.1, edge[1] - 0.05, edge[0] + 0.2, edge[1])
+    assert edge[1] == pytest.approx(70, abs=1)
+    [row] = plan_metatiles(region, table(tiles), ZOOMS, clip=True)["tiles"]
+    assert row == ["near", "inside"]
+
+
+def to_lonlat(x: float, y: float) -> tuple[float, float]:
+    """Degrees of Mercator metres."""
+    radius = HALF_WORLD / math.pi
+    return math.degrees(x / radius), math.degrees(math.atan(math.sinh(y / radius)))
 
 
 def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from basemake.system.machine import share, usable_cores, usable_memory
+from basemake.system.machine import (
+    Asked,
+    Bounds,
+    bounds,
+    share,
+    usable_cores,
+    usable_memory,
+)
 
 PHYSICAL = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 NESTED = "0::/user.slice/job"
@@ -84,3 +91,19 @@ def test_without_proc_there_are_no_limits(tmp_path: Path) -> None:
 )
 def test_cores_are_shared_evenly(cores: int, most: int, threads: int) -> None:
     assert share(cores, most) == threads
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        # `cores: all` counts the processors; a container allows fewer.
+        (Asked(8, True, False, None, None), Bounds(4, 6000, 10)),
+        (Asked(2, False, False, None, 4), Bounds(2, 6000, 4)),
+        (Asked(16, False, False, 3000, 20), Bounds(16, 3000, 10)),
+        # Jobs on other machines are not bound by this one.
+        (Asked(8, True, True, None, 4), Bounds(64, None, 4)),
+        (Asked(1, False, True, None, None), Bounds(1, None, 10)),
+    ],
+)
+def test_bounds_of_a_run(asked: Asked, expected: Bounds) -> None:
+    assert bounds(asked, cores=4, memory=6 * 10**9, connections=10) == expected

@@ -12,12 +12,12 @@ from osgeo import gdal, osr
 from PIL import Image
 from pmtiles.reader import MmapSource, all_tiles
 
-from basemake.build.layout import Plan, mercator_grid
+from basemake.build.layout import Layout, mercator_grid, read_layout
 from basemake.build.manifest import describe_request, write_manifest
 from basemake.build.quarter import Quarter
 from basemake.pixels.vrt import build_mosaic, build_warped
 from export_cog import export_cog
-from render_metatile import render_metatile
+from render_metatile import Rendering, render_metatile
 from sources import source
 
 PIXEL, SIDE = 100.0, 400  # metres, pixels of a tile
@@ -76,7 +76,7 @@ def feature(tile: Tile) -> dict:
     return {"type": "Feature", "id": tile.name, "properties": properties, "geometry": geometry}
 
 
-def shown_by_the_map(plan: Plan, paths: dict[str, Path], folder: Path) -> dict[tuple, NDArray]:
+def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict[tuple, NDArray]:
     """The web tiles of the top zoom by x and y."""
     found = {}
     for name, row in plan.metatiles["here"].iterrows():
@@ -86,13 +86,15 @@ def shown_by_the_map(plan: Plan, paths: dict[str, Path], folder: Path) -> dict[t
             [paths[tile] for tile in row["tiles"]],
             archive,
             folder / f"{name}.png",
-            outline=row["outline"],
-            min_zoom=ZOOM,
-            max_zoom=ZOOM,
-            tile_size=256,
-            image_format="png",
-            quality=None,
-            resampling="nearest",
+            Rendering(
+                min_zoom=ZOOM,
+                max_zoom=ZOOM,
+                tile_size=256,
+                image_format="png",
+                quality=None,
+                resampling="nearest",
+                outline=shapely.from_wkt(row["outline"]),
+            ),
             threads=1,
             made_of="these",
         )
@@ -102,7 +104,7 @@ def shown_by_the_map(plan: Plan, paths: dict[str, Path], folder: Path) -> dict[t
     return found
 
 
-def mosaic_of(plan: Plan, paths: dict[str, Path], folder: Path) -> Path:
+def mosaic_of(plan: Layout, paths: dict[str, Path], folder: Path) -> Path:
     """The mosaic, made as the rules make it."""
     views = []
     for epsg in plan.zones("here"):
@@ -136,7 +138,7 @@ def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene
     request = describe_request(source(), Quarter(2025, 3), regions)
     write_manifest(tmp_path / "manifest.geojson", request, [feature(tile) for tile in tiles])
     config = {"quarter": "2025Q3", "pyramid": {**PYRAMID, "clip": False, "outputs": ["cog"]}}
-    plan = Plan(tmp_path / "manifest.geojson", config, source(), regions)
+    plan = read_layout(tmp_path / "manifest.geojson", config, source(), regions)
 
     web = shown_by_the_map(plan, paths, tmp_path)
     mosaic = mosaic_of(plan, paths, tmp_path)

@@ -1,5 +1,7 @@
 """Halving: the mean of four pixels by their alpha, of any size and in any strips. Decoding."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,25 @@ def exact_half(image: RGBA) -> tuple[np.ndarray, np.ndarray]:
         if four[:, 3].any():
             colours[y, x] = np.average(four[:, :3], axis=0, weights=four[:, 3])
     return colours, alpha
+
+
+SETTINGS = """
+import os
+import cv2
+cv2.setNumThreads(3)
+before = dict(os.environ)
+import enhance_tile, render_metatile, render_overview
+assert cv2.getNumThreads() == 3
+assert dict(os.environ) == before
+from basemake.pixels.raster import set_up_libraries
+set_up_libraries(64)
+assert cv2.getNumThreads() == 1
+"""
+
+
+def test_libraries_are_set_up_by_a_job_and_not_by_an_import() -> None:
+    scripts = Path(__file__).parents[2] / "scripts"
+    subprocess.run([sys.executable, "-c", SETTINGS], cwd=scripts, check=True)
 
 
 @given(images())

@@ -1,18 +1,20 @@
 """Recipes against their published formulas, written out here in float64, and alpha as validity."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from basemake.build.config import check, read_recipe
+from basemake.pixels.dn import DnReading
 from basemake.pixels.recipe import CompiledRecipe
 
 Floats = NDArray[np.float64]
 NODATA = -32768
-SENTINEL = {"scale": 0.0001, "offset": 0.0, "nodata": NODATA}
-LANDSAT = {"scale": 2.75e-05, "offset": -0.2, "nodata": 0}
+SENTINEL = DnReading(0.0001, 0.0, NODATA)
+LANDSAT = DnReading(2.75e-05, -0.2, 0)
 INT16 = np.dtype("int16")
 SHIPPED = ["l2a-optimized", "simple-gain", "natural", "quicklook"]
 # Rounding to a level is half of one; the tables of 65 536 steps and float32 may add a little, so
@@ -89,8 +91,8 @@ FORMULAS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def compiled(name: str, dn: dict = SENTINEL, dtype: np.dtype = INT16) -> CompiledRecipe:
-    return CompiledRecipe(read_recipe(name)["steps"], dn, dtype)
+def compiled(name: str, reading: DnReading = SENTINEL, dtype: np.dtype = INT16) -> CompiledRecipe:
+    return CompiledRecipe(read_recipe(name)["steps"], reading, dtype)
 
 
 def colours(recipe: CompiledRecipe, dn: NDArray) -> NDArray[np.uint8]:
@@ -193,13 +195,13 @@ def test_nodata_in_one_band_is_transparent_black_and_dn_0_is_not(name: str, band
 
 def test_without_nodata_every_pixel_is_valid() -> None:
     dn = np.array([[[NODATA, 0, 32767]]] * 3, INT16)
-    rgba = compiled("simple-gain", {**SENTINEL, "nodata": None})(dn)
+    rgba = compiled("simple-gain", replace(SENTINEL, nodata=None))(dn)
     assert rgba[0].tolist() == [[0, 0, 0, 255], [0, 0, 0, 255], [255, 255, 255, 255]]
 
 
 def test_a_nodata_that_the_data_type_cannot_hold_hides_nothing() -> None:
     dn = np.array([[[0, 128, 255]]] * 3, np.uint8)
-    rgba = compiled("simple-gain", {"scale": 1 / 255, "offset": 0, "nodata": NODATA}, dn.dtype)(dn)
+    rgba = compiled("simple-gain", DnReading(1 / 255, 0, NODATA), dn.dtype)(dn)
     assert (rgba[..., 3] == 255).all()
 
 
@@ -210,23 +212,23 @@ def test_a_nodata_that_the_data_type_cannot_hold_hides_nothing() -> None:
 @pytest.mark.parametrize(
     ("dtype", "reading"),
     [
-        ("uint8", {"scale": 1 / 255, "offset": 0.0, "nodata": 0}),
-        ("uint8", {"scale": 0.004, "offset": -0.1, "nodata": None}),
-        ("uint16", {"scale": 0.0001, "offset": 0.0, "nodata": 65535}),
-        ("uint16", {"scale": 0.0001, "offset": -0.1, "nodata": 0}),
+        ("uint8", DnReading(1 / 255, 0.0, 0)),
+        ("uint8", DnReading(0.004, -0.1, None)),
+        ("uint16", DnReading(0.0001, 0.0, 65535)),
+        ("uint16", DnReading(0.0001, -0.1, 0)),
         ("uint16", LANDSAT),
-        ("int16", {"scale": 0.0001, "offset": 0.0, "nodata": 32767}),
+        ("int16", DnReading(0.0001, 0.0, 32767)),
     ],
     ids=["uint8", "uint8-offset", "uint16-65535", "uint16-offset", "landsat", "int16-32767"],
 )
 def test_dn_of_any_type_read_by_scale_offset_and_nodata(
-    name: str, dtype: str, reading: dict
+    name: str, dtype: str, reading: DnReading
 ) -> None:
     grey = every_dn(np.dtype(dtype))
     dn = np.stack([grey, np.roll(grey, 7), np.roll(grey, -5)])
-    rho = dn.astype(np.float64) * reading["scale"] + reading["offset"]
-    valid = (dn != reading["nodata"]).all(axis=0)
-    assert (~valid).sum() == (0 if reading["nodata"] is None else 3)
+    rho = dn.astype(np.float64) * reading.scale + reading.offset
+    valid = (dn != reading.nodata).all(axis=0)
+    assert (~valid).sum() == (0 if reading.nodata is None else 3)
     recipe = compiled(name, reading, dn.dtype)
     assert_close(colours(recipe, dn), FORMULAS[name](rho), valid)
 

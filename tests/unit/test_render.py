@@ -9,8 +9,10 @@ import math
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from pmtiles.tile import Compression, TileType
 
 import basemake.pixels.warp
 from basemake.errors import TileError
+from basemake.pixels.archive import write_part
 from basemake.pixels.encoding import encoder
 from basemake.pixels.vrt import build_mosaic
 from basemake.pixels.warp import Warper
@@ -33,7 +36,7 @@ from export_cog import export_cog
 from export_folder import export_folder
 from export_mbtiles import export_mbtiles
 from pack_pyramid import pack_pyramid
-from render_metatile import digest_inputs, is_made_of, render_metatile
+from render_metatile import Rendering, digest_inputs, is_made_of, render_metatile
 from render_overview import render_overview
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -171,25 +174,33 @@ def world(tmp_path_factory: pytest.TempPathFactory, write_tile) -> list[Path]:
     return paths
 
 
-LOSSLESS = {
-    "outline": None,
-    "min_zoom": 8,
-    "max_zoom": MAX_ZOOM,
-    "tile_size": 256,
-    "image_format": "webp",
-    "quality": "lossless",
-    "resampling": "bilinear",
-    "threads": 2,
-    "made_of": "these",
-}
+LOSSLESS = Rendering(
+    min_zoom=8,
+    max_zoom=MAX_ZOOM,
+    tile_size=256,
+    image_format="webp",
+    quality="lossless",
+    resampling="bilinear",
+    outline=None,
+)
+WEBP: dict[str, Any] = {"image_format": "webp", "quality": "lossless"}
 
 
-def render(folder: Path, metatile: WebTile, tiles: list[Path], **options) -> tuple[Path, Path]:
+def render(
+    folder: Path,
+    metatile: WebTile,
+    tiles: list[Path],
+    *,
+    threads: int = 2,
+    made_of: str = "these",
+    **options,
+) -> tuple[Path, Path]:
     """Render a metatile; return its archive and its root."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "_".join(map(str, metatile))
     archive, root = folder / f"{name}.pmtiles", folder / f"{name}.png"
-    render_metatile(metatile, tiles, archive, root, **{**LOSSLESS, **options})
+    rendering = replace(LOSSLESS, **options)
+    render_metatile(metatile, tiles, archive, root, rendering, threads=threads, made_of=made_of)
     return archive, root
 
 
@@ -317,8 +328,7 @@ def mean_of_children(canvas: NDArray) -> NDArray:
 def test_each_lower_zoom_is_the_mean_of_its_children(parts, tmp_path: Path) -> None:
     overview = tmp_path / "overview.pmtiles"
     roots = {metatile: root for metatile, (_, root) in parts.items()}
-    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
-    render_overview(roots, overview, min_zoom=0, **drawing)
+    render_overview(roots, overview, min_zoom=0, **WEBP)
     tiles = {}
     for path in [overview, *(archive for archive, _ in parts.values())]:
         tiles |= encoded(path)
@@ -411,7 +421,7 @@ def inside(outline: shapely.Polygon, x: NDArray, y: NDArray) -> tuple[NDArray, N
 def test_only_pixels_inside_the_outline_show(world, tmp_path: Path) -> None:
     x, y = mercator_centres(WEST, 1024)
     outline = stretched(x[0], y[-1], x[-1], y[0])
-    archive, _ = render(tmp_path, WEST, world, outline=outline.wkt)
+    archive, _ = render(tmp_path, WEST, world, outline=outline)
     tiles = encoded(archive)
     alpha = level(tiles, WEST, MAX_ZOOM)[..., 3]
     wanted, unsure = inside(outline, x, y)
@@ -577,10 +587,9 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
     assert not pixels_of(root).any()
     assert pixels_of(root).shape == (256, 256, 4)
     overview = tmp_path / "overview.pmtiles"
-    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
-    render_overview({elsewhere: root}, overview, min_zoom=0, **drawing)
+    render_overview({elsewhere: root}, overview, min_zoom=0, **WEBP)
     assert encoded(overview) == {}
-    packing = {"extent": "POLYGON((1 1, 2 1, 2 2, 1 1))", "image_format": "webp", "metadata": {}}
+    packing = {"extent": shapely.box(1, 1, 2, 2), "image_format": "webp", "metadata": {}}
     output = tmp_path / "demo.pmtiles"
     with pytest.raises(TileError, match="demo would be an empty map"):
         pack_pyramid([archive, overview], output, **packing)
@@ -592,14 +601,13 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
 def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
     """Wherever it is cut, and never taken for a transparent one."""
     root, overview = tmp_path / "8_140_91.png", tmp_path / "overview.pmtiles"
-    drawing = {key: LOSSLESS[key] for key in ("image_format", "quality")}
     Image.fromarray(picture(32633, (643_000.0, 5_113_000.0), 16, 16)).save(root)
     content = root.read_bytes()
     # The last 24 bytes are checksums and the end: without them the pixels are whole.
     for kept in range(len(content) - 24):
         root.write_bytes(content[:kept])
         with pytest.raises(TileError) as refusal:
-            render_overview({WEST: root}, overview, min_zoom=7, **drawing)
+            render_overview({WEST: root}, overview, min_zoom=7, **WEBP)
         said = str(refusal.value)
         assert said.startswith(f"the image {root} cannot be read (")
         assert said.endswith("; delete it and run again to make it anew.")
@@ -619,8 +627,7 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory, parts) -> Path:
     pack_pyramid(
         [overview, parts[EAST][0], parts[WEST][0]],
         folder / "demo.pmtiles",
-        extent="MULTIPOLYGON(((17 46.2, 18.4 46.2, 18.4 47, 17 46.2)), ((19 46, 19.1 46, 19 46.1,"
-        " 19 46)))",
+        extent=shapely.union(shapely.box(17, 46.2, 18.4, 47), shapely.box(19, 46, 19.1, 46.1)),
         image_format="webp",
         metadata=METADATA,
     )
@@ -645,6 +652,21 @@ def test_a_pyramid_holds_every_web_tile_once_and_says_what_it_is(pyramid: Path, 
     assert [degrees[k] for k in ("min_lon", "min_lat", "max_lon", "max_lat")] == [17, 46, 19.1, 47]
     assert (degrees["center_lon"], degrees["center_lat"]) == (17.7, 46.6)
     assert 5 <= header["center_zoom"] <= 10
+
+
+@pytest.mark.parametrize("width", [0.3, 1.3, 11.3, 44.9, 45.0, 200.0, 360.0])
+def test_a_map_opens_where_its_largest_part_is_one_to_two_web_tiles_wide(
+    tmp_path: Path, width: float
+) -> None:
+    write_part(tmp_path / "part", [(WebTile(0, 0, 0), b"a"), (WebTile(15, 0, 0), b"b")], "png")
+    largest = shapely.box(-180, 10, width - 180, 20)
+    extent = shapely.MultiPolygon([shapely.box(170, -30, 170.1, -29.9), largest])
+    output = tmp_path / "demo.pmtiles"
+    pack_pyramid([tmp_path / "part"], output, extent=extent, image_format="png", metadata={})
+    with output.open("rb") as file:
+        header = Reader(MmapSource(file)).header()
+    assert 1 < width / (360 / 2 ** header["center_zoom"]) <= 2
+    assert header["center_lon_e7"] / 1e7 == pytest.approx(width / 2 - 180)
 
 
 def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
@@ -719,7 +741,7 @@ def test_a_cog_is_cut_along_the_outline(
     outline = stretched(lon[0], lat[-1], lon[-1], lat[0])
     output = tmp_path / "demo.tif"
     drawing = {"image_format": image_format, "quality": quality}
-    export_cog(tmp_path / "demo.vrt", output, outline=shapely.geometry.mapping(outline), **drawing)
+    export_cog(tmp_path / "demo.vrt", output, outline=outline, **drawing)
     dataset = gdal.Open(str(output))
     assert dataset.GetMetadataItem("LAYOUT", "IMAGE_STRUCTURE") == "COG"
     assert dataset.GetRasterBand(1).GetOverviewCount() >= 1

@@ -89,7 +89,7 @@ def fetch(source: Source, band: dict) -> bytes:
 
 
 def offset(source: Source, row: dict) -> float:
-    return dn_reading(source.dn, row["dn"])["offset"]
+    return dn_reading(source.dn, row["dn"]).offset
 
 
 # -- What they say --------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_the_planetary_computers_offset_follows_the_baseline(
     baseline: str, expected: float
 ) -> None:
     source = read_source("planetary-computer")
-    assert dn_reading(source.dn, {"s2:processing_baseline": baseline})["offset"] == expected
+    assert dn_reading(source.dn, {"s2:processing_baseline": baseline}).offset == expected
 
 
 # -- Genuine answers ------------------------------------------------------------------------------

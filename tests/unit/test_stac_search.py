@@ -521,7 +521,7 @@ def test_rules_for_digital_numbers_look_at_items(serve: Callable) -> None:
     server = serve([scene("07-03", 1, tile, **words) for tile, (words, _) in cases.items()])
     source = api(server.api, **SCENES, dn=dn)
     found = search(source)
-    offsets = {tile: dn_reading(source.dn, row["dn"])["offset"] for tile, row in found.items()}
+    offsets = {tile: dn_reading(source.dn, row["dn"]).offset for tile, row in found.items()}
     assert offsets == {tile: offset for tile, (_, offset) in cases.items()}
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from osgeo import gdal, osr
 
+from basemake.pixels.dn import DnReading
 from basemake.pixels.recipe import CompiledRecipe
-from basemake.pixels.warp import Warper, _between, _Frame, _grid, _grid_step
+from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile, overlapping, to_mercator
 
 L2A = [
@@ -23,10 +24,10 @@ def crs(epsg: int) -> osr.SpatialReference:
     return srs
 
 
-def warp(path, bounds, pixels):
+def warp(path, bounds, pixels, resampling="bilinear"):
     """The whole canvas of a tile, piece by piece."""
     count = pixels // 256
-    warper = Warper([path], bounds, count, 256, "bilinear")
+    warper = Warper([path], bounds, count, 256, resampling)
     canvas = np.zeros((pixels, pixels, 4), np.uint8)
     for row, column in np.ndindex(count, count):
         piece = warper.draw(row, column)
@@ -36,37 +37,42 @@ def warp(path, bounds, pixels):
     return canvas
 
 
+# Levels of a triangle wave of 10 pixels, with its corners at the centres of pixels: it is linear
+# between them, so bilinear interpolation is exact.
+WAVE = np.array([0, 50, 100, 150, 200, 250, 200, 150, 100, 50], np.uint8)
+
+
+def wave(at):
+    """The level at columns or rows of a tile, 0 at the first pixel's centre."""
+    return np.interp(at, np.arange(11), [*WAVE, WAVE[0]], period=10)
+
+
 @pytest.mark.parametrize("latitude", [0.5, 45.0, 70.0, 83.0])
-@pytest.mark.parametrize("zoom", [3, 6, 9, 11])
-def test_coordinates_between_the_grids_points_are_right_to_a_twentieth_of_a_pixel(
-    write_geotiff, tmp_path, latitude, zoom
-):
+@pytest.mark.parametrize("zoom", [0, 3, 6, 9, 11])
+def test_coordinates_are_right_to_a_twentieth_of_a_pixel(write_geotiff, tmp_path, latitude, zoom):
+    """In pieces whose web pixels are as large as the tile's, near the edge of UTM zone 33."""
     pixels = 4096
-    x, y = to_mercator(np.array([[17.6, latitude]]))[0]  # near the edge of UTM zone 33
+    x, y = to_mercator(np.array([[17.6, latitude]]))[0]
     metatile = next(t for t in overlapping(_box(x, y), zoom) if t.bounds[0] <= x < t.bounds[2])
-    north = {0.5: 55_000.0, 45.0: 5_000_000.0, 70.0: 7_780_000.0, 83.0: 9_220_000.0}[latitude]
-    ground = (metatile.bounds[2] - metatile.bounds[0]) / pixels  # source pixels as large as web's
-    path = write_geotiff(
-        tmp_path / "a.tif", np.zeros((4, 4, 4), np.uint8), (600_000.0, north), ground
-    )
-    dataset = gdal.Open(str(path))
-    step = _grid_step(ground)
-    whole = range(pixels)
-    frame = _Frame(600_000.0, north, ground, -ground)
-    to_tile = osr.CoordinateTransformation(crs(3857), dataset.GetSpatialRef())
-    grid = _grid(frame, to_tile, metatile.bounds, pixels, step, whole, whole)
-    column, row = (_between(a, step) for a in grid)
-    rng = np.random.default_rng(1)
-    for top in range(0, pixels, 256):
-        i, j = top + rng.integers(0, 256, 40), rng.integers(0, pixels, 40)
-        west, _, _, top_north = metatile.bounds
-        points = np.column_stack([west + (j + 0.5) * ground, top_north - (i + 0.5) * ground])
-        exact = np.array(to_tile.TransformPoints(points.tolist()))
-        near = np.abs(exact[:, 0] - 500_000) < 600_000  # where a tile of the zone can be
-        error_x = column[i, j] - ((exact[:, 0] - 600_000) / ground - 0.5)
-        error_y = row[i, j] - ((north - exact[:, 1]) / ground - 0.5)
-        assert np.abs(error_x[near]).max(initial=0) <= 0.05
-        assert np.abs(error_y[near]).max(initial=0) <= 0.05
+    west, _, east, north = metatile.bounds
+    pixel = (east - west) / pixels
+    side = min(700, int(1e6 / pixel))  # no farther than a UTM zone's projection is used
+    to_tile = osr.CoordinateTransformation(crs(3857), crs(32633))
+    middle = to_tile.TransformPoint(x, y)
+    corner = middle[0] - side * pixel / 2, middle[1] + side * pixel / 2
+    rgba = np.full((4, side, side), 255, np.uint8)
+    rgba[0], rgba[1] = (WAVE[axis % 10] for axis in np.indices((side, side)))
+    path = write_geotiff(tmp_path / "a.tif", rgba, corner, pixel, options=("ALPHA=YES",))
+    canvas = warp(path, metatile.bounds, pixels)
+    i, j = np.random.default_rng(1).choice(np.argwhere(canvas[..., 3]), 2000).T
+    points = np.column_stack([west + (j + 0.5) * pixel, north - (i + 0.5) * pixel])
+    exact = np.array(to_tile.TransformPoints(points.tolist()))
+    columns = (exact[:, 0] - corner[0]) / pixel - 0.5
+    rows = (corner[1] - exact[:, 1]) / pixel - 0.5
+    inner = (np.minimum(columns, rows) > 1) & (np.maximum(columns, rows) < side - 2)
+    assert inner.sum() > 500
+    error = np.abs(canvas[i, j, :2] - np.column_stack([wave(rows), wave(columns)]))[inner]
+    assert error.max() <= 0.05 * 50 + 0.5  # 50 levels a pixel, and rounding
 
 
 def _box(x, y):
@@ -79,8 +85,7 @@ def test_real_texture_is_as_gdals_exact_warper_shows_it(real_data, write_geotiff
     folder = real_data / "s2_10m/icor_belgium_sr_32631"
     bands = [gdal.Open(str(folder / f"{band}.tif")) for band in ("B04", "B03", "B02")]
     dn = np.stack([band.ReadAsArray() for band in bands])
-    reading = {"scale": 0.0001, "offset": 0.0, "nodata": None}
-    rgba = CompiledRecipe(L2A, reading, np.dtype("uint16"))(dn)
+    rgba = CompiledRecipe(L2A, DnReading(0.0001, 0.0, None), np.dtype("uint16"))(dn)
     left, pixel, _, top, _, _ = bands[0].GetGeoTransform()
     path = write_geotiff(
         tmp_path / "t.tif", np.moveaxis(rgba, -1, 0), (left, top), pixel, 32631, ("ALPHA=YES",)
@@ -123,6 +128,39 @@ def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
     shown = canvas[canvas[..., 3] == 255][:, :3]
     assert len(shown) > 5_000
     assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
+
+
+def around(x, y, side):
+    """The bounds of a square in Mercator metres about a point in EPSG:32633."""
+    x, y, _ = osr.CoordinateTransformation(crs(32633), crs(3857)).TransformPoint(x, y)
+    return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear", "cubic"])
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_pieces_inside_a_tile_have_its_colour_up_to_their_edges(
+    write_geotiff, tmp_path, resampling, scale
+):
+    """What smoothing (at scales above 1) and interpolation need beyond a piece is read, too."""
+    colour = np.array([200, 100, 50, 255], np.uint8)
+    flat = np.tile(colour[:, np.newaxis, np.newaxis], (1, 900, 900))
+    path = write_geotiff(tmp_path / "t.tif", flat, pixel=100.0, options=("ALPHA=YES",))
+    # At 45 degrees north a pixel of 100 m is 141 m in Mercator.
+    canvas = warp(path, around(545_000, 4_955_000, 512 * 141 * scale), 512, resampling)
+    assert (canvas == colour).all()
+
+
+def test_stripes_of_a_tile_without_reduced_images_are_weakened_where_they_would_alias(
+    write_geotiff, tmp_path
+):
+    """Stripes of one pixel, shown four times as coarse, keep a third of their contrast at most."""
+    stripes = np.full((4, 400, 400), 255, np.uint8)
+    stripes[:3, ::2] = 0
+    path = write_geotiff(tmp_path / "t.tif", stripes, options=("ALPHA=YES",))
+    canvas = warp(path, around(502_000, 4_998_000, 256 * 4 * 14.1), 256)
+    shown = canvas[canvas[..., 3] == 255][:, 0].astype(int)
+    assert len(shown) > 5000
+    assert np.abs(shown - 127.5).max() <= 127.5 / 3 + 1
 
 
 def test_a_map_of_the_world_has_the_tile_once_and_in_its_place(write_geotiff, tmp_path):

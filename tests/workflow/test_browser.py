@@ -27,7 +27,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from build_preview import GROUND, build_preview
 
-SERVE = Path(__file__).parents[2] / "scripts" / "serve.py"
+SERVE = Path(__file__).parents[2] / "scripts" / "commands" / "serve.py"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), "")
 FLAGS = [

@@ -4,6 +4,7 @@ A GeoJSON FeatureCollection, one feature a tile, sorted: the lock file of a buil
 `request` says what was asked for, so that a build can tell that the answer is still the right one.
 """
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -17,6 +18,7 @@ from shapely.geometry.base import BaseGeometry
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import ManifestError
+from basemake.pixels.dn import DnReading
 from basemake.system.files import replace
 
 MANIFEST = Path("results/manifest.geojson")
@@ -150,13 +152,13 @@ def band_identity(band: dict[str, Any], updated: str | None) -> dict[str, Any]:
     }
 
 
-def dn_reading(dn: dict, properties: dict[str, Any]) -> dict:
-    """Return scale, offset and nodata for one item: the source's, as changed by its first rule.
+def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
+    """Return how an item's DN are read: the source's `dn`, changed by its first rule that fits.
 
     `properties` are those of the item that the rules look at, as the manifest has them. Raises
     ManifestError if it lacks one.
     """
-    reading = {key: dn[key] for key in ("scale", "offset", "nodata")}
+    reading = DnReading(dn["scale"], dn["offset"], dn["nodata"])
     for rule in dn.get("rules", []):
         if rule["property"] not in properties:
             raise ManifestError(
@@ -167,7 +169,8 @@ def dn_reading(dn: dict, properties: dict[str, Any]) -> dict:
         equal = "equals" in rule and value == rule["equals"]
         below = "below" in rule and value is not None and str(value) < rule["below"]
         if equal or below:
-            return reading | {key: rule[key] for key in ("scale", "offset") if key in rule}
+            changes = {key: rule[key] for key in ("scale", "offset") if key in rule}
+            return dataclasses.replace(reading, **changes)
     return reading
 
 

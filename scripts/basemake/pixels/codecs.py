@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 from basemake.errors import ConfigError
 
+# Pixels a side of an enhanced tile's blocks: lossless WebP is about 3 times faster than with 256.
+BLOCK = 512
+
 
 class Codec(NamedTuple):
     """One profile: tifffile's arguments, and the name of the compression in GDAL's GTiff driver."""
@@ -12,8 +15,8 @@ class Codec(NamedTuple):
     gdal: str
 
 
-# Lossless all; the effort is the fastest: the slower ones save at most 7 % of the bytes (JPEG XL's
-# 13 %) and take up to 40 times as long. `snakemake compare_codecs` measures it on your own tiles.
+# All are lossless, at their fastest efforts: slower ones save at most 7 % of the bytes (13 % with
+# JPEG XL) and take up to 40 times as long. `snakemake compare_codecs` measures it on your tiles.
 CODECS = {
     "webp": Codec(
         {"compression": "webp", "compressionargs": {"lossless": True, "level": 0, "method": 0}},
@@ -25,7 +28,7 @@ CODECS = {
     "deflate": Codec(
         {"compression": "deflate", "compressionargs": {"level": 6}, "predictor": True}, "DEFLATE"
     ),
-    # The compression's number is 50002, which GDAL reads from 3.4 on, not the newer one of DNG.
+    # The TIFF compression is 50002, which GDAL reads from 3.4 on, not the newer number of DNG.
     "jxl": Codec(
         {"compression": "jpegxl", "compressionargs": {"lossless": True, "effort": 1}}, "JXL"
     ),
@@ -33,11 +36,12 @@ CODECS = {
 
 
 def check_codecs(name: str, image_format: str) -> None:
-    """Raise ConfigError if the installed GDAL lacks what a build encodes or decodes by it.
+    """Raise ConfigError if the installed GDAL cannot read the tiles or write the web tiles.
 
-    All stages after enhancement read tiles, of which `name`, a key of CODECS, is the compression;
-    web tiles of `image_format` webp are written by its driver. Many builds of GDAL lack a codec.
-    Where there is no GDAL at all, as where jobs bring their own, nothing is checked.
+    `name`, a key of CODECS, is the compression of the enhanced tiles, which all later stages read
+    by GDAL. Web tiles are written by GDAL's driver if `image_format` is webp. Many builds of GDAL
+    lack a codec. Nothing is checked where GDAL is not installed: jobs may run in environments of
+    their own.
     """
     try:
         from osgeo import gdal

@@ -14,19 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-cv2.setNumThreads(1)  # jobs run side by side, and web tiles in a job's own threads
-
 RGBA = NDArray[np.uint8]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT = 32 << 20  # bytes; the most that glibc takes for the second
 STRIP = 128  # rows weighted by alpha at a time: bounds the memory of the sums
 
 
-def use_gdal(cache_mb: int) -> None:
-    """Make GDAL raise errors and keep at most `cache_mb` MB of decoded blocks."""
+def set_up_libraries(cache_mb: int) -> None:
+    """Set up GDAL and OpenCV for a job; call it before any other use of them.
+
+    GDAL raises RuntimeError on errors and caches at most `cache_mb` MB of decoded blocks. OpenCV
+    uses one thread: jobs run side by side, and a job encodes in threads of its own.
+    """
     gdal.UseExceptions()
     osr.UseExceptions()
     gdal.SetCacheMax(cache_mb << 20)
+    cv2.setNumThreads(1)
 
 
 def geotiff(path: Path, level: int = 0) -> gdal.Dataset:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from basemake.pixels.dn import DnReading
+
 BANDS = ("red", "green", "blue")
 TABLE_SIZE = 65536
 STRIP_PIXELS = 1 << 16  # coloured at a time: what mixing steps hold then fits a core's cache
@@ -100,16 +102,16 @@ class CompiledRecipe:
     (height, width, 4): alpha is 255 where all three bands are valid, else 0 with RGB 0.
     """
 
-    def __init__(self, steps: list[dict], dn: dict, dtype: np.dtype) -> None:
-        """Compile `steps` (a recipe's `steps`) for `dn` (scale, offset, nodata) and `dtype`.
+    def __init__(self, steps: list[dict], reading: DnReading, dtype: np.dtype) -> None:
+        """Compile `steps` (a recipe's `steps`) for bands of `dtype` that are read by `reading`.
 
         `dtype` is an integer type of at most 16 bits.
         """
         self._index_type = np.dtype(f"u{dtype.itemsize}")
-        self._nodata = dn["nodata"]
+        self._nodata = reading.nodata
         # Ordered so that a DN's bits, read as unsigned, are its index.
         every_dn = np.arange(2 ** (8 * dtype.itemsize)).astype(self._index_type).view(dtype)
-        reflectance = every_dn * float(dn["scale"]) + float(dn["offset"])
+        reflectance = every_dn * float(reading.scale) + float(reading.offset)
         unit = np.linspace(0, 1, TABLE_SIZE)
 
         groups, self._mixes = _split(steps)

@@ -1,7 +1,7 @@
-"""Warping enhanced tiles to Web Mercator: a grid of exact coordinates, and OpenCV's remap.
+"""Warping enhanced tiles to Web Mercator: PROJ transforms a coarse grid, OpenCV remaps pixels.
 
 GDAL's warper takes two to three times as long for the same pixels. Everything here runs in one
-thread, so the bytes depend on nothing but the tiles.
+thread, so that the bytes depend on the tiles alone.
 """
 
 import math
@@ -19,27 +19,49 @@ from osgeo import gdal, osr
 from basemake.errors import TileError
 from basemake.pixels.raster import RGBA, geotiff, open_geotiff
 
-GRID_STEP = 64  # pixels between points that PROJ transforms, for web pixels up to GRID_PIXEL metres
+# Pixels between points that PROJ transforms, for web pixels of up to GRID_PIXEL metres. Coordinates
+# interpolated between them are wrong by 0.002 pixels of 13 m; the error grows with the size of the
+# pixel and the square of the step.
+GRID_STEP = 64
 GRID_PIXEL = 125.0
-# ^ interpolating between them is off by 0.002 of a pixel of 13 m, and grows with pixel and step²
 OPEN_FILES = 64  # at a time: a coarse map may show thousands of tiles in one metatile
-EDGE_POINTS = 21  # along each side of a tile, to find where it is
+EDGE_POINTS = 21  # transformed along each side of a tile to find its extent
 INTERPOLATION = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
     "cubic": cv2.INTER_CUBIC,
 }
 OPAQUE = 255 << 8  # alpha in 16 bits
-HALF = 127 << 8  # with room for rounding
-OUTSIDE = -1e6  # a column and row for what has none: not in any tile
-MARGIN = 3  # source pixels that the kernels reach beyond a coordinate
+HALF = 127 << 8  # a little less than half of it, with room for rounding
+OUTSIDE = -1e6  # column and row of points without coordinates in a tile's CRS: outside of any tile
+MARGIN = 3  # source pixels beyond a coordinate that smoothing and interpolation need
 
 Bounds = tuple[float, float, float, float]  # west, south, east and north in Mercator metres
 Coordinates = NDArray[np.floating]
 
 
+class _Canvas(NamedTuple):
+    """The area to draw: `bounds`, as `pieces` x `pieces` squares of `size` x `size` pixels."""
+
+    bounds: Bounds
+    pieces: int
+    size: int
+
+    @property
+    def pixel(self) -> float:
+        """The size of a pixel in Mercator metres."""
+        west, _, east, _ = self.bounds
+        return (east - west) / (self.pieces * self.size)
+
+    @property
+    def step(self) -> int:
+        """The pixels between points that PROJ transforms, a power of two."""
+        step = GRID_STEP * math.sqrt(min(1.0, GRID_PIXEL / self.pixel))
+        return 1 << int(math.log2(max(step, 1)))
+
+
 class _Frame(NamedTuple):
-    """Where an image's pixels are, in its CRS: its north-west corner, and a pixel's steps."""
+    """The place of an image in its CRS: its north-west corner, and the steps of its pixels."""
 
     left: float
     top: float
@@ -51,10 +73,10 @@ class _Source(NamedTuple):
     """An enhanced tile and its place in the canvas."""
 
     path: Path
-    level: int  # which reduced-resolution image of it to read; 0: the full one
+    level: int  # the reduced-resolution image that is read; 0: the full one
     frame: _Frame  # of that image
-    kernel: Coordinates | None  # to smooth it with
-    down: range  # rows and columns of pieces that it may show in
+    kernel: Coordinates | None  # that smooths it
+    down: range  # rows and columns of the pieces in which it may show
     across: range
 
 
@@ -64,25 +86,24 @@ class Warper:
     def __init__(
         self, paths: list[Path], bounds: Bounds, count: int, size: int, resampling: str
     ) -> None:
-        """Find where the tiles at `paths` lie in a canvas of `count` x `count` pieces.
+        """Find the tiles at `paths` that lie in a canvas of `count` x `count` pieces.
 
         `bounds` are the canvas's; a piece is `size` pixels a side, a multiple of GRID_STEP;
         `resampling` is a key of INTERPOLATION. Raises TileError, naming it, if a tile cannot be
         read.
         """
-        self._bounds, self._pixels, self._size = bounds, count * size, size
-        self._step = _grid_step((bounds[2] - bounds[0]) / self._pixels)
+        self._canvas = _Canvas(bounds, count, size)
         self._interpolation = INTERPOLATION[resampling]
         self._open = lru_cache(OPEN_FILES)(_open)
         self._sources = []
         for path in paths:
             with naming(path), open_geotiff(path) as dataset:
-                source = _place(path, dataset, bounds, count, size, resampling != "nearest")
+                source = _place(path, dataset, self._canvas, resampling != "nearest")
             if source is not None:
                 self._sources.append(source)
 
     def may_show(self, row: int, column: int, count: int) -> bool:
-        """Tell whether a tile may show in `count` x `count` pieces from `row` and `column` on."""
+        """Return whether a tile may show in `count` x `count` pieces from `row`, `column` on."""
         return any(
             source.down.start < row + count
             and row < source.down.stop
@@ -92,12 +113,12 @@ class Warper:
         )
 
     def draw(self, row: int, column: int) -> RGBA | None:
-        """Return a piece of the canvas, (size, size, 4), or None if no tile shows in it.
+        """Return a piece of the canvas, uint8 RGBA (size, size, 4), or None if no tile shows in it.
 
-        Where tiles overlap the last one shows. A pixel is drawn, opaque, where the tile's nearest
-        one is valid, with the colours of what is valid near it. Where the canvas is coarser than
-        the tile it is smoothed first, so that nothing aliases: from a reduced-resolution image,
-        then by a kernel that together with the interpolation is as wide as GDAL's. Raises
+        Where tiles overlap the last one shows. A pixel is opaque where the nearest pixel of the
+        tile is valid, with colours interpolated from the valid pixels around. Where the canvas is
+        coarser than the tile, a reduced-resolution image is read and smoothed, so that nothing
+        aliases: smoothing and interpolation together are as wide as GDAL's kernel. Raises
         TileError, naming it, if a tile cannot be read.
         """
         piece = None
@@ -112,15 +133,16 @@ class Warper:
         return piece
 
     def _drawn(self, source: _Source, row: int, column: int) -> RGBA | None:
-        """Return a piece with one tile in it, or None where that does not reach."""
+        """Return a piece with one tile in it, or None where the tile does not reach."""
         dataset, from_mercator = self._open(source.path, source.level)
-        part = (range(at * self._size, (at + 1) * self._size) for at in (row, column))
-        grid = _grid(source.frame, from_mercator, self._bounds, self._pixels, self._step, *part)
-        return _remap(dataset, *grid, self._step, source.kernel, self._interpolation)
+        size, step = self._canvas.size, self._canvas.step
+        down, across = (range(at * size, (at + 1) * size) for at in (row, column))
+        columns, rows = _grid(source.frame, from_mercator, self._canvas, down, across)
+        return _remap(dataset, columns, rows, step, source.kernel, self._interpolation)
 
 
 def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransformation]:
-    """Return an image of a tile, and the transformation to it from Web Mercator."""
+    """Return an image of a tile, and the transformation from Web Mercator to its CRS."""
     dataset = geotiff(path, level)
     return dataset, osr.CoordinateTransformation(web_mercator(), _srs(dataset))
 
@@ -145,47 +167,36 @@ def web_mercator() -> osr.SpatialReference:
     return srs
 
 
-def _grid_step(pixel: float) -> int:
-    """Return the pixels between transformed points for web pixels of `pixel` metres."""
-    step = GRID_STEP * math.sqrt(min(1.0, GRID_PIXEL / pixel))
-    return 1 << int(math.log2(max(step, 1)))
-
-
-def _place(
-    path: Path, dataset: gdal.Dataset, bounds: Bounds, count: int, size: int, smooth: bool
-) -> _Source | None:
-    """Return the tile with its place in a canvas of `count` x `count` pieces, None if outside."""
+def _place(path: Path, dataset: gdal.Dataset, canvas: _Canvas, smooth: bool) -> _Source | None:
+    """Return the tile with its place in the canvas, or None if it lies outside."""
     left, width, _, top, _, height = dataset.GetGeoTransform()
     frame = _Frame(left, top, width, height)
     to_mercator = osr.CoordinateTransformation(_srs(dataset), web_mercator())
-    down, across = _reach(dataset, frame, to_mercator, bounds, count)
+    down, across = _reach(dataset, frame, to_mercator, canvas)
     if not down or not across:
         return None
-    scale = (bounds[2] - bounds[0]) / (count * size) / _pixel(dataset, frame, to_mercator)
+    scale = canvas.pixel / _pixel(dataset, frame, to_mercator)
     level = min(int(math.log2(max(scale, 1))), dataset.GetRasterBand(1).GetOverviewCount())
-    # Not as GDAL has it: a reduced image's last pixel may reach beyond the tile.
+    # GDAL would give the reduced image the tile's extent, but its last pixel may reach beyond it.
     frame = frame._replace(width=width * 2**level, height=height * 2**level)
     kernel = _smoothing(scale / 2**level) if smooth else None
     return _Source(path, level, frame, kernel, down, across)
 
 
 def _reach(
-    dataset: gdal.Dataset,
-    frame: _Frame,
-    to_mercator: osr.CoordinateTransformation,
-    bounds: Bounds,
-    count: int,
+    dataset: gdal.Dataset, frame: _Frame, to_mercator: osr.CoordinateTransformation, canvas: _Canvas
 ) -> tuple[range, range]:
-    """Return the rows and columns of pieces of a canvas that a tile may show in."""
-    # A pixel more on each side, for what rounding and edges between points may add.
+    """Return the rows and columns of the canvas's pieces in which a tile may show."""
+    # One pixel more on each side, for rounding and for the curvature of edges between the points.
     x = np.linspace(-1, dataset.RasterXSize + 1, EDGE_POINTS)
     y = np.linspace(-1, dataset.RasterYSize + 1, EDGE_POINTS)
     sides = [(x, y[0]), (x, y[-1]), (x[0], y), (x[-1], y)]
     edge = np.concatenate([np.column_stack(np.broadcast_arrays(*side)) for side in sides])
     edge = _transformed(_located(frame, edge), to_mercator)
+    count = canvas.pieces
     if not np.isfinite(edge).all():
         return range(count), range(count)
-    west, _, east, north = bounds
+    west, _, east, north = canvas.bounds
     piece = (east - west) / count
     return _pieces(north - edge[:, 1], piece, count), _pieces(edge[:, 0] - west, piece, count)
 
@@ -201,12 +212,12 @@ def _pixel(
 
 
 def _located(frame: _Frame, points: Coordinates) -> Coordinates:
-    """Return where points (n, 2), in columns and rows from an image's corner, are in its CRS."""
+    """Return points (n, 2), in columns and rows from an image's corner, in its CRS."""
     return points * (frame.width, frame.height) + (frame.left, frame.top)
 
 
 def _pieces(metres: NDArray, piece: float, count: int) -> range:
-    """Return which pieces hold the distances from the canvas's edge."""
+    """Return the range of pieces that distances from the canvas's edge, in metres, fall into."""
     first, last = math.floor(metres.min() / piece), math.floor(metres.max() / piece)
     return range(max(first, 0), min(last + 1, count))
 
@@ -221,20 +232,20 @@ def _srs(dataset: gdal.Dataset) -> osr.SpatialReference:
 def _grid(
     frame: _Frame,
     from_mercator: osr.CoordinateTransformation,
-    bounds: Bounds,
-    pixels: int,
-    step: int,
+    canvas: _Canvas,
     down: range,
     across: range,
 ) -> tuple[Coordinates, Coordinates]:
-    """Return columns and rows of an image, 0 at the first pixel's centre, at points of a canvas.
+    """Return columns and rows of an image, 0 at its first pixel's centre, of points in the canvas.
 
-    The canvas is `pixels` wide; the points are the centres of each `step`-th of its pixels `down`
-    and `across`, and of those after the last, so that all between can be interpolated.
+    The points are the centres of every step-th pixel `down` and `across`, and of the next after the
+    last, so that coordinates of all pixels between can be interpolated.
     """
-    west, _, east, north = bounds
-    pixel = (east - west) / pixels
-    y, x = ((np.arange(at.start, at.stop + 1, step) + 0.5) * pixel for at in (down, across))
+    west, _, _, north = canvas.bounds
+    y, x = (
+        (np.arange(at.start, at.stop + 1, canvas.step) + 0.5) * canvas.pixel
+        for at in (down, across)
+    )
     x, y = np.meshgrid(west + x, north - y)
     points = _transformed(np.column_stack([x.ravel(), y.ravel()]), from_mercator)
     columns = (points[:, 0] - frame.left) / frame.width - 0.5
@@ -243,10 +254,10 @@ def _grid(
 
 
 def _transformed(points: Coordinates, transform: osr.CoordinateTransformation) -> Coordinates:
-    """Return the points, (n, 2), transformed; NaN for those where the target is not defined."""
+    """Return points (n, 2) transformed, as (n, 3); NaN where the target CRS is not defined."""
     try:
         return np.array(transform.TransformPoints(points.tolist()))
-    except RuntimeError:  # one is enough; only maps of half a world have some
+    except RuntimeError:  # of one point; such points are only in maps of half the world
         found = np.full((len(points), 3), np.nan)
         for number, point in enumerate(points.tolist()):
             with suppress(RuntimeError):
@@ -256,10 +267,12 @@ def _transformed(points: Coordinates, transform: osr.CoordinateTransformation) -
 
 
 def _smoothing(scale: float) -> Coordinates | None:
-    """Return the kernel to smooth with before interpolating at `scale` source pixels a pixel.
+    """Return three weights to smooth with before interpolating at `scale` source pixels a pixel.
 
-    Interpolation is a triangle one pixel wide on each side, of variance 1/6. One `scale` wide has
-    scale²/6; three taps have what is missing (up to the scale of 2.2 at which they would overflow).
+    Linear interpolation is a triangle filter of one pixel on each side, with variance 1/6. A filter
+    of `scale` pixels on each side, as GDAL's, has scale²/6. The kernel has the difference, since
+    variances of successive filters add up, but no more than 2/3, that of three equal weights, which
+    it reaches at a scale of 2.2. None if there is no difference.
     """
     variance = min((scale * scale - 1) / 6, 2 / 3)
     if variance <= 0:
@@ -268,8 +281,8 @@ def _smoothing(scale: float) -> Coordinates | None:
 
 
 def _between(grid: Coordinates, step: int) -> Coordinates:
-    """Interpolate a grid to every pixel: ((n - 1) step, (m - 1) step) of (n, m) points."""
-    grid = grid.astype(np.float32)  # right to 0.001 pixels
+    """Interpolate a grid of (n, m) points to all pixels, ((n - 1) * step, (m - 1) * step)."""
+    grid = grid.astype(np.float32)  # exact to 0.001 pixels
     at = np.arange(step, dtype=np.float32) / step
     across = grid[:, :-1, np.newaxis] + np.diff(grid)[..., np.newaxis] * at
     across = across.reshape(len(grid), 1, -1)
@@ -287,7 +300,7 @@ def _remap(
     kernel: Coordinates | None,
     interpolation: int,
 ) -> RGBA | None:
-    """Return the tile between the points of a grid, or None where it does not reach."""
+    """Return the tile, warped, between the points of a grid; None where it does not reach."""
     width, height = dataset.RasterXSize, dataset.RasterYSize
     left, right = _window(columns, width)
     top, bottom = _window(rows, height)
@@ -301,11 +314,12 @@ def _remap(
     to = _between(columns, step) - left, _between(rows, step) - top
     if alpha.min() > 0 and left > 0 and top > 0 and right < width and bottom < height:
         return _interpolate(source, to, kernel, interpolation)
-    # RGB is 0 under alpha 0, so colours mix premultiplied; in 16 bits, as a small alpha magnifies.
+    # RGB is 0 where alpha is 0, so mixed colours are premultiplied by alpha. They have 16 bits, as
+    # dividing by a small alpha magnifies rounding errors.
     valid = cv2.remap(alpha, *to, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     wide = source.astype(np.uint16) << 8
     mixed = _interpolate(wide, to, kernel, interpolation)
-    if interpolation == cv2.INTER_CUBIC:  # its negative lobes overshoot where pixels are missing
+    if interpolation == cv2.INTER_CUBIC:  # its negative weights overshoot beside missing pixels
         linear = _interpolate(wide, to, kernel, cv2.INTER_LINEAR)
         mixed = np.where(linear[..., 3:] < OPAQUE, linear, mixed)
     return _solid(mixed, valid)
@@ -317,14 +331,14 @@ def _interpolate(
     kernel: Coordinates | None,
     interpolation: int,
 ) -> NDArray:
-    """Return `source` smoothed and sampled at columns and rows `to`; outside of it all is 0."""
+    """Return `source` smoothed and sampled at columns and rows `to`, as 0 outside of it."""
     if kernel is not None:
         source = cv2.sepFilter2D(source, -1, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
     return cv2.remap(source, *to, interpolation, borderMode=cv2.BORDER_CONSTANT)
 
 
 def _window(at: Coordinates, size: int) -> tuple[int, int]:
-    """Return the first source pixel that coordinates need, and the first one after."""
+    """Return the range of source pixels, of `size`, that coordinates need: first, last + 1."""
     if np.isnan(at).all():
         return 0, 0
     low, high = float(np.nanmin(at)), float(np.nanmax(at))
@@ -332,10 +346,11 @@ def _window(at: Coordinates, size: int) -> tuple[int, int]:
 
 
 def _solid(mixed: NDArray, valid: NDArray) -> RGBA:
-    """Return 8-bit colours of the valid part of premultiplied 16-bit ones, opaque where valid.
+    """Return uint8 RGBA of premultiplied 16-bit RGBA: opaque where valid, else transparent.
 
-    A pixel is valid where the nearest one is. Abutting tiles then leave no gap at corners, where
-    each is less than half; at their edges, where rounding may put a pixel in neither, half will do.
+    A pixel is valid where the nearest source pixel is (`valid`), so that abutting tiles leave no
+    gap at corners, where each covers less than half of it; and where half of it is covered, so that
+    they leave none at edges, where rounding may find the nearest source pixel in neither.
     """
     alpha = mixed[..., 3]
     solid = ((mixed + 128) >> 8).astype(np.uint8)

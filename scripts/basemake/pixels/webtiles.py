@@ -1,13 +1,15 @@
-"""Web tiles: z/x/y of the Web Mercator quad (EPSG:3857), y from the north.
+"""Web tiles: z/x/y of the Web Mercator quad (EPSG:3857), with y counted from the north.
 
-Mercator coordinates are metres on the sphere of 6 378 137 m, as the web uses them.
+Mercator coordinates are metres in EPSG:3857, on a sphere of radius 6 378 137 m.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
 
 RADIUS = 6378137.0
 HALF_WORLD = math.pi * RADIUS
@@ -25,7 +27,7 @@ class WebTile(NamedTuple):
     def bounds(self) -> tuple[float, float, float, float]:
         """West, south, east and north in Mercator metres."""
         size = 2 * HALF_WORLD / 2**self.z
-        # Each edge from its own index: neighbours share it to the last bit.
+        # Each edge is computed from its own index, so that neighbours share it to the last bit.
         west, east = (x * size - HALF_WORLD for x in (self.x, self.x + 1))
         south, north = (HALF_WORLD - y * size for y in (self.y + 1, self.y))
         return west, south, east, north
@@ -58,24 +60,22 @@ def metatile_of(name: str) -> WebTile:
 
 
 def to_mercator(lonlat: NDArray) -> NDArray:
-    """Return Mercator metres of degrees, both (n, 2); latitudes are cut at the quad's edge."""
+    """Return degrees (n, 2) as Mercator metres (n, 2); latitudes are clipped to the quad."""
     lat = np.radians(np.clip(lonlat[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
     return np.column_stack([np.radians(lonlat[:, 0]), np.arctanh(np.sin(lat))]) * RADIUS
 
 
-def geometry_to_mercator(geometry: Any) -> Any:
-    """Return a lon/lat geometry in Mercator metres.
+def geometry_to_mercator(geometry: BaseGeometry) -> BaseGeometry:
+    """Return a geometry in degrees in Mercator metres.
 
-    GeoJSON's edges are straight in longitude and latitude, where Mercator's are not: they are cut
-    to 0.02 degrees first, which keeps them right to less than 0.2 m up to 75 degrees north.
+    GeoJSON's edges are straight in longitude and latitude, and curved in Mercator: they are cut
+    into pieces of 0.02 degrees first, which is exact to 0.2 m up to 75 degrees north.
     """
-    import shapely  # not above: jobs that render need none of it, and start sooner
-
     return shapely.transform(shapely.segmentize(geometry, 0.02), to_mercator)
 
 
 def resolution(zoom: int, tile_size: int) -> float:
-    """Return Mercator metres a pixel of web tiles of `tile_size` pixels."""
+    """Return the size of a pixel, in Mercator metres, of web tiles `tile_size` pixels wide."""
     return 2 * HALF_WORLD / 2**zoom / tile_size
 
 
@@ -85,10 +85,8 @@ def nearest_zoom(pixel_size: float, latitude: float, tile_size: int) -> int:
     return max(0, round(math.log2(ground / pixel_size)))
 
 
-def overlapping(geometry: Any, zoom: int) -> list[WebTile]:
+def overlapping(geometry: BaseGeometry, zoom: int) -> list[WebTile]:
     """Return the web tiles of `zoom` that share an area with a Mercator geometry, by x, then y."""
-    import shapely  # see geometry_to_mercator
-
     found = []
     for part in getattr(geometry, "geoms", [geometry]):
         columns, rows = _reached(part, zoom)
@@ -100,15 +98,15 @@ def overlapping(geometry: Any, zoom: int) -> list[WebTile]:
     return sorted(set(found))
 
 
-def most_overlapping(geometry: Any, zoom: int) -> int:
-    """Return a number that `overlapping` cannot exceed, from bounds alone."""
+def most_overlapping(geometry: BaseGeometry, zoom: int) -> int:
+    """Return an upper limit of the count of tiles in `overlapping`, from bounds alone."""
     parts = [_reached(part, zoom) for part in getattr(geometry, "geoms", [geometry])]
     columns, rows = _reached(geometry, zoom)
     return min(len(columns) * len(rows), sum(len(c) * len(r) for c, r in parts))
 
 
-def _reached(geometry: Any, zoom: int) -> tuple[range, range]:
-    """Return the x and the y of the web tiles that the bounds of a Mercator geometry reach."""
+def _reached(geometry: BaseGeometry, zoom: int) -> tuple[range, range]:
+    """Return the ranges of x and y of the web tiles in the bounds of a Mercator geometry."""
     count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
     west, south, east, north = geometry.bounds
     return (
