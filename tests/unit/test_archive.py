@@ -277,7 +277,7 @@ def test_the_root_directory_fits_whatever_the_count_of_tiles(
 
 
 def test_memory_hardly_grows_with_the_count_of_tiles(tmp_path: Path) -> None:
-    """Of each tile 28 bytes are kept, of a part its path; Python objects would take hundreds."""
+    """37 bytes a web tile, and the path of each part; Python objects would take hundreds."""
     paths = []
     for number in range(160):
         metatile = WebTile(8, number, 100)
