@@ -1,4 +1,4 @@
-"""The comparison of codecs: exactness really checked, the same blocks for all, and its files."""
+"""The comparison of codecs: losslessness is checked, all have the same blocks, and its files."""
 
 import csv
 from pathlib import Path
