@@ -1,7 +1,7 @@
-"""Preview: one HTML page that shows a pyramid in any browser, with nothing fetched from elsewhere.
+"""Preview: one HTML page that shows a pyramid in any browser, and fetches nothing from elsewhere.
 
-MapLibre GL JS and its PMTiles protocol come from the Python package `maplibre`; the page reads
-the archive beside it in ranges, so it has to be served over HTTP (`make serve`).
+MapLibre GL JS and its PMTiles protocol are those of the Python package `maplibre`. The page reads
+ranges of the archive beside it, so it has to be served over HTTP (`make serve`).
 """
 
 import html
@@ -59,9 +59,10 @@ def build_preview(
 ) -> None:
     """Write a page that shows a raster PMTiles archive, its tiles and its region.
 
-    `footprints` is a FeatureCollection whose properties `id` and `item` name each tile, `outline`
-    a geometry, both in degrees. The archive's metadata must say `attribution`, shown as plain
-    text, and `tile_size`, 256 or 512 px (else KeyError). Equal arguments give equal bytes.
+    `footprints` is a GeoJSON FeatureCollection with properties `id` and `item`, `outline` a GeoJSON
+    geometry, both in degrees: they are put into the page as they are. The archive's metadata must
+    have `attribution`, shown as plain text, and `tile_size`, 256 or 512 px (else KeyError). Raises
+    TileError if the archive is incomplete. Equal arguments give equal bytes.
     """
     header, metadata = read_archive(archive)
     tile_size = metadata["tile_size"]
@@ -86,10 +87,10 @@ def build_preview(
 
 
 def bundled(name: str) -> str:
-    """Return a script or style sheet that the `maplibre` package brings for web pages."""
+    """Return the text of a script or style sheet in the `maplibre` package."""
     path = distribution("maplibre").locate_file(f"maplibre/srcjs/{name}")
     return Path(str(path)).read_text(encoding="utf-8")
-    # ^ found without an import, which would set up logging and warn of optional packages
+    # ^ not imported: that would set up logging and warn of optional packages
 
 
 def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,12 +100,12 @@ def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def degrees(header: dict[str, Any], *keys: str) -> list[float]:
-    """Return header fields such as `min_lon`, which the header has in 1e-7 degrees, in degrees."""
+    """Return header fields such as `min_lon` in degrees; the header has them in 1e-7 degrees."""
     return [header[f"{key}_e7"] / 1e7 for key in keys]
 
 
 def map_style(footprints: dict, outline: dict) -> dict[str, Any]:
-    """Return a MapLibre style: a plain ground, the region's outline, and the tiles', hidden."""
+    """Return a MapLibre style: a plain ground, the region's outline, and hidden tile footprints."""
     region = {"line-color": "#ffffff", "line-opacity": 0.7, "line-width": 1.5}
     tiles = {"fill-color": "rgba(0, 0, 0, 0)", "fill-outline-color": "rgba(255, 255, 255, 0.6)"}
     hidden = {"visibility": "none"}
@@ -135,9 +136,10 @@ def imagery_source(url: str, header: dict[str, Any], tile_size: int) -> dict[str
 
 
 def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
-    """Return the map options that frame the archive and keep to zooms at which it shows.
+    """Return the map options that show the whole archive, from its least zoom to 4 above its last.
 
-    Bounds of -180 to 180 (a region across the antimeridian) open on the header's centre instead.
+    With bounds from -180 to 180 (a region across the antimeridian) the map opens at the header's
+    centre and zoom instead.
     """
     shift = tile_size // 256 - 2  # MapLibre counts zooms in tiles of 512 px
     zooms = {
@@ -153,10 +155,10 @@ def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
 
 
 def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list[Any]]]:
-    """Return what is added to the map once its style has loaded, as (method, arguments).
+    """Return the calls, (method, arguments), that complete the map once its style has loaded.
 
-    The imagery is among it, not in the style, because the map never counts as loaded while web
-    tiles in view are missing from the archive, and then nothing would be added.
+    They add the imagery, too: in the style it would keep the map from ever being loaded where web
+    tiles in view are missing from the archive, and no call would be made.
     """
     credit = {"compact": False, "customAttribution": html.escape(attribution)}  # shown as HTML
     switcher = {"layerIds": ["tiles", "region"], "theme": "simple"}

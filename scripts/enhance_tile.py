@@ -293,7 +293,7 @@ class _Writer:
         self._workers = min(threads, usable_cores())  # more would only wait for one another
 
     def write_levels(self, path: Path, image: Image, tags: list[tuple]) -> None:
-        """Write `image`, with `tags`, and its halves down to the size of one block to `path`.
+        """Write `image`, with `tags`, and then its halves, down to one block, to `path`.
 
         Each level's half goes to a temporary file beside `path`, from which the next level is made:
         memory holds no more than a row of windows.
@@ -363,7 +363,10 @@ class _Writer:
 
 
 def _spilled(spill: IO[bytes], shape: tuple[int, int], window: Window) -> RGBA:
-    """Return a window of the raw image of `shape` in `spill`; mapped anew, to hold no more."""
+    """Return a window of the raw image of `shape` in the file `spill`.
+
+    The file is mapped anew each time, so that the pages of earlier windows leave memory.
+    """
     return np.memmap(spill, np.uint8, "r", shape=(*shape, 4))[window]
 
 

@@ -14,7 +14,10 @@ SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 
 
 def export_folder(archive: Path, output: Path, image_format: str) -> None:
-    """Write every web tile of `archive` to output/{z}/{x}/{y}, and its metadata.json."""
+    """Write every web tile of `archive` to output/{z}/{x}/{y}.{suffix}, and metadata.json.
+
+    Raises TileError if the archive is incomplete or the disk is full.
+    """
     with open_archive(archive) as (get_bytes, _), writing(output) as part:
         part.mkdir()
         (part / "metadata.json").write_text(json.dumps(Reader(get_bytes).metadata()))
@@ -22,7 +25,7 @@ def export_folder(archive: Path, output: Path, image_format: str) -> None:
             path = part / f"{z}/{x}/{y}.{SUFFIXES[image_format]}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        os.sync()  # all at once: one by one a hundred thousand files would take many minutes
+        os.sync()  # once for all: syncing a hundred thousand files one by one takes many minutes
 
 
 if __name__ == "__main__":

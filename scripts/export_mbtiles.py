@@ -10,7 +10,10 @@ from basemake.system.files import writing
 
 
 def export_mbtiles(archive: Path, output: Path) -> None:
-    """Write every web tile of `archive`, and its metadata, to the database `output`."""
+    """Write every web tile of `archive`, and its metadata, to the MBTiles database `output`.
+
+    Raises TileError if the archive is incomplete or the disk is full.
+    """
     with open_archive(archive), writing(output) as part:
         pmtiles_to_mbtiles(str(archive), str(part))
 

@@ -1,4 +1,4 @@
-"""Render the overview: the web tiles above the metatiles, grown from the metatiles' roots."""
+"""Render the overview: the web tiles above the metatiles, from the metatiles' roots."""
 
 import logging
 from pathlib import Path
@@ -19,11 +19,11 @@ def render_overview(
     image_format: str,
     quality: int | str | None,
 ) -> None:
-    """Write the web tiles from `min_zoom` to just above the metatiles to `archive`.
+    """Write the web tiles from `min_zoom` to just above the metatiles to the PMTiles `archive`.
 
-    `roots` are the lossless images that render_metatile leaves. Each web tile is halved from the
-    pixels of its four children. Fully transparent ones are left out. Raises TileError, naming it,
-    if a root is not whole.
+    `roots` are the lossless images of the metatiles, by web tile, that render_metatile writes. Each
+    web tile is halved from its four children. Fully transparent ones are left out. `image_format`
+    and `quality` are as in encoding.encoder. Raises TileError, naming it, if a root is incomplete.
     """
     encode = encoder(image_format, quality)
     encoded: list[tuple[WebTile, bytes]] = []

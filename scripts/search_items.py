@@ -117,13 +117,31 @@ def _choose(
 ) -> dict[str, tuple[dict, BaseGeometry]]:
     """Return the item and footprint of each tile in a region: the first by the source's `choose`.
 
-    Of items that are equal by it, the last by id is taken.
+    Raises ManifestError if an item there has no valid tile name in its id.
     """
     pattern = re.compile(source.id_pattern)
     chosen: dict[str, tuple[dict, BaseGeometry]] = {}
-    ordered = sorted(items, key=lambda item: str(item["id"]), reverse=True)
-    for key in reversed(source.choose):  # sorts are stable, so the last key decides first
-        known = [item for item in ordered if value_of(item, key) is not None]
+    for item in _ranked(items, source.choose):
+        footprint = footprint_of(item)
+        if not any(_overlap(footprint, region) for region in regions.values()):
+            continue
+        tile = _tile_of(item, pattern)
+        if tile in chosen:
+            logging.info("tile %s: %s rather than %s", tile, chosen[tile][0]["id"], item["id"])
+        else:
+            chosen[tile] = item, footprint
+    return chosen
+
+
+def _ranked(items: Iterable[dict], choose: list[str]) -> list[dict]:
+    """Return the items ordered by the properties of `choose`, of equal ones the last id first.
+
+    Items without a property come after those that have it.
+    """
+    ranked = sorted(items, key=lambda item: str(item["id"]), reverse=True)
+    for key in reversed(choose):  # sorts are stable, so the first key decides before the others
+        known = [item for item in ranked if value_of(item, key) is not None]
+        unknown = [item for item in ranked if value_of(item, key) is None]
         try:
             known.sort(key=lambda item: value_of(item, key), reverse=key.startswith("-"))
         except TypeError:
@@ -131,23 +149,19 @@ def _choose(
                 f"items cannot be put in order by {key.removeprefix('-')!r}: its values are of"
                 " different types; fix the source's choose."
             ) from None
-        ordered = known + [item for item in ordered if value_of(item, key) is None]
-    for item in ordered:
-        footprint = footprint_of(item)
-        if not any(_overlap(footprint, region) for region in regions.values()):
-            continue
-        match = pattern.fullmatch(item["id"])
-        if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
-            raise ManifestError(
-                f"item {item['id']!r} does not match the source's id_pattern"
-                f" {source.id_pattern!r}; fix the pattern or the catalog."
-            )
-        tile = match["tile"]
-        if tile in chosen:
-            logging.info("tile %s: %s rather than %s", tile, chosen[tile][0]["id"], item["id"])
-        else:
-            chosen[tile] = item, footprint
-    return chosen
+        ranked = known + unknown
+    return ranked
+
+
+def _tile_of(item: dict, pattern: re.Pattern) -> str:
+    """Return the tile's name in the item's id, which must do as the name of a folder."""
+    match = pattern.fullmatch(item["id"])
+    if not match or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", match["tile"] or ""):
+        raise ManifestError(
+            f"item {item['id']!r} does not match the source's id_pattern"
+            f" {pattern.pattern!r}; fix the pattern or the catalog."
+        )
+    return str(match["tile"])
 
 
 def _overlap(footprint: BaseGeometry, region: BaseGeometry) -> bool:

@@ -26,4 +26,4 @@ def limits(**settings: Any) -> Limits:
 
 def access(*hosts: str, credentials: Credentials | None = None, **settings: Any) -> Access:
     """Access to `hosts` within the limits of `settings`."""
-    return Access(set(hosts), limits(**settings), credentials or Credentials())
+    return Access(frozenset(hosts), limits(**settings), credentials or Credentials())

@@ -52,7 +52,7 @@ def main() -> None:
 def _section(
     name: str, folder: Path, options: argparse.Namespace, before: list[Section]
 ) -> Section:
-    """Run one section in `folder`; some go on from what those `before` left or found."""
+    """Run one section in `folder`; some use files and results of the sections `before`."""
     quick, runs = options.quick, 1 if options.quick else options.runs
     side = QUICK_SIDE if quick else FULL_SIDE
     if name == "tiles":

@@ -27,12 +27,12 @@ class Build:
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
 
     def snakemake(self, *arguments: object) -> Usage:
-        """Run snakemake; return what it took, with all its jobs."""
+        """Run snakemake; return the usage of it and all its jobs."""
         options = ["--configfile", self.directory / "config.yaml", "--snakefile", SNAKEFILE]
         return snakemake(self.directory, *options, *arguments)
 
 
 def snakemake(directory: Path, *arguments: object) -> Usage:
-    """Run snakemake in a directory; ends the benchmark with its output if it fails."""
+    """Run snakemake in a directory; if it fails, exit with its output."""
     command = [sys.executable, "-m", "snakemake", "--directory", directory, *arguments]
     return run(command, cwd=directory)[0]

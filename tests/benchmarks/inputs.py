@@ -1,4 +1,4 @@
-"""What the benchmarks work on: `python -m benchmarks.inputs NAME JSON`, in a process of its own.
+"""The inputs of the benchmarks: `python -m benchmarks.inputs NAME JSON`, in a process of its own.
 
 Measured jobs are started by a process that must stay small, so nothing large is made in it.
 """
@@ -32,7 +32,7 @@ METATILE_TILES = 341  # five zooms
 
 
 def bands(folder: str, side: int) -> None:
-    """Write the three bands of a tile of 10 m, `side` pixels a side; print what they are of."""
+    """Write the three bands of a tile, `side` pixels of 10 m a side; print their origin."""
     if REAL.is_dir():
         for name in BANDS:
             dn = gdal.Open(str(REAL / f"{name}.tif")).ReadAsArray().astype(np.int32)
@@ -61,7 +61,7 @@ def _mirrored(pixels: NDArray[np.int16], side: int) -> NDArray[np.int16]:
 
 
 def _write(pixels: NDArray[np.int16], path: Path) -> None:
-    """Write a band as the mosaics have it: int16, DEFLATE, predictor, blocks of 1024."""
+    """Write a band as in the Sentinel-2 mosaics: int16, DEFLATE, predictor, blocks of 1024."""
     memory = gdal.GetDriverByName("MEM").Create("", *pixels.shape[::-1], 1, gdal.GDT_Int16)
     srs = osr.SpatialReference()
     srs.ImportFromEPSG(EPSG)
@@ -86,13 +86,13 @@ def gdal_version() -> None:
 
 
 def full_image(tile: str) -> None:
-    """Print the bytes of a GeoTIFF's image without its reduced ones."""
+    """Print the bytes of a GeoTIFF's full-resolution image."""
     with tifffile.TiffFile(tile) as tif:
         print(sum(tif.pages[0].tags["TileByteCounts"].value))
 
 
 def same_pixels(one: str, other: str) -> None:
-    """Print "the same", or end with an error."""
+    """Print "the same" if two images have equal checksums, else exit with an error."""
     checksums = [
         [dataset.GetRasterBand(n).Checksum() for n in (1, 2, 3, 4)]
         for dataset in (gdal.Open(one), gdal.Open(other))
@@ -114,7 +114,7 @@ def parts(folder: str, count: int) -> None:
 
 
 def _descendants(root: WebTile) -> list[WebTile]:
-    """Return a web tile and all below it, METATILE_TILES in all."""
+    """Return a web tile and its descendants, METATILE_TILES in all."""
     found = level = [root]
     while len(found) < METATILE_TILES:
         level = [child for tile in level for child in tile.children]

@@ -1,4 +1,4 @@
-"""What is measured, each in a process of its own: `python -m benchmarks.jobs NAME JSON`.
+"""The measured jobs, each in a process of its own: `python -m benchmarks.jobs NAME JSON`.
 
 Every job imports what it needs itself, as a job of the workflow does.
 """
@@ -104,7 +104,7 @@ def pack(folder: str, output: str) -> None:
 
 
 def convert(folder: str, output: str) -> None:
-    """Pack the same by way of MBTiles: one transaction, then the converter of PMTiles' authors."""
+    """Pack the same by MBTiles, in one transaction, and the converter of the pmtiles package."""
     import tempfile
 
     from pmtiles.convert import mbtiles_to_pmtiles

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: the machine and the versions of all that was measured."""
+"""The machine of a benchmark, and the versions of what was measured."""
 
 import os
 import platform

@@ -1,7 +1,7 @@
 """Measure commands: CPU seconds of a whole process tree, wall seconds, peak memory.
 
-Run as a program it starts one command and reports on it. A process counts what its parent held
-when it was started into its own peak, so the process that starts it must be as small as this one.
+Run as a program it starts one command and reports its usage. The peak memory of a new process
+includes that of its parent at the fork, so the process that starts it must be as small as this one.
 """
 
 import json
@@ -20,7 +20,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'scripts'}:{TESTS}"
 
 
 class Usage(NamedTuple):
-    """What a command took: CPU and wall seconds, and MB of the largest process of its tree."""
+    """CPU and wall seconds of a command, and peak MB of the largest process in its tree."""
 
     cpu: float
     wall: float
@@ -28,7 +28,7 @@ class Usage(NamedTuple):
 
 
 def run(command: Sequence[object], cwd: Path | None = None) -> tuple[Usage, str]:
-    """Run a command; return what it took and what it printed. Ends the benchmark if it fails."""
+    """Run a command; return its usage and standard output. Exits with its output if it fails."""
     reader, writer = os.pipe()
     done = subprocess.run(
         [sys.executable, "-S", __file__, str(writer), *map(str, command)],
@@ -48,13 +48,13 @@ def run(command: Sequence[object], cwd: Path | None = None) -> tuple[Usage, str]
 
 
 def job(name: str, **arguments: object) -> list[str]:
-    """Return the command of a job of jobs.py in a process of its own."""
+    """Return the command that runs a job of jobs.py in a process of its own."""
     texts = json.dumps(arguments, default=str)
     return [sys.executable, "-m", "benchmarks.jobs", name, texts]
 
 
 def prepare(module: str, name: str, **arguments: object) -> str:
-    """Run a function of another module of this package, unmeasured; return what it printed."""
+    """Run a function of another module of this package, unmeasured; return its output."""
     texts = json.dumps(arguments, default=str)
     return run([sys.executable, "-m", f"benchmarks.{module}", name, texts])[1]
 
@@ -72,7 +72,7 @@ def together(commands: list[list[str]], at_a_time: int) -> Usage:
 
 
 def one_after_another(usages: Sequence[Usage]) -> Usage:
-    """Return what commands took that ran one after another."""
+    """Return the usage of commands that ran one after another."""
     return Usage(
         sum(usage.cpu for usage in usages),
         sum(usage.wall for usage in usages),
@@ -81,7 +81,7 @@ def one_after_another(usages: Sequence[Usage]) -> Usage:
 
 
 def _report_on(command: list[str], report: int) -> int:
-    """Run a command and write what it took, as JSON, to the file descriptor `report`."""
+    """Run a command and write its usage, as JSON, to the file descriptor `report`."""
     start = time.monotonic()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

@@ -58,7 +58,7 @@ def bench_overlap(folder: Path, count: int, pixel_size: float) -> Section:
 def _build(
     folder: Path, name: str, items: list[dict], keep_bands: bool, until: str | None = None
 ) -> tuple[Usage, int]:
-    """Build in a new directory; return what it took and the most bytes of bands on disk."""
+    """Build in a new directory; return the usage and the peak bytes of bands on disk."""
     catalog = folder / "archive" / f"{name}.json"
     catalog.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     hosts = sorted({a["href"].split("/")[2] for i in items for a in i["assets"].values()
@@ -91,7 +91,7 @@ def _build(
 
 
 def _on_disk(folder: Path) -> int:
-    """Return the bytes of a folder's files; some may go while they are counted."""
+    """Return the bytes of a folder's files; some may be deleted meanwhile."""
     total = 0
     for path in folder.rglob("*.tif*"):
         try:

@@ -1,4 +1,4 @@
-"""Packing an archive of many web tiles, beside the way by MBTiles."""
+"""Packing an archive of many web tiles, compared with a conversion from MBTiles."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ from benchmarks.report import Check, Measured, Section, ratio
 
 
 def bench_packing(folder: Path, count: int, runs: int) -> Section:
-    """Measure in `folder` with `count` web tiles, and memory with a quarter of them besides."""
+    """Measure in `folder` with `count` web tiles and, for memory, with a quarter of them."""
     rows = {}
     for tiles in (count // 4, count):
         parts = folder / "parts"

@@ -1,4 +1,4 @@
-"""The pyramid of a tile, beside `gdal raster tile` and gdal2tiles.py."""
+"""The pyramid of a tile, compared with `gdal raster tile` and gdal2tiles.py."""
 
 import json
 import re
@@ -15,7 +15,7 @@ MIN_ZOOM, METATILE_ZOOM, MAX_ZOOM = 8, 8, 13
 THREADS = 2  # encoder threads of a metatile's job, as config's default
 SAMPLED = 100  # web tiles whose quality is measured
 OURS = "basemake: metatiles, overview, archive"
-# gdal2tiles.py blurs, which makes small files: at this quality ours are still nearer to the pixels.
+# gdal2tiles.py blurs, which makes small files: at this quality ours still have the higher PSNR.
 LOWER_QUALITY = 60
 LIMITS = {"gdal raster tile": 0.7, "gdal2tiles.py": 0.25}  # of their CPU
 
@@ -79,7 +79,7 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
 def _build(
     folder: Path, tile: Path, archive: Path, names: list[str], quality: int
 ) -> tuple[Usage, Usage]:
-    """Run the jobs of the workflow; return what all took, and what the metatiles took."""
+    """Run the jobs of the workflow; return the usage of all, and that of the metatiles."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     options = {"tile": tile, "folder": folder, "max_zoom": MAX_ZOOM, "threads": THREADS}
@@ -92,7 +92,7 @@ def _build(
 
 
 def _raster_tile(gdal: str | None, tile: Path, output: Path, runs: int) -> Measured:
-    """Measure `gdal raster tile`, which is there from GDAL 3.11 on."""
+    """Measure `gdal raster tile`, which GDAL has from 3.11 on."""
     program = gdal or shutil.which("gdal")
     if program is None:
         return Measured("gdal raster tile", note="no program gdal; give its path by GDAL=")

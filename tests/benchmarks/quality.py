@@ -1,4 +1,4 @@
-"""How near web tiles are to a reference: `python -m benchmarks.quality NAME JSON`.
+"""The PSNR of web tiles against a reference: `python -m benchmarks.quality NAME JSON`.
 
 The reference is GDAL's warper on the enhanced tile with resampling bilinear, every pixel
 transformed exactly (-et 0) and computed in float64, at web tiles of the top zoom spread over it.
@@ -52,7 +52,7 @@ def _sampled(archive: Path, zoom: int, count: int) -> list[WebTile]:
 
 
 def _reference(source: gdal.Dataset, place: WebTile) -> NDArray[np.float64]:
-    """Return the web tile, (height, width, 4), as it would be without rounding and compression."""
+    """Return the web tile, (height, width, 4), in float64, without compression."""
     warped = gdal.Warp(
         "",
         source,

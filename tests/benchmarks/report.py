@@ -1,4 +1,4 @@
-"""Results: what was measured, which targets it meets, and how both look as text, JSON and chart."""
+"""Results of benchmarks and their targets, as text, JSON and chart."""
 
 import json
 import textwrap
@@ -16,7 +16,7 @@ COLUMNS = ("CPU s", "wall s", "peak MB", "MB", "dB")
 
 @dataclass
 class Measured:
-    """One thing measured in several runs; `runs` is empty where it is missing, and `note` why."""
+    """Several runs of one program; if it is missing, `runs` is empty and `note` tells why."""
 
     name: str
     runs: list[Usage] = field(default_factory=list)
@@ -67,7 +67,7 @@ def ratio(ours: Measured, theirs: Measured, figure: str) -> float | None:
 
 
 def difference(ours: Measured, theirs: Measured) -> float | None:
-    """Return by how many dB the first is nearer to the reference; None where one is missing."""
+    """Return by how many dB the PSNR of the first is higher; None where one is missing."""
     return None if ours.psnr is None or theirs.psnr is None else ours.psnr - theirs.psnr
 
 
@@ -79,7 +79,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def as_text(section: Section) -> str:
-    """Return a section as a table for people."""
+    """Return a section as a table in text."""
     head = ("", *COLUMNS)
     body: list[tuple[str, ...]] = []
     for row in section.measured:
@@ -101,7 +101,7 @@ def as_text(section: Section) -> str:
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Return rows with their cells in columns; a row with a remark instead of figures keeps it."""
+    """Return rows as lines with aligned cells; a note in place of figures is not aligned."""
     full = [row for row in rows if any(row[2:])]
     widths = [max(len(row[n]) for row in full) for n in range(len(rows[0]))]
     widths[0] = max(len(row[0]) for row in rows)
@@ -116,7 +116,7 @@ def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def write_json(path: Path, context: dict[str, Any], sections: list[Section]) -> None:
-    """Write all runs and checks, and what they ran on."""
+    """Write all runs and checks, and their `context`, as JSON."""
     content = [
         {
             "title": section.title,

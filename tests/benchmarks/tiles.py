@@ -1,4 +1,4 @@
-"""Enhancing a tile, beside GDAL's own way of writing the same colours."""
+"""Enhancing a tile, compared with GDAL writing the same colours."""
 
 from pathlib import Path
 from statistics import median
@@ -13,14 +13,14 @@ THREADS = min(4, CORES)
 
 
 def make_tile(folder: Path, side: int) -> str:
-    """Make bands and, once, their enhanced tile.tif in `folder`; return what they are made of."""
+    """Write bands and their enhanced tile.tif in `folder`; return the origin of the pixels."""
     made_of = prepare("inputs", "bands", folder=folder, side=side).strip()
     run(_enhance(folder))
     return made_of
 
 
 def bench_tiles(folder: Path, side: int, runs: int) -> Section:
-    """Make bands in `folder` and measure there; leaves the enhanced tile as tile.tif."""
+    """Write bands in `folder` and measure there; the enhanced tile stays as tile.tif."""
     made_of = make_tile(folder, side)
     tile, plain, theirs = folder / "tile.tif", folder / "plain.tif", folder / "gdal.tif"
     ours = Measured(OURS, own=True)
@@ -54,7 +54,7 @@ def bench_tiles(folder: Path, side: int, runs: int) -> Section:
             Check("peak memory", max(usage.peak for usage in ours.runs), 400, "MB"),
         ],
         [
-            f"{THREADS} threads each, of which basemake keeps {busy:.0%} busy. Bands: {made_of}."
+            f"{THREADS} threads each; basemake keeps {busy:.0%} of them busy. Bands: {made_of}."
             f" Pixels of both: {same}.",
             "basemake's time holds reading bands, colour and reduced images; GDAL is given the"
             " finished colours, uncompressed, and makes no reduced images. MB: full image.",
@@ -69,5 +69,5 @@ def _enhance(folder: Path, output: str = "tile.tif", threads: int = THREADS) -> 
 
 
 def steps() -> list[dict]:
-    """Return the steps of the recipe that is config's default."""
+    """Return the steps of the default recipe."""
     return read_recipe("l2a-optimized")["steps"]

@@ -1,4 +1,4 @@
-"""What Snakemake adds to the jobs of a region, and how long it takes to find nothing to do."""
+"""Snakemake's overhead on the jobs of a region, and its time to find nothing to do."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ THREADS = {"enhance": 1, "render": 1}
 
 
 def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, float]) -> Section:
-    """Build a region in `folder`; `seconds` of CPU are what was measured before, by its name."""
+    """Build a region in `folder`; `seconds` are the CPU seconds measured before, by name."""
     region = SMALL_REGION if quick else REGION
     build = Build(folder / "region", region, SOURCE, pyramid=PYRAMID, threads=THREADS)
     build.snakemake("manifest")
@@ -59,7 +59,7 @@ def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, floa
     if not quick and {tiles.OURS, pyramid.OURS} <= seconds.keys():
         own = len(found) * (seconds[tiles.OURS] + seconds[pyramid.OURS])
         share = 100 * added["cpu"] * (len(found) + metatiles) / own
-    # The fastest of several: whatever else runs only ever adds to wall seconds.
+    # The fastest of several: other load can only add to wall seconds.
     longer = min(u.wall for u in nothing.runs) - min(u.wall for u in empty.runs)
     return Section(
         f"Snakemake, a region of {len(found)} tiles and {metatiles} metatiles",

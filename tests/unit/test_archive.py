@@ -1,4 +1,4 @@
-"""PMTiles archives: what is written is read back, in the order that range requests like."""
+"""PMTiles archives: what is written is read back, in Hilbert order."""
 
 import itertools
 import tracemalloc
@@ -55,7 +55,7 @@ def entries(path: Path) -> list[Entry]:
 
 
 def check(path: Path, tiles: dict[WebTile, bytes]) -> None:
-    """Check what `pmtiles verify` does, and that the archive holds `tiles` and none besides."""
+    """Check what `pmtiles verify` does, and that the archive holds exactly `tiles`."""
     header, found = reader(path).header(), entries(path)
     sections = ("root", "metadata", "leaf_directory", "tile_data")
     end = 127
@@ -109,13 +109,13 @@ def parts(tmp_path: Path) -> tuple[list[Path], dict[WebTile, bytes]]:
         ("overview", images([WebTile(0, 0, 0), WebTile(1, 1, 0), WebTile(2, 2, 1)])),
     ]:
         paths.append(tmp_path / f"{name}.pmtiles")
-        # Given in an order of no use
+        # Not in the order of their ids
         write_part(paths[-1], dict(reversed(own.items())).items(), "webp")
         tiles |= own
     return paths, tiles
 
 
-def test_a_part_gives_back_its_tiles_and_none_besides(parts: tuple) -> None:
+def test_a_part_holds_exactly_its_tiles(parts: tuple) -> None:
     paths, tiles = parts
     assert read_tile(paths[0], WebTile(6, 33, 17)) == tiles[WebTile(6, 33, 17)]
     own = {WebTile(*zxy): data for zxy, data in all_tiles(reader(paths[0]).get_bytes)}
@@ -277,7 +277,7 @@ def test_the_root_directory_fits_whatever_the_count_of_tiles(
 
 
 def test_memory_hardly_grows_with_the_count_of_tiles(tmp_path: Path) -> None:
-    """Of each tile 28 bytes are kept, of a part its path; Python objects would take hundreds."""
+    """37 bytes a web tile, and the path of each part; Python objects would take hundreds."""
     paths = []
     for number in range(160):
         metatile = WebTile(8, number, 100)

@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: what is measured is what was used, and targets are judged."""
+"""The benchmark's own arithmetic: usage is measured, and targets are judged."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The codecs of enhanced tiles: files that say what they are, and GDAL builds that cannot."""
+"""The codecs of enhanced tiles: the compression that files state, and GDAL builds without it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The comparison of codecs: exactness really checked, the same blocks for all, and its files."""
+"""The comparison of codecs: losslessness is checked, all have the same blocks, and its files."""
 
 import csv
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from basemake.errors import TileError
+from basemake.measure.codecs import HEADINGS, Outcome, Profile, measure, profiles
 from basemake.pixels.codecs import CODECS
-from compare_codecs import HEADINGS, Outcome, Profile, compare_codecs, measure, profiles
+from compare_codecs import compare_codecs
 
 SIDE = 520  # pixels: more than a block
 

@@ -463,7 +463,7 @@ from basemake.web.download import Promised
 from basemake.web.progress import Progress
 from fetch_band import fetch_band
 href, output, promised, host, limits = json.loads(sys.argv[1])
-access = Access({{host}}, Limits.of(limits), Credentials())
+access = Access(frozenset([host]), Limits.of(limits), Credentials())
 try:
     fetch_band(href, Path(output), Promised(**promised), access, Progress("a b"))
 except BandError as error:

@@ -74,7 +74,7 @@ def foreign() -> Iterator[FaultyServer]:
 def session(*hosts: str, trusted: tuple[str, ...] = (), **changes: float) -> Session:
     credentials = Credentials()
     credentials.origins = frozenset(trusted)
-    return Session(Access(set(hosts), replace(LIMITS, **changes), credentials))
+    return Session(Access(frozenset(hosts), replace(LIMITS, **changes), credentials))
 
 
 def jobs(count: int, code: str, *arguments: str) -> list[str]:
@@ -391,7 +391,7 @@ def test_a_users_netrc_is_not_read(
 
 def patient(host: str) -> PatientSession:
     within = replace(LIMITS, patience_seconds=1, longest_wait_seconds=0.1)
-    return PatientSession(Access({host}, within, Credentials()))
+    return PatientSession(Access(frozenset([host]), within, Credentials()))
 
 
 def compressed(size: int, times: int = 1) -> bytes:
@@ -464,7 +464,7 @@ from basemake.build.source import Limits
 from basemake.web.access import Access, Credentials
 from basemake.web.session import Session
 limits = Limits.of({asdict(LIMITS)!r} | {{"requests_per_minute": 1200}})
-with Session(Access({{sys.argv[1]}}, limits, Credentials())) as http:
+with Session(Access(frozenset(sys.argv[1:]), limits, Credentials())) as http:
     for _ in range(8):
         http.get(f"http://{{sys.argv[1]}}/a")
 """

@@ -159,5 +159,5 @@ def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene
             window[:] = part[: window.shape[0], : window.shape[1]]
         shown = np.unique(canvas)
         assert len(shown) == len(tiles) + 1
-        # At a tile's edges a pixel may be in it here, and out of it there.
+        # A pixel at a tile's edge may be inside in one and outside in the other.
         assert (canvas != found).mean() < 0.01

@@ -1,4 +1,4 @@
-"""Growing web tiles from leaves: what is looked at, in which order, and what comes out."""
+"""Making web tiles from leaves: which are visited, in which order, and the images."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Halving: the mean of four pixels by their alpha, of any size and in any strips. Decoding."""
+"""Halving images of any size, decoding GeoTIFFs, and settings of libraries."""
 
 import subprocess
 import sys
@@ -101,7 +101,7 @@ def test_opaque_stays_opaque_and_rounds_half_up(rgb: np.ndarray) -> None:
 @pytest.mark.parametrize("opaque", [False, True])
 @pytest.mark.parametrize("shape", [(1100, 5), (1025, 3), (513, 2), (1, 1), (1, 600), (1024, 7)])
 def test_a_tall_image_is_halved_as_its_rows_by_twos_are(shape: tuple, opaque: bool) -> None:
-    """However many strips: the opaque ones take a way of their own."""
+    """In any number of strips, opaque ones, which have code of their own, included."""
     rng = np.random.default_rng(1)
     image = rng.integers(0, 256, (*shape, 4), np.uint8)
     image[..., 3] |= 255 if opaque else 0

@@ -167,7 +167,7 @@ def test_a_wide_polygon_that_does_not_cross_is_left_alone(read: Read) -> None:
     ],
     ids=["touch", "spike", "slip", "repeated"],
 )
-def test_what_can_be_mended_is(read: Read, ring: list) -> None:
+def test_what_can_be_repaired_is(read: Read, ring: list) -> None:
     region = read(polygon(ring))
     assert region.is_valid
     assert region.geom_type in ("Polygon", "MultiPolygon")
@@ -184,7 +184,7 @@ def test_what_can_be_mended_is(read: Read, ring: list) -> None:
     ],
     ids=["bow-tie", "crossing", "twice-around"],
 )
-def test_what_cannot_be_mended_is_refused(read: Read, ring: list) -> None:
+def test_what_cannot_be_repaired_is_refused(read: Read, ring: list) -> None:
     assert "intersects itself" in refused(read, polygon(ring))
     collection = [feature(SQUARE), feature(polygon(ring))]
     assert "redraw" in refused(read, {"type": "FeatureCollection", "features": collection})

@@ -289,7 +289,7 @@ def test_a_metatile_knows_what_it_is_made_of(tmp_path: Path, world: list[Path]) 
 def test_what_breaks_off_does_not_say_what_it_is_made_of(
     tmp_path: Path, world: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither of the old archive nor of the new one, of which one is there."""
+    """Neither the old inputs nor the new ones, whichever archive exists."""
     archive, root = render(tmp_path, WEST, world, made_of="old")
 
     def fail(*_: object, **__: object) -> None:
@@ -304,7 +304,7 @@ def test_what_breaks_off_does_not_say_what_it_is_made_of(
 
 @pytest.mark.parametrize("shift", [(0.5, 0), (0, 0.5)], ids=["x", "y"])
 def test_half_a_pixel_would_be_seen(shift: tuple[float, float]) -> None:
-    """That the tolerance is worth something: the world moved by half a pixel is outside it."""
+    """The tolerance is strict enough: a shift of the world by half a pixel is outside it."""
     pixel = 2 * math.pi * RADIUS / 2**MAX_ZOOM / 256
 
     def moved(lon: NDArray, lat: NDArray) -> NDArray:
@@ -410,7 +410,7 @@ def stretched(west: float, south: float, east: float, north: float) -> shapely.P
 
 
 def inside(outline: shapely.Polygon, x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
-    """Which points are inside, and which too near to the line (0.01 pixels) to be sure."""
+    """Which points are inside, and which are too near to the line (0.01 pixels) to tell."""
     points = shapely.points(*np.meshgrid(x, y))
     shapely.prepare(outline)
     near = shapely.dwithin(outline.boundary, points, 0.01 * (x[1] - x[0]))
@@ -433,7 +433,7 @@ def test_only_pixels_inside_the_outline_show(world, tmp_path: Path) -> None:
 def test_a_web_tile_does_not_depend_on_its_metatile(
     world, parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_files: int
 ) -> None:
-    """Whichever metatile holds it, and however many tiles are open at a time."""
+    """In any metatile, with any number of tiles open at a time."""
     monkeypatch.setattr(basemake.pixels.warp, "OPEN_FILES", open_files)
     above, _ = render(tmp_path, WEST.parent, world, min_zoom=8)
     below: dict[WebTile, bytes] = {}
@@ -574,7 +574,7 @@ def test_tiles_across_180_degrees_show_on_both_sides(
         shown = found[..., 3] == 255
         meridian = np.s_[:, -1] if metatile.x else np.s_[:, 0]
         assert shown[meridian].sum() > 100
-        # Tiles end anywhere here, so each pixel is right as those at edges are; most are better.
+        # Tiles end anywhere here, so every pixel has the tolerance of edges; most are better.
         error = np.abs(found[..., :3] - expected(metatile, 1024))[shown]
         assert error.max() <= RIGHT_AT_EDGES
         assert np.quantile(error, 0.99) <= RIGHT
@@ -599,7 +599,7 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
 
 
 def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
-    """Wherever it is cut, and never taken for a transparent one."""
+    """Wherever it is cut, it is never taken for a transparent one."""
     root, overview = tmp_path / "8_140_91.png", tmp_path / "overview.pmtiles"
     Image.fromarray(picture(32633, (643_000.0, 5_113_000.0), 16, 16)).save(root)
     content = root.read_bytes()

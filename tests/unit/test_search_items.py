@@ -156,7 +156,7 @@ def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -
     }
 
 
-def test_a_footprint_that_touches_or_crosses_itself_is_mended(search: Search) -> None:
+def test_a_footprint_that_touches_or_crosses_itself_is_repaired(search: Search) -> None:
     """As those of items at the edge of a swath do; some have heights, too."""
     bow_tie = item()
     ring = [[9, 45, 100], [10, 46, 100], [10, 45, 100], [9, 46, 100], [9, 45, 100]]

@@ -60,7 +60,7 @@ def pasted(pictures: dict[str, NDArray], order: list[str]) -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, write_tile, pictures) -> Path:
-    """A folder with the tiles in it, of which the tests make copies."""
+    """A folder with the tiles, which tests copy."""
     folder = tmp_path_factory.mktemp("results")
     for name, (left, top) in PLACES.items():
         origin = ORIGIN[0] + left * PIXEL, ORIGIN[1] - top * PIXEL
@@ -104,7 +104,7 @@ def build_both(results: Path, grid: tuple[list[float], float]) -> tuple[Path, Pa
     return zone, view
 
 
-# Metres of Web Mercator around the tiles, on no grid that GDAL would think of by itself.
+# Bounds around the tiles in Mercator metres, off any grid that GDAL would choose by itself.
 GRID = [1_669_700.0, 5_607_700.0, 1_709_300.0, 5_646_400.0], 18.0
 
 

@@ -107,7 +107,7 @@ def test_real_texture_is_as_gdals_exact_warper_shows_it(real_data, write_geotiff
     shown = canvas[..., 3] == 255
     assert shown.sum() > 50_000
     inner = shown.copy()
-    for shift in ((2, 0), (-2, 0), (0, 2), (0, -2)):  # at the edge both know less
+    for shift in ((2, 0), (-2, 0), (0, 2), (0, -2)):  # at edges both lack neighbours
         inner &= np.roll(shown, shift, (0, 1))
     error = (canvas[..., :3] - np.moveaxis(exact.ReadAsArray(), 0, -1))[inner]
     # Rounding alone is 59 dB; half a pixel's shift would be below 35.
@@ -127,7 +127,7 @@ def test_a_coarse_map_shows_means_and_does_not_alias(write_geotiff, tmp_path):
     canvas = warp(path, metatile.bounds, 512)
     shown = canvas[canvas[..., 3] == 255][:, :3]
     assert len(shown) > 5_000
-    assert shown.std() < 74 / 6  # 74 is the noise's; 74 / 11 a perfect mean's
+    assert shown.std() < 74 / 6  # 74 is that of the noise, 74 / 11 that of exact means
 
 
 def around(x, y, side):

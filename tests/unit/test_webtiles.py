@@ -101,7 +101,7 @@ def test_edges_stay_straight_in_longitude_and_latitude() -> None:
     radians = np.radians(lat)
     y = 6378137 * np.log(np.tan(np.pi / 4 + radians / 2))
     away = shapely.distance(line, shapely.points(6378137 * np.radians(lon), y))
-    assert away.max() < 0.2  # metres, as it says
+    assert away.max() < 0.2  # metres, as documented
 
 
 # -- Zooms ----------------------------------------------------------------------------------------

@@ -16,15 +16,15 @@ from shapely.ops import unary_union
 
 from basemake.errors import RegionError
 
-# A self-intersection of this share of the area is a slip of the mouse; a larger one changes what
-# the polygon means, and only its author can say which part was meant.
-MENDABLE = 1e-3
+# The change of area, as a share of it, up to which a self-intersection is taken for a slip in
+# drawing and repaired; with a larger one, only the author knows which part was meant.
+REPAIRABLE = 1e-3
 
 
 def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
     """Return the union of all polygons in a GeoJSON file, valid, in degrees.
 
-    A polygon across the antimeridian is split at 180 degrees, as RFC 7946 says: west of it
+    A polygon across the antimeridian is split at 180 degrees (RFC 7946, 3.1.9): west of it
     longitudes run up to 180, east of it from -180. Raises RegionError, one sentence, for a file
     that is missing, is not GeoJSON, or holds no polygon that can be mapped.
     """
@@ -57,7 +57,7 @@ def _load(path: Path, where: str) -> Any:
 
 
 def _polygons(document: Any, where: str) -> Iterator[Polygon]:
-    """Yield each polygon of a GeoJSON object, whatever it is wrapped in."""
+    """Yield each polygon of a GeoJSON object, also of nested collections."""
     kind = document.get("type") if isinstance(document, dict) else None
     try:
         if kind == "FeatureCollection":
@@ -105,21 +105,21 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
             )
     split = _split(polygon, where) if _crosses_antimeridian(polygon) else polygon
     outline = sum(_signed_area(part) for part in getattr(split, "geoms", [split]))
-    mended = shapely.make_valid(split)
-    mended = unary_union([part for part in _parts(mended) if part.geom_type == "Polygon"])
-    if abs(mended.area - outline) > MENDABLE * max(mended.area, outline):
+    repaired = shapely.make_valid(split)
+    repaired = unary_union([part for part in _parts(repaired) if part.geom_type == "Polygon"])
+    if abs(repaired.area - outline) > REPAIRABLE * max(repaired.area, outline):
         raise RegionError(
-            f"{where} intersects itself, and mending that would change its area from"
-            f" {outline:.6g} to {mended.area:.6g} square degrees; redraw the outline so that no"
+            f"{where} intersects itself, and repairing that would change its area from"
+            f" {outline:.6g} to {repaired.area:.6g} square degrees; redraw the outline so that no"
             " two of its edges cross."
         )
-    return mended
+    return repaired
 
 
 def _crosses_antimeridian(polygon: Polygon) -> bool:
-    """Say whether an edge is longer than half the world: then it goes the other way round.
+    """Return whether an edge spans more than 180 degrees, so that it is meant to cross 180.
 
-    A jump of just 360 degrees is the upper or lower edge of a polygon around the world.
+    One of exactly 360 degrees is the upper or lower edge of a polygon around the world.
     """
     jumps = abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0]))
     return bool(((jumps > 180) & (jumps < 360)).any())
@@ -138,7 +138,7 @@ def _split(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
 
 
 def _signed_area(polygon: Polygon) -> float:
-    """Return the area by the shoelace formula: parts that wind the other way count negative."""
+    """Return the area by the shoelace formula; parts that wind the other way count negative."""
 
     def ring_area(ring: BaseGeometry) -> float:
         x, y = shapely.get_coordinates(ring).T

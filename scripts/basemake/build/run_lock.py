@@ -1,10 +1,10 @@
-"""The lock of a working directory: one run at a time changes what is in it.
+"""The lock of a working directory: only one run at a time changes its files.
 
-Whoever changes results (snakemake, refresh, prune) holds an flock on .basemake/lock, and so does
-each job that it started: the kernel frees it when the last of them has ended, in whatever way. The
-file says who holds it, or held it and was killed. Snakemake's own lock files are not enough: a rule
-without outputs is not refused, and deletes the locks of all runs when it ends; and after a kill the
-files stay.
+Each command that changes results (snakemake, refresh, prune) holds an flock on .basemake/lock, and
+so does each job that it started: the kernel releases it when the last of them has ended or was
+killed. The file names the process that holds it, or that held it and was killed. Snakemake's own
+lock files are not enough: a rule without outputs is not refused, and deletes the locks of all runs
+when it ends; and the files remain after a kill.
 """
 
 import fcntl
@@ -27,11 +27,12 @@ HANDED_ON = "BASEMAKE_LOCK"  # environment variable: the file descriptor that a 
 
 @contextmanager
 def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
-    """Hold the working directory; BusyError if another run, or a job of one, does or may do so.
+    """Hold the lock of the working directory during the block, and yield its file descriptor.
 
-    Yields the lock's file descriptor, which is the parent's where that holds the directory for this
-    process (see `hand_on`). Snakemake's locks of a run that was certainly killed are deleted.
-    `jobs_elsewhere` says that jobs run on other hosts, so that after a kill it is not certain.
+    That is the parent's if the parent holds the lock for this process (see `hand_on`). Snakemake's
+    own locks of a run that was certainly killed are deleted; `jobs_elsewhere` means that jobs run
+    on other hosts, so that this is never certain. Raises BusyError if another run, or a job of one,
+    holds the lock or may still be running.
     """
     lock = _handed_on()
     if lock is not None:
@@ -44,18 +45,18 @@ def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
         _write(lock, {**_this_process(), "jobs_elsewhere": jobs_elsewhere})
         yield lock
     finally:
-        if not has_locks():  # or a process of a refresh was killed
+        if not has_locks():  # else a process of a refresh was killed
             os.ftruncate(lock, 0)
         os.close(lock)
 
 
 def hand_on(lock: int) -> dict[str, Any]:
-    """Return the arguments of subprocess.Popen with which a child holds `lock`, too."""
+    """Return the arguments for subprocess.Popen that make a child hold `lock`, too."""
     return {"pass_fds": [lock], "env": {**os.environ, HANDED_ON: str(lock)}}
 
 
 def _handed_on() -> int | None:
-    """Return the lock's file descriptor if a parent handed it on."""
+    """Return the file descriptor of the lock that the parent process handed on, or None."""
     with suppress(KeyError, ValueError, OSError):
         lock = int(os.environ[HANDED_ON])
         if os.path.samestat(os.fstat(lock), LOCK.stat()):
@@ -64,7 +65,7 @@ def _handed_on() -> int | None:
 
 
 def _take() -> int:
-    """Lock the lock file and return its file descriptor."""
+    """Lock the lock file and return its file descriptor; BusyError if another process has it."""
     try:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -83,7 +84,7 @@ def _take() -> int:
 
 
 def _who_runs(lock: int) -> str:
-    """Return a sentence about the processes that hold the lock."""
+    """Return a sentence that names the processes that hold the lock."""
     owner, holders = _owner(lock), _holders(lock)
     if holders and owner.get("host") == platform.node() and owner["pid"] not in holders:
         pids = ", ".join(map(str, holders))
@@ -91,12 +92,12 @@ def _who_runs(lock: int) -> str:
             f"a job of a killed run is still running in {Path.cwd()} (pid {pids}): wait for its"
             " end, or end it."
         )
-    # Processes of other users and hosts cannot be looked into.
+    # The files of other users' and hosts' processes cannot be listed.
     return f"a run is going on in {Path.cwd()}{_named(owner)}: wait for its end, or stop it."
 
 
 def _holders(lock: int) -> list[int]:
-    """Return the processes that have the lock file open, but for this one."""
+    """Return the ids of the other processes that have the lock file open."""
     held, pids = os.fstat(lock), set()
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -125,10 +126,11 @@ def _recover(lock: int) -> None:
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:
-    """Say whether the run that `owner` names is certainly over, with its jobs; the lock is free.
+    """Return whether the run that `owner` names has certainly ended with its jobs.
 
-    In the same boot of the kernel that follows from the lock, unless the file system only seems to
-    have locks: then the process may be there. An earlier boot of this host ended all of it.
+    This process holds the lock. In the same boot of the kernel that proves it, except on a file
+    system whose locks have no effect, so the process is looked for, too. A run of an earlier boot
+    of this host has ended.
     """
     here = _this_process()
     if owner.get("jobs_elsewhere", True) or not here["boot"]:
@@ -144,7 +146,7 @@ def _this_process() -> dict[str, Any]:
         "started": _start(os.getpid()),
         "boot": _read("/proc/sys/kernel/random/boot_id"),
         "host": platform.node(),
-        "machine": _read("/etc/machine-id"),  # hosts may be namesakes
+        "machine": _read("/etc/machine-id"),  # two hosts can have the same name
     }
 
 
@@ -162,7 +164,7 @@ def _read(path: str) -> str:
 
 
 def _owner(lock: int) -> dict[str, Any]:
-    """Return what the lock file says of its owner; nothing if it is empty or was cut off."""
+    """Return what the lock file states about its owner; {} if it is empty or incomplete."""
     try:
         return dict(json.loads(os.pread(lock, 4096, 0)))
     except ValueError:
@@ -174,7 +176,7 @@ def _named(owner: dict[str, Any]) -> str:
 
 
 def _write(lock: int, owner: dict[str, Any]) -> None:
-    """Say in the lock file who holds it, so that it is there after a power failure, too."""
+    """Write the owner into the lock file and sync it, so that it outlasts a power failure."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps(owner).encode(), 0)
     os.fsync(lock)

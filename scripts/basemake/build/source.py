@@ -9,7 +9,7 @@ NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
 
 @dataclass(frozen=True)
 class Stall:
-    """A transfer that is slower than this is broken off and tried again."""
+    """The least speed of a transfer, over so many seconds; a slower one is tried again."""
 
     bytes_per_second: float
     seconds: float
@@ -17,7 +17,7 @@ class Stall:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much a service is asked of; config/source.schema.yaml describes each limit."""
+    """The most that is asked of a service; config/source.schema.yaml describes each limit."""
 
     connections: int
     requests_per_minute: float
@@ -36,7 +36,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The settings of a source; config/source.schema.yaml describes each. None where not given."""
+    """The settings of a source; config/source.schema.yaml describes each.
+
+    None stands for a setting that the file does not give. A catalog has `items`, an API `url` and
+    `collection`.
+    """
 
     type: str
     title: str

@@ -1,6 +1,7 @@
 """The tile grid of the Sentinel-2 quarterly mosaics: 100 080 m squares in UTM, named after MGRS.
 
-Longitudes and latitudes are degrees on WGS84, eastings and northings metres.
+Longitudes and latitudes are in degrees (WGS84), eastings and northings in metres. GDAL must raise
+exceptions (`basemake.pixels.raster.use_gdal`).
 """
 
 import re
@@ -23,8 +24,9 @@ TILE_NAME = re.compile(r"(?P<square>\d{2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])_(?P<
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
 COLUMNS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 ROWS = "ABCDEFGHJKLMNPQRSTUV"
-# ^ MGRS letters: latitude bands of 8 degrees from 80 S, and those of the 100 km squares
+# ^ MGRS letters: of the latitude bands of 8 degrees from 80 S on, and of the 100 km squares
 
+# Western and eastern edge in degrees, or None: UTM's irregular zones of Norway and Svalbard.
 ZONE_EXCEPTIONS = {
     (31, "V"): (0, 3),
     (32, "V"): (3, 12),
@@ -50,7 +52,7 @@ class GridTile(NamedTuple):
 
 
 def grid_tile(tile: str) -> GridTile:
-    """The tile named `tile`, e.g. "33TWM_0_0". Raises ValueError where no tile has that name."""
+    """Return the tile named `tile`, e.g. "33TWM_0_0"; ValueError if there is none of that name."""
     match = TILE_NAME.fullmatch(tile)
     if match is None:
         raise ValueError(f"tile {tile!r} is not named like 33TWM_0_0")
@@ -62,7 +64,7 @@ def grid_tile(tile: str) -> GridTile:
     column, top = int(x // SQUARE_SIDE), int(y // SQUARE_SIDE) + 1
     ulx = column * SQUARE_SIDE - 20 * ((3 - column % 3) % 3)
     uly = top * SQUARE_SIDE + 20 * ((top + 2 * south) % 3)
-    # ^ The product moves each square's corner outwards, to one lattice of 60 m for the whole zone.
+    # ^ The product moves each square's corner outwards to a lattice of 60 m that spans the zone.
     return GridTile(
         tile,
         (32700 if south else 32600) + zone,
@@ -72,9 +74,10 @@ def grid_tile(tile: str) -> GridTile:
 
 
 def to_lonlat(epsg: int, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    """Longitudes and latitudes, in the broadcast shape of `x` and `y`, of points of a UTM zone.
+    """Return longitudes and latitudes of points in a UTM zone, in the broadcast shape of x and y.
 
-    Longitudes are continuous around the zone's meridian, so in zones 1 and 60 they pass 180.
+    Longitudes are within 180 degrees of the zone's meridian, so in zones 1 and 60 they can exceed
+    180 or fall below -180.
     """
     utm, wgs84 = osr.SpatialReference(), osr.SpatialReference()
     utm.ImportFromEPSG(epsg)
@@ -89,18 +92,18 @@ def to_lonlat(epsg: int, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def footprint(grid_tile: GridTile) -> BaseGeometry:
-    """A tile's outline in longitude and latitude, with a vertex at least every 5 km.
+    """Return a tile's outline in longitude and latitude, with a vertex at least every 5 km.
 
-    It is cut in two at the antimeridian, as RFC 7946 asks.
+    It is split at the antimeridian (RFC 7946, 3.1.9).
     """
     return _split_at_antimeridian(_outline(grid_tile.epsg, *grid_tile[2:], TILE_SIDE))
 
 
 def tiles_covering(region: BaseGeometry) -> list[GridTile]:
-    """All tiles `_0_0` that share area with `region` (longitude, latitude), sorted by name.
+    """Return the tiles `_0_0` that share area with `region` (longitude, latitude), by name.
 
     As in the product, a 100 km square has one tile in each UTM zone that it reaches into, named
-    after the latitude band of its centre; the tile runs over the zone's border.
+    after the latitude band of its centre; the tile extends across the zone's border.
     """
     names = {name for part in shapely.get_parts(region) for name in _squares(*part.bounds)}
     shapely.prepare(region)
@@ -109,9 +112,10 @@ def tiles_covering(region: BaseGeometry) -> list[GridTile]:
 
 
 def _squares(west: float, south: float, east: float, north: float) -> Iterator[str]:
-    """The names of the 100 km squares near the bounds, e.g. "33TWM"."""
+    """Yield the names of the 100 km squares near the bounds, e.g. "33TWM"."""
     reach = 1.5 / np.cos(np.radians(min(max(abs(south), abs(north)), 84)))
-    # ^ degrees of longitude that a tile can lie outside its zone, and more than 100 km of latitude
+    # ^ degrees of longitude by which a tile can extend beyond its zone; 1.5 degrees of latitude
+    #   are more than a tile's side
     for zone in range(1, 61):
         zone_west = 6 * zone - 186
         near = any(
@@ -123,7 +127,7 @@ def _squares(west: float, south: float, east: float, north: float) -> Iterator[s
 
 
 def _squares_of_zone(zone: int, south: float, north: float) -> Iterator[str]:
-    """The names of the squares of a zone whose centre is between two latitudes."""
+    """Yield the names of a zone's squares whose centre lies between two latitudes."""
     for hemisphere, rows in ((32600, range(94)), (32700, range(11, 100))):
         epsg = hemisphere + zone
         column, row = (a.ravel() for a in np.meshgrid(np.arange(1, 9), rows))
@@ -136,7 +140,7 @@ def _squares_of_zone(zone: int, south: float, north: float) -> Iterator[str]:
 
 
 def _reaches_zone(epsg: int, band: str, column: int, row: int) -> bool:
-    """Whether a 100 km square has area in its own zone and latitude band."""
+    """Return whether a 100 km square has area in its own zone and latitude band."""
     zone = epsg % 100
     span = ZONE_EXCEPTIONS.get((zone, band), (6 * zone - 186, 6 * zone - 180))
     if span is None:

@@ -1,7 +1,7 @@
-"""The landscape of the simulated world: relief, water, and what covers the ground.
+"""The landscape of the simulated world: relief, water and land cover.
 
-Arrays are float32. `x` (east) and `y` (north) are in noise cells of 113 km; heights and distances
-in metres; colours are reflectances of red, green and blue in a last axis.
+Arrays are float32. `x` (east) and `y` (north) are in noise cells of 113 km, heights and distances
+in metres; colours are reflectances of red, green and blue in the last axis.
 """
 
 from typing import NamedTuple
@@ -34,18 +34,19 @@ STRAW = _reflectance(0.225, 0.185, 0.110)
 TILLED = _reflectance(0.105, 0.082, 0.062)
 
 SHADE = 0.004
-# ^ the darkest valid ground: a mountain's shadow is no gap
+# ^ the least reflectance of valid ground, so that a mountain's shadow is not taken for a gap
 
 SWATH_LEAN = 0.278
 SWATH_START = 0.507
 SWATH_SPACING = 4
 SWATH_HALF_WIDTH = 0.11
-# ^ The strips between swaths: cells of longitude to one of latitude; where the middle of one meets
-#   the equator, in cells; cells from one to the next, so that they close around the world; cells.
+# ^ The gaps between swaths: their slope, in cells of longitude per cell of latitude; the x of one
+#   on the equator, in cells; the cells between two, a divisor of the noise's period, so that they
+#   are continuous at 180 degrees; half their width, in cells.
 
 
 class Terrain(NamedTuple):
-    """Fields of one shape."""
+    """Fields on the inner nodes of a lattice, all of one shape."""
 
     x: Floats
     y: Floats
@@ -55,19 +56,22 @@ class Terrain(NamedTuple):
     slope: Floats  # metres up per metre
     light: Floats  # 1 on flat ground
     river: Floats  # distance to the nearest river's middle
-    patch: Floats  # -1 to 1: the patchiness of all that grows
+    patch: Floats  # -1 to 1: the patchiness of vegetation
     dry: Floats  # -1 to 1
 
 
 def colours(x: Floats, y: Floats, step: float, seed: int) -> Floats:
-    """Reflectance (rows - 2, columns - 2, 3) on the inner nodes of a lattice of `step` metres."""
+    """Return reflectance (rows - 2, columns - 2, 3) on the inner nodes of a lattice.
+
+    `x` and `y` are (rows, columns), of nodes `step` metres apart.
+    """
     terrain = _terrain(x, y, step, seed)
     land = np.clip(_land(terrain, seed) * terrain.light[..., None], SHADE, 1)
     return _lay(_sea(terrain, seed), land, smoothstep(-0.004, 0.004, terrain.shore))
 
 
 def gaps(x: Floats, y: Floats, seed: int) -> Floats:
-    """-1 to 1: below 0 where clouds never parted and in the strips between swaths."""
+    """Return -1 to 1: below 0 where clouds hid the ground always, and between swaths."""
     clouds = 0.84 - fractal(x * 5, y * 5, seed, 120, 5, 0.42)
     rag = 0.012 * gradient_noise(x * 30, y * 60, seed, 130)
     across = x - SWATH_LEAN * y - SWATH_START + rag
@@ -84,7 +88,7 @@ def _terrain(x: Floats, y: Floats, step: float, seed: int) -> Terrain:
     inland = smoothstep(0.08, 0.50, broad)
     course = fractal(east * 2, north * 2, seed, 50, 2, 0.35)
     course += 0.06 * fractal(x * 10, y * 10, seed, 52, 3, 0.45)
-    # ^ rivers run where this is 0, in valleys that it opens
+    # ^ rivers run where this is 0; the relief is lower near them
     open_ground = smoothstep(0, 0.30, np.abs(course))
     crest = ridged(east * 4, north * 4, seed, 60, 6)
     hills = (fractal(x * 14, y * 14, seed, 70, 4) + 0.6) * (0.15 + 0.85 * open_ground)
@@ -111,7 +115,7 @@ def _terrain(x: Floats, y: Floats, step: float, seed: int) -> Terrain:
 
 
 def _gradient(field: Floats, step: float) -> tuple[Floats, Floats]:
-    """Change per metre to the east and to the north, on inner nodes."""
+    """Return the change per metre to the east and to the north, on inner nodes."""
     per_metre = 0.5 / step
     east = field[1:-1, 2:] - field[1:-1, :-2]
     north = field[2:, 1:-1] - field[:-2, 1:-1]
@@ -119,13 +123,16 @@ def _gradient(field: Floats, step: float) -> tuple[Floats, Floats]:
 
 
 def _light(up_east: Floats, up_north: Floats) -> Floats:
-    """Lambert's light from the northwest, as map readers expect it, on relief twice as high."""
+    """Return Lambertian hillshade, 1 on flat ground, of relief exaggerated twice.
+
+    The light comes from the northwest, as is usual on maps.
+    """
     facing = 1 + 1.7 * (up_east - up_north)
     return np.clip(facing / np.sqrt(1 + 4 * (up_east**2 + up_north**2)), 0.05, 1.6)
 
 
 def _lay(ground: Floats, cover: ArrayLike, share: Floats) -> Floats:
-    """`cover`, one colour or one a node, laid over `ground` with its share of each node."""
+    """Return `ground` mixed with `cover`, one colour or one per node, by its share (0 to 1)."""
     return mix(ground, np.asarray(cover, np.float32), share[..., None])
 
 
@@ -137,7 +144,7 @@ def _sea(terrain: Terrain, seed: int) -> Floats:
 
 
 def _land(terrain: Terrain, seed: int) -> Floats:
-    """What covers the ground, in the light that flat ground has."""
+    """Return the reflectance of the land cover, without hillshade."""
     ground = _uplands(_lowlands(terrain, seed), terrain)
     built = bricks(terrain.x * 200 + terrain.y * 60, terrain.y * 220 - terrain.x * 56, seed, 0.5)
     roofs = ROOFS * (0.5 + 0.8 * built[..., :1])
@@ -159,7 +166,7 @@ def _lowlands(terrain: Terrain, seed: int) -> Floats:
 
 
 def _crops(terrain: Terrain, seed: int) -> Floats:
-    """Fields of about 1 km, in rows that bend with the country."""
+    """Return the reflectance of fields of about 1 km, in rows that follow a smooth curve."""
     x, y = terrain.x, terrain.y
     y = y + 0.05 * gradient_noise(x * 6, y * 6, seed, 97)
     chance = bricks(x * 80 + y * 35, y * 115 - x * 48, seed, 0.3)
@@ -170,7 +177,7 @@ def _crops(terrain: Terrain, seed: int) -> Floats:
 
 
 def _uplands(ground: Floats, terrain: Terrain) -> Floats:
-    """Forest, heath, rock and snow, by height and slope."""
+    """Return `ground` with forest, heath, rock and snow laid over it by height and slope."""
     patch, slope = terrain.patch, terrain.slope
     level = terrain.elevation + 220 * patch
     wooded = smoothstep(-0.23, 0.37, 0.8 * patch + 0.3 * smoothstep(0.03, 0.15, slope))
@@ -184,7 +191,7 @@ def _uplands(ground: Floats, terrain: Terrain) -> Floats:
 
 
 def _town(terrain: Terrain, seed: int) -> Floats:
-    """The built-up share of each node: a few towns, on low and level land."""
+    """Return the built-up share (0 to 1) of each node: a few towns on low and level land."""
     peak = gradient_noise(terrain.x * 6, terrain.y * 6, seed, 110)
     dense = smoothstep(0.50, 0.68, peak + 0.25 * terrain.patch)
     level = smoothstep(0.12, 0.05, terrain.slope) * smoothstep(420, 250, terrain.elevation)
@@ -192,6 +199,6 @@ def _town(terrain: Terrain, seed: int) -> Floats:
 
 
 def _river(terrain: Terrain) -> Floats:
-    """The share of running water: brooks in the mountains, half a kilometre wide at the sea."""
+    """Return the share (0 to 1) of rivers, from brooks to half a kilometre wide at the sea."""
     half_width = 110 + 240 * smoothstep(0.35, 0.0, terrain.shore)
     return smoothstep(1.25, 0.6, terrain.river / half_width)

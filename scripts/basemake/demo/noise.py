@@ -1,6 +1,6 @@
-"""Seeded noise over the plane, with a period of 256 cells, from nothing but exact arithmetic.
+"""Seeded noise over the plane with a period of 256 cells, the same to the bit on every machine.
 
-Only sums, products, quotients and roots are used, so that every machine computes the same bits.
+For that only sums, products, quotients and square roots are used, which IEEE 754 rounds exactly.
 Coordinates are float32 arrays in cells; results are float32 arrays of their shape.
 """
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 @lru_cache(maxsize=8)
 def _gradients(seed: int) -> tuple[Floats, Floats]:
-    """The x and the y of a vector of length 1.5 for each of the 65536 lattice points."""
+    """Return x and y of a vector of length 1.5 for each of the 65536 lattice points."""
     x, y = np.random.default_rng(seed).uniform(-1, 1, (2, PERIOD * PERIOD))
     scale = 1.5 / np.sqrt(x * x + y * y)
     return (x * scale).astype(np.float32), (y * scale).astype(np.float32)
@@ -24,39 +24,39 @@ def _gradients(seed: int) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=8)
 def _values(seed: int) -> Floats:
-    """(65536, 4): four numbers in 0..1 for each lattice point."""
+    """Return (65536, 4): four numbers in 0..1 for each lattice point."""
     return np.random.default_rng([seed, 1]).random((PERIOD * PERIOD, 4), np.float32)
 
 
 def values(i: NDArray[np.int32], j: NDArray[np.int32], seed: int) -> Floats:
-    """Four numbers in 0..1 for each lattice point, in a new last axis."""
+    """Return four numbers in 0..1 for each lattice point, in a new last axis."""
     return _values(seed)[(j & 255) * PERIOD + (i & 255)]
 
 
 def cells(x: Floats, salt: int) -> tuple[NDArray[np.int32], Floats]:
-    """The lattice column of each coordinate, shifted by `salt`, and the remainder in 0..1."""
+    """Return each coordinate's cell number, shifted by `salt`, and its position in it (0..1)."""
     whole = np.floor(x)
     return whole.astype(np.int32) + salt, x - whole
 
 
 def fade(t: Floats) -> Floats:
-    """The quintic step with zero slope and curvature at 0 and 1."""
+    """Return 6t^5 - 15t^4 + 10t^3 (Perlin 2002), with zero slope and curvature at 0 and 1."""
     return t * t * t * (t * (t * 6 - 15) + 10)
 
 
 def smoothstep(low: float, high: float, x: Floats) -> Floats:
-    """0 below `low`, 1 above `high` (or the other way round), and a smooth step between."""
+    """Return 0 below `low`, 1 above `high`, and 3t^2 - 2t^3 between; `low` may exceed `high`."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def mix(a: Floats | float, b: Floats | float, t: Floats) -> Floats:
-    """`a` where `t` is 0, `b` where it is 1, in proportion between."""
+    """Return `a` where `t` is 0, `b` where it is 1, and linear interpolation between."""
     return a + (b - a) * t
 
 
 def gradient_noise(x: Floats, y: Floats, seed: int, salt: int) -> Floats:
-    """Perlin's gradient noise, about -1..1, zero at lattice points; `salt` picks a field."""
+    """Return Perlin's gradient noise, about -1..1, zero at lattice points; `salt` picks a field."""
     gradient_x, gradient_y = _gradients(seed)
     i, u = cells(x, salt * 37)
     j, v = cells(y, salt * 101)
@@ -71,7 +71,7 @@ def gradient_noise(x: Floats, y: Floats, seed: int, salt: int) -> Floats:
 
 
 def fractal(x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: float = 0.5) -> Floats:
-    """A sum of octaves of gradient noise, each twice as fine and `gain` times as high."""
+    """Return a sum of octaves of gradient noise, each twice as fine and `gain` times as high."""
     total = gradient_noise(x, y, seed, salt)
     for octave in range(1, octaves):
         scale = 2**octave
@@ -80,7 +80,7 @@ def fractal(x: Floats, y: Floats, seed: int, salt: int, octaves: int, gain: floa
 
 
 def ridged(x: Floats, y: Floats, seed: int, salt: int, octaves: int) -> Floats:
-    """Sharp crests with branching spurs, about 0..1: each octave is strong where the last is."""
+    """Return ridged noise, about 0..1: each octave is weighted by the crests of the last one."""
     total = np.zeros_like(x)
     weight = np.ones_like(x)
     for octave in range(octaves):
@@ -93,10 +93,10 @@ def ridged(x: Floats, y: Floats, seed: int, salt: int, octaves: int) -> Floats:
 
 
 def bricks(x: Floats, y: Floats, seed: int, joint: float) -> Floats:
-    """Numbers in 0..1, four in a last axis, of unit cells that are laid like bricks.
+    """Return four numbers in 0..1, in a last axis, of unit cells that are laid like bricks.
 
-    Each runs into the next over the last part `joint` of a cell. Where x gains a multiple of 256
-    and y a multiple of 2048, the pattern repeats.
+    Each cell blends into the next over its last part `joint` (0..1). The pattern repeats after 256
+    in x and 2048 in y.
     """
 
     def soften(remainder: Floats) -> Floats:
@@ -112,7 +112,7 @@ def bricks(x: Floats, y: Floats, seed: int, joint: float) -> Floats:
 
 @lru_cache(maxsize=8)
 def _grain(seed: int) -> Floats:
-    """(262144,): one period of 512x512 texels of smooth grain, about -1..1."""
+    """Return (262144,): one period of 512 x 512 cells of smooth grain, about -1..1."""
     rng = np.random.default_rng([seed, 2])
     grain = np.zeros((512, 512), np.float32)
     for size in (1, 2, 4, 8):
@@ -125,7 +125,7 @@ def _grain(seed: int) -> Floats:
 
 
 def texture(x: Floats, y: Floats, seed: int) -> Floats:
-    """Grain of 1 to 8 cells, about -1..1, bilinear between cells, with a period of 512 cells."""
+    """Return grain of 1 to 8 cells, about -1..1, bilinear between cells, of period 512 cells."""
     table = _grain(seed)
     i, u = cells(x, 0)
     j, v = cells(y, 0)

@@ -1,6 +1,6 @@
-"""The simulated source: the tiles and STAC items of a region, cut from the simulated world.
+"""The simulated source: tiles and STAC items of a region, sampled from the simulated world.
 
-Files, names and records are those of the Sentinel-2 quarterly mosaics, with pixels of any size.
+Files, names and items are like those of the Sentinel-2 quarterly mosaics, but pixels can be larger.
 """
 
 import shutil
@@ -25,7 +25,8 @@ Floats = NDArray[np.floating]
 BLOCK = 512
 BLOCK_CACHE = 64 * 2**20
 COORDINATE_STEP = 1_000.0
-# ^ metres between points that PROJ transforms; bilinear between them is true to 0.2 m at 80 N
+# ^ metres between the points that PROJ transforms; between them bilinear interpolation has an
+#   error of at most 0.2 m at 80 N
 
 
 def simulate(
@@ -36,13 +37,13 @@ def simulate(
     pixel_size: float,
     workers: int = 2,
 ) -> list[Item]:
-    """Write the bands of every tile that `region` needs, and return the tiles' STAC items.
+    """Write the bands of each tile that covers `region`, and return the tiles' STAC items.
 
     `region` is in longitude and latitude, `pixel_size` in metres.
     The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
-    10 000 x reflectance, nodata -32768. Those already there from the same world, seed and pixel
-    size are left as they are. `workers` tiles are made at a time, which never alters a byte.
-    Items are sorted by id, and their hrefs relative to `directory`.
+    10 000 x reflectance, nodata -32768. Existing files of the same world, seed and pixel size are
+    left as they are. `workers` tiles are written in parallel; their bytes do not depend on it.
+    Items are sorted by id, and their hrefs are relative to `directory`.
 
     Raises ValueError for a pixel size that does not divide a tile's side.
     """
@@ -58,7 +59,7 @@ def simulate(
 
 
 def _tile_size(pixel_size: float) -> int:
-    """Pixels along a tile's side."""
+    """Return the pixels along a tile's side; ValueError if `pixel_size` does not divide it."""
     if not pixel_size > 0 or TILE_SIDE % pixel_size:
         raise ValueError(
             f"pixel_size {pixel_size} does not divide a tile's side of {TILE_SIDE:.0f} m: "
@@ -70,6 +71,7 @@ def _tile_size(pixel_size: float) -> int:
 def _simulate_tile(
     grid_tile: GridTile, quarter: Quarter, directory: Path, seed: int, size: int
 ) -> Item:
+    """Write the bands of one tile unless they exist, and return its item."""
     item_id = f"Sentinel-2_mosaic_{quarter.year}_Q{quarter.number}_{grid_tile.tile}"
     folder = directory / item_id
     origin = f"simulated world {WORLD}, seed {seed}"
@@ -79,7 +81,7 @@ def _simulate_tile(
 
 
 def _is_whole(path: Path, origin: str, size: int) -> bool:
-    """Whether a band is there and of this world; a name is only ever given to a whole file."""
+    """Return whether a band of this world and size exists; it is renamed only when complete."""
     if not path.exists():
         return False
     with open_geotiff(path) as dataset:
@@ -88,7 +90,7 @@ def _is_whole(path: Path, origin: str, size: int) -> bool:
 
 
 def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
-    """Write three bands under other names, and give them theirs when all are whole."""
+    """Write the three bands to a temporary folder, and move them when all are complete."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -109,7 +111,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
 
 
 def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
-    """One plain GeoTIFF of the three bands, written a row of blocks at a time."""
+    """Write the three bands to one plain GeoTIFF, a window of BLOCK x BLOCK pixels at a time."""
     options = ["TILED=YES", f"BLOCKXSIZE={BLOCK}", f"BLOCKYSIZE={BLOCK}"]
     driver = gdal.GetDriverByName("GTiff")
     dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
@@ -126,11 +128,11 @@ def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: 
         dn = np.where(np.isnan(dn), NODATA, dn).astype(np.int16)
         dataset.WriteArray(dn, column, row)
     dataset.FlushCache()
-    # ^ raises where the disk is full, as closing would not
+    # ^ raises an error if the disk is full, which closing would not
 
 
 def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats, Floats]]:
-    """The column and row where each window starts, and the pixel centres in it, in degrees."""
+    """Yield each window's first column and row, and its pixel centres' longitudes and latitudes."""
     pixel = TILE_SIDE / size
     knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
     x, y = np.meshgrid(grid_tile.ulx + knots, grid_tile.uly - knots)
@@ -146,7 +148,7 @@ def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats,
 
 
 def _bilinear(grid: Floats, rows: Floats, columns: Floats) -> Floats:
-    """A grid at the crossings of fractional rows and columns."""
+    """Return the values of a grid at each pair of fractional rows and columns."""
     i, j = rows.astype(int), columns.astype(int)
     v, u = (rows - i)[:, None], columns - j
     lines = grid[i] * (1 - v) + grid[i + 1] * v

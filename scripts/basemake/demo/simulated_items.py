@@ -1,4 +1,4 @@
-"""STAC records of simulated tiles, with the members and types of the product's genuine items."""
+"""STAC items of simulated tiles, with the members and types of the product's real items."""
 
 import hashlib
 import json
@@ -34,9 +34,9 @@ Item = dict[str, Any]
 def item_record(
     item_id: str, grid_tile: GridTile, quarter: Quarter, directory: Path, size: int
 ) -> Item:
-    """Return the STAC record of a tile of `size` pixels a side, in the form of the product's own.
+    """Return the STAC item of a tile of `size` pixels a side, as the product has it.
 
-    Its bands must be there already, as `directory/{item_id}/{band}.tif`.
+    Its bands must exist already, as `directory/{item_id}/{band}.tif`.
     """
     start, end = quarter.span()
     published = _utc(end + timedelta(days=15))
@@ -101,7 +101,7 @@ def _asset(band: str, item_id: str, directory: Path, size: int) -> dict[str, Any
 
 
 def _gsd(size: int) -> float:
-    """Metres a pixel, as a whole number where it is one."""
+    """Return the pixel size in metres, as an int if it is whole, as in the product's items."""
     gsd = TILE_SIDE / size
     return int(gsd) if gsd.is_integer() else gsd
 
@@ -111,7 +111,7 @@ def _utc(moment: datetime) -> str:
 
 
 def _bbox(geometry: BaseGeometry) -> list[float]:
-    """West, south, east, north; west is greater than east across the antimeridian."""
+    """Return west, south, east, north; west > east across the antimeridian (RFC 7946, 5.2)."""
     parts = sorted(shapely.get_parts(geometry), key=lambda part: part.bounds[0], reverse=True)
     west, east = parts[0].bounds[0], parts[-1].bounds[2]
     return [west, geometry.bounds[1], east, geometry.bounds[3]]

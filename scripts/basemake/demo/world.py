@@ -1,7 +1,7 @@
 """A simulated world: surface reflectance as a continuous function of longitude and latitude.
 
 The landscape is computed at the nodes of a lattice of about 200 m and interpolated between them by
-quadratic B-splines, so nothing but a faint texture is finer than a 90 m raster can show.
+quadratic B-splines, so that a 90 m raster shows all details but a faint texture.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from basemake.demo.landscape import colours, gaps
 from basemake.demo.noise import PERIOD, Floats, texture
 
 WORLD = 1
-# ^ raise it when the same seed gives other pixels, so that no older file passes for current
+# ^ raise it when the pixels of a seed change, so that no older file passes for current
 
 LON_STEP = 0.0025
 LAT_STEP = 0.001808
 NODE_STEP = 201.0
 CELL = 360 / PERIOD / LON_STEP
-# ^ Degrees, degrees, metres (at 43.7 degrees, where both are as long), and nodes to a cell of the
-#   coarsest noise: the noise's period goes once around the world, which closes at 180 degrees.
+# ^ Degrees, degrees, metres (at 43.7 degrees of latitude, where both steps are as long), and nodes
+#   per cell of the coarsest noise: its period spans 360 degrees, so it is continuous at 180.
 
 GRAIN_STEPS = 8
 GRAIN_PERIOD = 512 // GRAIN_STEPS
@@ -27,18 +27,18 @@ GAP_RAGGEDNESS = 0.05
 
 MAX_NODES = 1_000_000
 CHUNK = 16_384
-# ^ points interpolated at a time, so that what is in hand stays in the processor's cache
+# ^ points interpolated at a time, so that their arrays fit into the processor's cache
 
 Doubles = NDArray[np.float64]
 
 
 def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int) -> Floats:
-    """Surface reflectance of red, green and blue at points of the world number `seed`.
+    """Return the surface reflectance of red, green and blue at points of the world of `seed`.
 
-    `lon` and `lat` are degrees, of shapes that broadcast to one shape S. Returns float32 of shape
-    (3, *S), 0.003 to 1.02, or NaN where the ground was never observed; away from the borders of
-    such gaps it is continuous. Work grows with the area spanned as well as with the points in it,
-    so evaluate a raster by windows.
+    `lon` and `lat` are degrees, of shapes that broadcast to one shape S. The result is float32 of
+    shape (3, *S), 0.003 to 1.02, or NaN where the ground was never observed; away from the borders
+    of such gaps it is continuous. Work grows with the area that the points span as well as with
+    their number, so evaluate a raster by windows.
     """
     lon, lat = np.broadcast_arrays(np.asarray(lon, np.float64), np.asarray(lat, np.float64))
     out = np.empty((3, lon.size), np.float32)
@@ -66,28 +66,31 @@ def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
 
 
 def _nearest(position: Doubles) -> Doubles:
-    """The number of the nearest node; of two as near the higher, whatever is counted from."""
+    """Return the number of the nearest node, the higher one of two that are equally near.
+
+    Unlike rounding to even this does not depend on where nodes are counted from.
+    """
     return np.floor(position + 0.5)
 
 
 def _span(position: Doubles) -> tuple[int, int]:
-    """First and last node that the spline takes at any of the positions."""
+    """Return the first and last node that the spline uses at any of the positions."""
     return int(_nearest(position.min())) - 1, int(_nearest(position.max())) + 1
 
 
 def _nodes(south: int, north: int, west: int, east: int, seed: int) -> Floats:
-    """(rows, columns, 4): at lattice nodes, reflectance, and a number below 0 inside gaps."""
+    """Return (rows, columns, 4): at each node, reflectance, and a number that is < 0 in gaps."""
     across = np.arange(west - 1, east + 2) / CELL
     down = np.arange(south - 1, north + 2)[:, None] / CELL
     x, y = (a.astype(np.float32) for a in np.broadcast_arrays(across, down))
-    # ^ one node more on every side, for slopes
+    # ^ one node more on each side, for slopes
     inner = (slice(1, -1), slice(1, -1))
     gap = gaps(x[inner], y[inner], seed)
     return np.concatenate([colours(x, y, NODE_STEP, seed), gap[..., None]], axis=-1)
 
 
 def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:
-    """(n, 4): the B-spline over `nodes` at n positions, counted from the first node."""
+    """Return (n, 4): the B-spline over `nodes` at n positions, counted from the first node."""
     rows, columns, _ = nodes.shape
     flat = nodes.reshape(rows * columns, -1)
     i, j = _nearest(row).astype(np.int32), _nearest(column).astype(np.int32)
@@ -100,11 +103,11 @@ def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:
 
 
 def _spline(t: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weights of three nodes at a distance `t`, -0.5 to 0.5 steps, from the middle one."""
+    """Return the weights of three nodes (quadratic B-spline) `t` (-0.5 to 0.5) from the middle."""
     return 0.5 * (0.5 - t) ** 2, 0.75 - t * t, 0.5 * (0.5 + t) ** 2
 
 
 def _grain(row: Doubles, column: Doubles, seed: int) -> Floats:
-    """Texture with a grain of 25 to 200 m, about -1 to 1."""
+    """Return a texture with a grain of 25 to 200 m, about -1 to 1."""
     x, y = ((a % GRAIN_PERIOD * GRAIN_STEPS).astype(np.float32) for a in (column, row))
     return texture(x, y, seed)

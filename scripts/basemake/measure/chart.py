@@ -8,11 +8,11 @@ from PIL import Image, ImageDraw, ImageFont
 INK, PALE, STRONG, WEAK = "#222222", "#777777", "#1b7f5c", "#a9b8b3"
 LINE, BAR, EDGE, LABELS, GAP = 26, 16, 20, 320, 24  # pixels
 FIGURE = 90  # pixels kept at the right of a bar for its figure
-PANEL = 300
+PANEL = 300  # pixels of a column
 
 
 class Row(NamedTuple):
-    """A row: its name, a figure a column (None where there is none), and whether it stands out."""
+    """A row: its name, a figure or None for each column, and whether its bars are highlighted."""
 
     name: str
     figures: list[float | None]
@@ -20,7 +20,7 @@ class Row(NamedTuple):
 
 
 def draw_bars(path: Path, title: str, columns: list[str], groups: dict[str, list[Row]]) -> None:
-    """Write a chart of `groups`: heading -> rows. In a group each column has a scale of its own."""
+    """Write a PNG chart of `groups` (heading: rows); columns have a scale of their own a group."""
     height = 3 * LINE + sum((len(rows) + 1.5) * LINE for rows in groups.values())
     width = 2 * EDGE + LABELS + len(columns) * (PANEL + GAP)
     image = Image.new("RGB", (width, 2 * EDGE + round(height)), "white")
@@ -52,7 +52,7 @@ def draw_bars(path: Path, title: str, columns: list[str], groups: dict[str, list
 
 
 def readable(figure: float | None) -> str:
-    """Return a figure with three digits or more, or a dash where there is none."""
+    """Return a figure as text with at least three significant digits, or a dash for None."""
     if figure is None:
         return "-"
     digits = 0 if abs(figure) >= 100 else 1 if abs(figure) >= 10 else 2

@@ -1,4 +1,4 @@
-"""PMTiles archives: the parts that jobs leave, and the pyramid that is packed from them."""
+"""PMTiles archives: the parts that jobs write, and the pyramid that is packed from them."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -34,26 +34,35 @@ from basemake.system.files import writing
 
 TILE_TYPES = {"webp": TileType.WEBP, "png": TileType.PNG, "jpeg": TileType.JPEG}
 HEADER_BYTES = 127
-ROOT_BYTES = 16384 - HEADER_BYTES  # PMTiles: header and root directory lie in the first 16 KiB
-ROOT_ENTRIES = 1024  # so many always fit: a leaf directory's entry takes 15 bytes at most
+ROOT_BYTES = 16384 - HEADER_BYTES  # PMTiles: header and root directory are in the first 16 KiB
+ROOT_ENTRIES = 1024  # this many always fit: the entry of a leaf directory takes 15 bytes at most
 LEAF_ENTRIES = 4096
 CHUNK = 2**18  # bytes
 
-# A directory entry of a part: its data lie at `position` (bytes) in the parts, taken as one file,
-# and have the CRC-32 `crc`. There is one for each web tile of the pyramid, so it is kept small.
+# A directory entry of a part: its data are at `position` (bytes) in the concatenation of the parts,
+# and have the CRC-32 `crc`. It is kept small, as there is one for each web tile of the pyramid.
 PLACE = np.dtype(
     [("tile_id", ">u8"), ("run_length", "u4"), ("position", "u8"), ("length", "u4"), ("crc", "u4")]
 )
 Places = NDArray[np.void]
-Run = tuple[int, int, int, int]  # equal web tiles: first id, how many, data's offset and length
+Flags = NDArray[np.bool_]
+Run = tuple[int, int, int, int]  # equal web tiles: first id, count, offset and length of the data
 GetBytes = Callable[[int, int], bytes]
 
 
-def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format: str) -> None:
-    """Write encoded web tiles as an archive, in rising order of their PMTiles ids.
+class Directories(NamedTuple):
+    """The serialized root directory, the leaf directories, and the count of entries in all."""
 
-    Equal tiles are stored once. Without any tile it is an archive too, of no entries: an empty file
-    is one that a crash left.
+    root: bytes
+    leaves: bytes
+    entries: int
+
+
+def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format: str) -> None:
+    """Write encoded web tiles as a PMTiles archive, in ascending order of their ids.
+
+    Equal tiles are stored once. Without tiles the archive has no entries, and is no empty file:
+    that would be the remains of a crash.
     """
     stored: dict[bytes, int] = {}
     end = 0
@@ -70,16 +79,16 @@ def write_part(path: Path, tiles: Iterable[tuple[WebTile, bytes]], image_format:
         "tile_contents_count": len(stored),
     }
     with writing(path) as part, part.open("wb") as file:
-        file.writelines(_front(header, *directories, {}, ends, end))
+        file.writelines(_front(header, directories, {}, ends, end))
         file.writelines(stored)
 
 
 def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) -> int:
-    """Write all web tiles of `parts` as one archive in Hilbert order; return how many there are.
+    """Write all web tiles of `parts` as one archive in Hilbert order; return their count.
 
-    Equal tiles are stored once. `header` holds tile_type, bounds and centre as PMTiles names
-    them; `metadata` is the archive's JSON. Memory grows by some 30 bytes a web tile. Raises
-    TileError, naming it, if a part is not whole, and if no part has a web tile.
+    Equal tiles are stored once. `header` has tile_type, bounds and centre as PMTiles names them;
+    `metadata` is the archive's JSON. Memory grows by 37 bytes a web tile. Raises TileError,
+    naming it, if a part is incomplete, and if no part has a web tile.
     """
     source = _Parts(parts)
     places = np.fromiter(source.places(), PLACE)
@@ -89,32 +98,33 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
             " look at the tiles or at the region."
         )
     places.view(f"S{PLACE.itemsize}").sort()  # by id: big-endian numbers sort as bytes, in place
-    directories = _directories(_entries(_deduplicated(places, source)), len(places))
+    offsets, first = _allocated(places, source)
+    directories = _directories(_entries(_runs(places, offsets)), len(places))
     ends = int(places["tile_id"][0]), int(places["tile_id"][-1] + places["run_length"][-1]) - 1
     count = int(places["run_length"].sum())
     header = {
         **header,
         "addressed_tiles_count": count,
-        "tile_contents_count": int(np.count_nonzero(places["length"])),
+        "tile_contents_count": int(np.count_nonzero(first)),
     }
-    size = int(places["length"].sum())
+    size = int(places["length"].sum(where=first))
     with writing(output) as part, part.open("wb") as file:
-        file.writelines(_front(header, *directories, metadata, ends, size))
-        source.copy(places, file)
+        file.writelines(_front(header, directories, metadata, ends, size))
+        source.copy(places, first, file)
     return count
 
 
 def read_tile(path: Path, tile: WebTile) -> bytes | None:
-    """Return one web tile's data, or None where the archive has none."""
+    """Return the encoded bytes of one web tile, or None if the archive lacks it."""
     with open_archive(path) as (get_bytes, _):
         return Reader(get_bytes).get(*tile)
 
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
-    """Open an archive; yield what returns bytes of it, by offset and length, and its header.
+    """Open an archive; yield a function that returns bytes by offset and length, and the header.
 
-    Raises TileError, naming it, if it is not whole.
+    Raises TileError, naming it, if the archive is incomplete.
     """
     with path.open("rb") as file:
         try:
@@ -133,17 +143,14 @@ def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
 
 def _front(
     header: dict,
-    root: bytes,
-    leaves: bytes,
-    entries: int,
+    directories: Directories,
     metadata: dict,
     ends: tuple[int, int],
     data_length: int,
 ) -> list[bytes]:
-    """Return what an archive begins with, up to its tile data.
+    """Return the sections of an archive before its tile data, `data_length` bytes.
 
-    `root` and `leaves` are its directories, of so many `entries`, and `ends` its first and last
-    PMTiles id.
+    `ends` are the first and the last id of its web tiles.
     """
     described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
     least, most = (tileid_to_zxy(tile_id)[0] for tile_id in ends)
@@ -152,33 +159,33 @@ def _front(
         "center_zoom": min(max(header.get("center_zoom", least), least), most),
         "min_zoom": least,
         "max_zoom": most,
-        "tile_entries_count": entries,
+        "tile_entries_count": directories.entries,
         "clustered": True,
         "internal_compression": Compression.GZIP,
         "tile_compression": Compression.NONE,
     }
     sizes = {
-        "root": len(root),
+        "root": len(directories.root),
         "metadata": len(described),
-        "leaf_directory": len(leaves),
+        "leaf_directory": len(directories.leaves),
         "tile_data": data_length,
     }
     offset = HEADER_BYTES
     for section, size in sizes.items():
         header |= {f"{section}_offset": offset, f"{section}_length": size}
         offset += size
-    return [serialize_header(header), root, described, leaves]
+    return [serialize_header(header), directories.root, described, directories.leaves]
 
 
 class _Parts:
-    """Archives as one long file: each begins where the one before ends."""
+    """The concatenation of archives: each begins where the one before ends."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
         self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
 
     def places(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yield what PLACE holds of every directory entry, in the order of the parts."""
+        """Yield the fields of PLACE for every directory entry, in the order of the parts."""
         for path, start in zip(self.paths, self.starts, strict=False):
             with open_archive(path) as (get_bytes, header):
                 directories = [(header["root_offset"], header["root_length"])]
@@ -200,10 +207,10 @@ class _Parts:
             for done in range(0, length, CHUNK):
                 yield file.read(min(CHUNK, length - done))
 
-    def copy(self, places: Places, output: BinaryIO) -> None:
-        """Write the data of `places` that have a length; what lies in one stretch goes as one."""
-        for rows in _slices(places):
-            kept = rows[rows["length"] > 0]
+    def copy(self, places: Places, first: Flags, output: BinaryIO) -> None:
+        """Write the data of the places that are `first`; adjoining data are read as one."""
+        for rows in _slices(len(places)):
+            kept = places[rows][first[rows]]
             ends = kept["position"] + kept["length"]
             breaks = np.flatnonzero(ends[:-1] != kept["position"][1:]) + 1
             for stretch in np.split(kept, breaks):
@@ -212,10 +219,10 @@ class _Parts:
                     output.writelines(self.read(int(position), int(length)))
 
 
-def _slices(places: Places) -> Iterator[Places]:
-    """Yield views of some rows each: Python objects are made of few at a time."""
-    for start in range(0, len(places), LEAF_ENTRIES):
-        yield places[start : start + LEAF_ENTRIES]
+def _slices(count: int) -> Iterator[slice]:
+    """Yield slices of `count` rows: Python objects are made of few rows at a time."""
+    for start in range(0, count, LEAF_ENTRIES):
+        yield slice(start, start + LEAF_ENTRIES)
 
 
 def _shared_crcs(places: Places) -> set[int]:
@@ -224,29 +231,38 @@ def _shared_crcs(places: Places) -> set[int]:
     return set(crcs[1:][crcs[1:] == crcs[:-1]].tolist())
 
 
-def _deduplicated(places: Places, source: _Parts) -> Iterator[Run]:
-    """Yield the runs of a pyramid of `places`, sorted by id.
+def _allocated(places: Places, source: _Parts) -> tuple[NDArray[np.uint64], Flags]:
+    """Return the offset of each place's data in the pyramid, and whether no place before has them.
 
-    Sets the length of places to 0 whose data are stored already, for an equal tile before.
+    `places` are sorted by id, and so are the data that are stored: those of the first places only.
     """
     shared = _shared_crcs(places)
+    offsets = np.empty(len(places), np.uint64)
+    first = np.empty(len(places), np.bool_)
     stored: dict[bytes, int] = {}
     end = 0
-    for rows in _slices(places):
-        for row, (tile_id, run_length, position, length, crc) in enumerate(rows.tolist()):
+    for rows in _slices(len(places)):
+        data = places[rows][["position", "length", "crc"]].tolist()
+        for row, (position, length, crc) in enumerate(data, rows.start):
             offset = end
-            if crc in shared:  # a CRC does not prove that data are equal
+            if crc in shared:  # equal CRCs do not prove that data are equal
                 digest = sha256(b"".join(source.read(position, length))).digest()
                 offset = stored.setdefault(digest, end)
+            offsets[row], first[row] = offset, offset == end
             if offset == end:
                 end += length
-            else:
-                rows["length"][row] = 0
-            yield tile_id, run_length, offset, length
+    return offsets, first
+
+
+def _runs(places: Places, offsets: NDArray[np.uint64]) -> Iterator[Run]:
+    """Yield the runs of `places`, whose data are at `offsets`."""
+    for rows in _slices(len(places)):
+        fields = (places["tile_id"], places["run_length"], offsets, places["length"])
+        yield from zip(*(field[rows].tolist() for field in fields), strict=True)
 
 
 def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
-    """Yield directory entries of runs in rising order of their ids, adjoining equal ones as one."""
+    """Yield directory entries of runs in ascending order of ids; adjoining equal runs as one."""
     last = None
     for tile_id, run_length, offset, length in runs:
         if last and (last.offset, last.tile_id + last.run_length) == (offset, tile_id):
@@ -259,8 +275,8 @@ def _entries(runs: Iterable[Run]) -> Iterator[Entry]:
         yield last
 
 
-def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytes, int]:
-    """Return the root directory, the leaf directories and the count of entries, `most` at most."""
+def _directories(entries: Iterator[Entry], most: int) -> Directories:
+    """Return the directories of `entries`, which are `most` at most."""
     size = max(LEAF_ENTRIES, most // ROOT_ENTRIES + 1)
     root: list[Entry] = []
     leaves = bytearray()
@@ -271,5 +287,5 @@ def _directories(entries: Iterator[Entry], most: int) -> tuple[bytes, bytes, int
         leaves += directory
         count += len(leaf)
     if len(root) == 1 and len(leaves) <= ROOT_BYTES:
-        return bytes(leaves), b"", count
-    return serialize_directory(root), bytes(leaves), count
+        return Directories(bytes(leaves), b"", count)
+    return Directories(serialize_directory(root), bytes(leaves), count)

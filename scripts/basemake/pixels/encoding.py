@@ -1,4 +1,4 @@
-"""Web tiles as image files."""
+"""Encoding web tiles as WebP, PNG and JPEG, and reading PNG."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -13,18 +13,18 @@ from PIL import Image
 from basemake.errors import TileError
 from basemake.pixels.raster import RGBA, halve
 
-# libwebp's defaults spend bytes on flat areas (spatial noise shaping, by segments). Without, it is
-# nearer to the pixels in fewer bytes and less time.
+# Without libwebp's default spatial noise shaping, which spends bytes on flat areas, and segments,
+# the PSNR is higher with fewer bytes and in less time.
 LOSSY = ["METHOD=4", "SNS_STRENGTH=0", "SEGMENTS=1"]
-LOSSLESS = ["LOSSLESS=YES", "QUALITY=50", "METHOD=1"]  # here quality is effort
+LOSSLESS = ["LOSSLESS=YES", "QUALITY=50", "METHOD=1"]  # QUALITY is the effort in lossless mode
 WHITE = 255
 
 
 def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], bytes]:
     """Return a function that encodes one uint8 RGBA image (height, width, 4).
 
-    `image_format` is webp, png or jpeg; `quality` is 1..100, or "lossless" (webp only; png always
-    is). jpeg has no transparency: it shows white there.
+    `image_format` is webp, png or jpeg. `quality` is 1..100, or "lossless" (webp only); png, always
+    lossless, ignores it. jpeg has no transparency: transparent pixels become white.
     """
     if image_format == "png":
         return _png
@@ -34,7 +34,10 @@ def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], by
 
 
 def read_png(path: Path) -> tuple[RGBA, dict]:
-    """Return the pixels of a PNG and its texts. Raises TileError, naming it, if it is not whole."""
+    """Return a PNG's pixels, uint8 RGBA (height, width, 4), and its texts by key.
+
+    Raises TileError, naming it, if the file is incomplete.
+    """
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return np.asarray(image.convert("RGBA")), image.info
@@ -49,8 +52,8 @@ def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
         options = LOSSLESS
     else:
         rgba, options = _fill(rgba), [*LOSSY, f"QUALITY={quality}"]
-    # GDAL's driver, as Pillow does not let one set all this. EXACT keeps what _fill put there;
-    # without it libwebp blackens whole transparent blocks.
+    # GDAL's driver, as Pillow lacks some of these options. EXACT keeps the colours from _fill;
+    # without it libwebp sets transparent blocks to black.
     name = f"/vsimem/{get_ident()}.webp"
     bands = 4 if rgba[..., 3].min() < 255 else 3
     source = gdal_array.OpenArray(np.moveaxis(rgba[..., :bands], -1, 0))
@@ -63,9 +66,10 @@ def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
 
 
 def _fill(rgba: RGBA) -> RGBA:
-    """Give transparent pixels the colours of what is near, so that lossy blocks have no dark edge.
+    """Give transparent pixels the colours of pixels nearby: lossy blocks then have no dark edges.
 
-    Taken from ever smaller halves of the image until nothing is transparent; alpha stays.
+    The colours are those of ever smaller halves of the image, until no pixel is transparent. Alpha
+    is kept.
     """
     if rgba[..., 3].min() > 0 or rgba[..., 3].max() == 0:
         return rgba

@@ -1,4 +1,4 @@
-"""Growing web tiles from those below them, depth first."""
+"""Making web tiles from their children, depth first."""
 
 from collections.abc import Callable
 
@@ -15,11 +15,12 @@ def grow(
     may_show: Callable[[WebTile], bool],
     use: Callable[[WebTile, RGBA], None],
 ) -> RGBA | None:
-    """Return the image of `tile`, (size, size, 4), or None if all of it is transparent.
+    """Return the image of `tile`, uint8 RGBA (size, size, 4), or None if it is transparent.
 
-    At `leaf_zoom` it is what `leaf` returns; above, each pixel is halved from four of the children.
-    Each image that shows anything goes to `use`, children first. What `may_show` denies is not
-    looked at. No more than a path of images is in memory.
+    At `leaf_zoom` the image is `leaf(tile)`; above, each pixel is the mean of four pixels of the
+    children. `use` is called with every tile and image that is not transparent, children first.
+    Tiles for which `may_show` is false are left out with all below them. Memory holds the children
+    of one tile a zoom at most.
     """
     if not may_show(tile):
         return None
@@ -34,7 +35,7 @@ def grow(
 
 
 def _joined(children: list[RGBA | None]) -> RGBA | None:
-    """Return the image of a web tile from those of its four children; None if all are None."""
+    """Return the image of a web tile, halved from its four children; None if all are None."""
     size = max(0 if image is None else len(image) for image in children)
     if size == 0:
         return None

@@ -1,9 +1,9 @@
 """Recipes: ordered, named steps from reflectance to 8-bit colour, compiled to tables.
 
-Arrays are bands first, (3, ...) in the order red, green, blue. A step is either *per band*, and
-then a pure function of one value, or it *mixes* the bands of a pixel. A digital number (DN) is one
-of at most 65 536 values, so all per-band steps up to the first mixing step fold into one table
-over DN; those between two mixing steps, or after the last, into a table over 0..1 in 65 536 steps.
+Arrays are bands first, (3, ...) in the order red, green, blue. A step is either *per band*, a pure
+function of one value, or it *mixes* the bands of a pixel. A digital number (DN) is one of at most
+65 536 values, so all per-band steps before the first mixing step are compiled to one table over DN;
+those between two mixing steps, or after the last, to a table over 0..1 in 65 536 steps.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from basemake.pixels.dn import DnReading
 
 BANDS = ("red", "green", "blue")
 TABLE_SIZE = 65536
-STRIP_PIXELS = 1 << 16  # coloured at a time: what mixing steps hold then fits a core's cache
+STRIP_PIXELS = 1 << 16  # coloured at a time: the arrays of mixing steps then fit in the CPU cache
 Floats = NDArray[np.floating]
 
 
@@ -53,7 +53,7 @@ def highlight_compression(x: Floats, maximum: float, midpoint: float) -> Floats:
 
 
 def offset_gamma(x: Floats, gamma: float, offset: float) -> Floats:
-    """Power `gamma` of values, clipped to 0..1 and moved by `offset`, scaled back to 0..1."""
+    """(x + offset)^gamma of values clipped to 0..1, scaled to 0..1 (Sentinel Hub's `adjGamma`)."""
     low = offset**gamma
     return ((_clip01(x) + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
 
@@ -96,10 +96,10 @@ MIXING: dict[str, Callable[..., Floats]] = {
 
 
 class CompiledRecipe:
-    """A recipe's steps for bands of one data type and DN reading, as tables.
+    """A recipe compiled to tables, for bands of one data type and DN reading.
 
-    Calling it turns DN of shape (3, height, width) and the given dtype into uint8 RGBA of shape
-    (height, width, 4): alpha is 255 where all three bands are valid, else 0 with RGB 0.
+    Calling it returns uint8 RGBA (height, width, 4) of DN (3, height, width) of the given dtype:
+    alpha is 255 where all three bands are valid, else 0, with RGB 0.
     """
 
     def __init__(self, steps: list[dict], reading: DnReading, dtype: np.dtype) -> None:
@@ -109,7 +109,7 @@ class CompiledRecipe:
         """
         self._index_type = np.dtype(f"u{dtype.itemsize}")
         self._nodata = reading.nodata
-        # Ordered so that a DN's bits, read as unsigned, are its index.
+        # In the order of the DN's bits read as an unsigned integer, which is the index.
         every_dn = np.arange(2 ** (8 * dtype.itemsize)).astype(self._index_type).view(dtype)
         reflectance = every_dn * float(reading.scale) + float(reading.offset)
         unit = np.linspace(0, 1, TABLE_SIZE)
@@ -142,6 +142,7 @@ class CompiledRecipe:
         return cv2.merge([*colours, alpha])
 
     def _alpha(self, dn: NDArray) -> NDArray[np.uint8]:
+        """Return 255 where all bands of `dn` (3, height, width) are valid, else 0."""
         if self._nodata is None:
             return np.full(dn.shape[1:], 255, np.uint8)
         red, green, blue = dn != self._nodata
@@ -149,7 +150,7 @@ class CompiledRecipe:
 
 
 def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats], Floats]]]:
-    """Return groups of per-band steps, and the mixing steps that stand between them."""
+    """Return the groups of per-band steps, and the mixing steps between the groups."""
     groups: list[list[dict]] = [[]]
     mixes = []
     for step in steps:
@@ -162,7 +163,7 @@ def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats],
 
 
 def _table(steps: list[dict], x: Floats, as_bytes: bool) -> NDArray:
-    """Return (3, len(x)): `steps` applied to `x` in each band, as 0..255 or as float32 in 0..1."""
+    """Return `steps` applied to `x` per band, (3, len(x)), as uint8 or as float32 in 0..1."""
     rows = []
     for band in BANDS:
         row = x
@@ -175,12 +176,13 @@ def _table(steps: list[dict], x: Floats, as_bytes: bool) -> NDArray:
 
 
 def _bind(functions: dict[str, Callable[..., Floats]], step: dict) -> Callable[[Floats], Floats]:
+    """Return the function of a recipe's step, with the step's numbers as arguments."""
     numbers = {key: value for key, value in step.items() if key not in ("step", "bands")}
     return lambda x: functions[step["step"]](x, **numbers)
 
 
 def _look_up(table: NDArray, index: NDArray) -> NDArray:
-    """Return table[band, index[band]] of each band; OpenCV is 3 times as fast at it as NumPy."""
+    """Return table[band, index[band]] of each band; OpenCV does it 3 times as fast as NumPy."""
     found = np.empty(index.shape, table.dtype)
     for row, band, out in zip(table, index, found, strict=True):
         cv2.LUT(band, row, out)

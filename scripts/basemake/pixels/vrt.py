@@ -1,4 +1,4 @@
-"""GDAL VRTs over files that lie beside them: complete, in a given order, with relative paths."""
+"""GDAL VRTs over files in the same folders: with every source, in order, by relative paths."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from osgeo import gdal
 from basemake.errors import TileError
 from basemake.system.files import writing
 
-OVERVIEW_PIXELS = 512  # the last virtual overview of a mosaic is at most this large
+OVERVIEW_PIXELS = 512  # the largest side of a mosaic's smallest virtual overview
 
 
 def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest") -> None:
-    """Write a VRT of rasters that share a CRS, the later over the earlier, alpha respected.
+    """Write a VRT of rasters in one CRS: later ones cover earlier ones, except where transparent.
 
-    `resampling` serves rasters that are not on one lattice. Raises TileError if GDAL leaves one
-    out: a hole in the map.
+    `resampling` is used for rasters whose pixel grids do not align. Raises TileError if GDAL cannot
+    read one, or leaves one out.
     """
     try:
         mosaic = gdal.BuildVRT(
@@ -41,7 +41,7 @@ def build_warped(
 ) -> None:
     """Write a VRT of `source` warped to EPSG:3857.
 
-    `bounds` are west, south, east and north in metres, and `pixel` is the size of pixels.
+    `bounds` are west, south, east and north, and `pixel` is the size of a pixel, all in metres.
     """
     dataset = gdal.Open(str(source))
     warped = gdal.Warp(
@@ -60,8 +60,8 @@ def build_warped(
 
 
 def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
-    """Let GDAL read the mosaic at small scales from its sources' reduced-resolution images."""
-    for element in document.findall("OverviewList"):  # GDAL's own, of those that all sources have
+    """Add virtual overviews, which GDAL reads from the sources' reduced-resolution images."""
+    for element in document.findall("OverviewList"):  # GDAL lists only those that all sources have
         document.remove(element)
     factors: list[int] = []
     while pixels >> len(factors) > OVERVIEW_PIXELS:
@@ -72,7 +72,7 @@ def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
 
 
 def _write_relative(document: ElementTree.Element, output: Path) -> None:
-    """Write a VRT whose sources are named from its own folder, so that they move together."""
+    """Write a VRT with the paths of its sources relative to it, so that they can move together."""
     for element in [*document.iter("SourceFilename"), *document.iter("SourceDataset")]:
         element.text = os.path.relpath(str(element.text), output.parent)
         element.set("relativeToVRT", "1")

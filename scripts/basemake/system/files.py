@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import errno
 import gc
@@ -13,19 +13,19 @@ from traceback import clear_frames
 
 from basemake.errors import BasemakeError, TileError
 
-# A full disk, a quota that is used up, and a limit of the size of files.
+# By message: a full disk, an exhausted quota, and a file beyond the size limit.
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
-PROBE = 1 << 20  # bytes
+PROBE = 1 << 20  # bytes written to find out whether the disk is full
 
 
 def replace(part: Path, output: Path) -> None:
-    """Rename a finished file to its final path, such that a crash leaves the old or the new one.
+    """Rename a finished file to its final path; after a crash that holds the old or the new file.
 
-    Its bytes reach the disk before its name does: else a power failure could leave an empty file.
+    The bytes are synced before the rename, else a power failure could leave an empty file.
     """
     _sync(part)
     part.replace(output)
-    with suppress(OSError):  # some network file systems sync no folders
+    with suppress(OSError):  # some network file systems cannot sync folders
         _sync(output.parent)
 
 
@@ -39,9 +39,9 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def writing(output: Path) -> Iterator[Path]:
-    """Yield the path at which to write `output`, which it becomes at the end of the block.
+    """Yield a temporary path beside `output`, which is renamed to it at the end of the block.
 
-    If the block fails, what it wrote is removed; TileError says so if the disk is full.
+    If the block raises, what it wrote is removed. Raises TileError if that was for a full disk.
     """
     part = output.with_name(output.name + ".part")
     _remove(part)
@@ -51,7 +51,7 @@ def writing(output: Path) -> Iterator[Path]:
     except BaseException as error:
         cause = _why_full(error, part)
         if cause:
-            # Removed files that are still open keep their room.
+            # Open files keep their disk space even when they are removed.
             clear_frames(error.__traceback__)
             gc.collect()
         _remove(part)
@@ -70,7 +70,7 @@ def writing(output: Path) -> Iterator[Path]:
 
 
 def _remove(part: Path) -> None:
-    """Remove a part and what libraries put beside it under its name, such as journals."""
+    """Remove a part and files whose names begin with its name, such as SQLite's journals."""
     for path in part.parent.glob(glob.escape(part.name) + "*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -79,16 +79,16 @@ def _remove(part: Path) -> None:
 
 
 def _why_full(error: BaseException, part: Path) -> str | None:
-    """Return the system's words if an error came of a full disk, else None."""
+    """Return the system's message, a key of FULL, if a full disk caused an error, else None."""
     if isinstance(error, OSError) and error.errno is not None:
         cause = os.strerror(error.errno)
         return cause if cause in FULL else None
     if isinstance(error, BasemakeError) or not isinstance(error, (RuntimeError, sqlite3.Error)):
         return None
-    for cause in (*FULL, "disk is full"):  # GDAL repeats the system's words, SQLite has its own
+    for cause in (*FULL, "disk is full"):  # GDAL repeats the system's message, SQLite has its own
         if cause in str(error):
             return cause if cause in FULL else os.strerror(errno.ENOSPC)
-    # Others keep the reason to themselves: does the disk take more?
+    # Other libraries do not give the reason, so see whether the disk takes more bytes.
     try:
         with part.open("ab") as file:
             file.write(bytes(PROBE))

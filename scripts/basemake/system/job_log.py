@@ -1,4 +1,4 @@
-"""The log of a job: its messages, and how its errors reach the log and the terminal."""
+"""The log file of a job, and how its errors reach the log and the terminal."""
 
 import logging
 import sys
@@ -12,10 +12,10 @@ from basemake.errors import BasemakeError
 
 @contextmanager
 def job_log(path: str | Path) -> Iterator[None]:
-    """Send a job's messages and warnings to its log file at `path`, from now on.
+    """Write the messages and warnings of a job to its log file at `path`.
 
-    An error that the user can mend goes as one sentence to the log and the terminal and ends the
-    process with status 1. Any other exception goes with its traceback to both.
+    A BasemakeError is written as one sentence to the log and the terminal, and ends the process
+    with status 1. Any other exception is written to both with its traceback.
     """
     logging.basicConfig(
         filename=path,

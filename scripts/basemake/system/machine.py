@@ -1,4 +1,4 @@
-"""The machine: cores and memory that this process may use, a container's limits among them."""
+"""Cores and memory that this process may use, by the machine and by a container's limits."""
 
 import os
 from collections.abc import Iterator
@@ -53,9 +53,10 @@ def bounds(asked: Asked, cores: int, memory: int, connections: int) -> Bounds:
 
 
 def usable_cores(system: Path = SYSTEM) -> int:
-    """Return how many cores' time this process may use, at least 1; `system` is the root of /proc.
+    """Return the number of cores that this process may use, at least 1.
 
-    A container's limit of CPU time (`docker run --cpus`) is rounded up.
+    `system` is the folder that holds proc/ and sys/. A container's limit of CPU time
+    (`docker run --cpus`) is rounded up to whole cores.
     """
     limits = [float(os.cpu_count() or 1)]
     if hasattr(os, "sched_getaffinity"):
@@ -70,7 +71,7 @@ def usable_cores(system: Path = SYSTEM) -> int:
 
 
 def usable_memory(system: Path = SYSTEM) -> int:
-    """Return the bytes of memory that this process and its children may use together."""
+    """Return the memory in bytes that this process and its children may use together."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for group in _control_groups(system, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -80,17 +81,17 @@ def usable_memory(system: Path = SYSTEM) -> int:
 
 
 def memory_for_jobs() -> int:
-    """Return the bytes of memory that all jobs on this machine may use together."""
+    """Return the memory in bytes that all jobs on this machine may use together."""
     return int(MEMORY_SHARE * usable_memory())
 
 
 def share(cores: int, most: int) -> int:
-    """Return the threads of a job, at most `most`, that divide the cores evenly."""
+    """Return threads per job, at most `most`, that share `cores` evenly among the fewest jobs."""
     return cores // -(-cores // most)
 
 
 def _control_groups(system: Path, controller: str) -> Iterator[Path]:
-    """Yield the folders of the control groups that bound this process, of both versions."""
+    """Yield the folders of the cgroups (version 1 and 2) that limit this process."""
     for line in _read(system / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):  # version 1
@@ -99,14 +100,14 @@ def _control_groups(system: Path, controller: str) -> Iterator[Path]:
             root = system / CGROUPS
         else:
             continue
-        # A container sees its own group at the root, whatever path it is told.
+        # In a container its own group is at the root, whatever path /proc gives.
         group = root / path.lstrip("/")
         yield group
         yield from (above for above in group.parents if above.is_relative_to(root))
 
 
 def _read(path: Path) -> str:
-    """Return a file's text without blanks at its ends; empty where there is none."""
+    """Return a file's text, stripped; an empty one if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

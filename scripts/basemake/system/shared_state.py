@@ -1,6 +1,6 @@
-"""What the jobs in a working directory share: paces, logins, progress.
+"""State that the jobs in a working directory share: request pace, logins, progress.
 
-Small private files in ./.basemake/, each changed under a lock.
+It is kept in small private files in ./.basemake/, each read and written under a lock.
 """
 
 import fcntl
@@ -16,15 +16,15 @@ FOLDER = Path(".basemake")
 
 @contextmanager
 def shared(name: str) -> Iterator[dict]:
-    """Yield the content of the shared file `name`, alone; what it becomes is kept.
+    """Yield the content of the shared file `name`, locked, and store it at the end of the block.
 
-    Only this user may read the file. If it is not whole, because a job was killed while it wrote,
-    its content is empty. An exception leaves it as it was.
+    Only this user can read the file. If a job was killed while it wrote the file, its content is
+    empty. An exception in the block leaves the file as it was.
     """
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     path = FOLDER / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".json")
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # freed when the file is closed, or the job is killed
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the job killed
         try:
             content = json.loads(file.read())
         except ValueError:

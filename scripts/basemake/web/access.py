@@ -55,6 +55,6 @@ class Access:
     `hosts` are the values `host` and `host:port` that requests and redirects may go to.
     """
 
-    hosts: set[str]
+    hosts: frozenset[str]
     limits: Limits
     credentials: Credentials

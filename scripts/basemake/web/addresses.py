@@ -1,6 +1,7 @@
 """Checks of hrefs, which come from outside: only the source's own hosts and folder are used."""
 
 import re
+from collections.abc import Set
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,14 +28,14 @@ def without_secrets(text: str) -> str:
     return re.sub(r"\?[^\s'\"]*=[^\s'\"]*", "?...", re.sub(r"//[^/@\s]*@", "//", text))
 
 
-def allowed_hosts(source: Source) -> set[str]:
+def allowed_hosts(source: Source) -> frozenset[str]:
     """Return the values `host` and `host:port`, in lower case, that a source's hrefs may use."""
     endpoint = (source.credentials or {}).get("endpoint")
     own = {urlsplit(url).netloc for url in (source.url, endpoint) if url}
-    return {host.lower() for host in {*source.hosts, *own}}
+    return frozenset(host.lower() for host in (*source.hosts, *own))
 
 
-def check_url(url: str, hosts: set[str]) -> None:
+def check_url(url: str, hosts: Set[str]) -> None:
     """Raise BandError unless `url` is http(s), holds no login, and its host is one of `hosts`.
 
     `hosts` are values `host`, of any port, or `host:port`, in lower case.

@@ -152,47 +152,57 @@ def _band(
             f"item {item['id']!r} has no asset {key!r}; it has:"
             f" {', '.join(sorted(item['assets'])) or 'none'}; check the source's bands."
         )
-    href = asset["href"]
-    if source.alternate is not None:
-        try:
-            href = str(asset["alternate"][source.alternate]["href"])
-        except (KeyError, TypeError):
-            raise ManifestError(
-                f"item {item['id']!r}, asset {key!r} has no alternate address"
-                f" {source.alternate!r}; check the source."
-            ) from None
+    where = f"item {item['id']!r}, asset {key!r}"
+    href = _stated_href(asset, source, where)
     if source.href is not None:
         year, q = str(quarter.year), str(quarter.number)
         href = source.href.format(item=item["id"], tile=tile, asset=key, year=year, q=q)
-    size, found = asset.get("file:size"), {}
+    band = {"href": href, **_stated_size_and_checksum(asset, where)}
     try:
         if href.startswith("s3://") and (source.credentials or {}).get("type") == "s3":
-            pass  # it will be read at the source's endpoint
-        elif is_remote(href) or folder is None:
+            return band  # it will be read at the source's endpoint
+        if is_remote(href) or folder is None:
             check_url(href, allowed_hosts(source))
-        else:
-            path = local_path(href, folder)
-            # Relative where possible, so that a working directory can be moved.
-            href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-            size = path.stat().st_size if size is None else size
-            found = {"digest": _digest(path)}
+            return band
+        return _local_band(band, folder)
     except BasemakeError as error:
-        raise ManifestError(f"item {item['id']!r}, asset {key!r}: {error}") from None
+        raise ManifestError(f"{where}: {error}") from None
     except (OSError, ValueError) as error:
+        raise ManifestError(f"{where}: {href[:200]!r} is not a valid href ({error}).") from None
+
+
+def _stated_href(asset: dict, source: Source, where: str) -> str:
+    """Return an asset's href, or the one of its alternates that the source asks for."""
+    if source.alternate is None:
+        return str(asset["href"])
+    try:
+        return str(asset["alternate"][source.alternate]["href"])
+    except (KeyError, TypeError):
         raise ManifestError(
-            f"item {item['id']!r}, asset {key!r}: {href[:200]!r} is not a valid href ({error})."
+            f"{where} has no alternate address {source.alternate!r}; check the source."
         ) from None
+
+
+def _stated_size_and_checksum(asset: dict, where: str) -> dict:
+    """Return an asset's file:size and file:checksum; ManifestError if one is not valid."""
+    size, checksum = asset.get("file:size"), asset.get("file:checksum")
     if size is not None and (type(size) is not int or not 0 <= size < 2**63):
-        raise ManifestError(
-            f"item {item['id']!r}, asset {key!r}: file:size is {size!r}; allowed: bytes."
-        )
-    checksum = asset.get("file:checksum")
+        raise ManifestError(f"{where}: file:size is {size!r}; allowed: bytes.")
     if checksum is not None and not isinstance(checksum, str):
         raise ManifestError(
-            f"item {item['id']!r}, asset {key!r}: file:checksum is {checksum!r}; allowed: a"
-            " multihash as text, such as 1220 and the 64 digits of a sha256."
+            f"{where}: file:checksum is {checksum!r}; allowed: a multihash as text, such as 1220"
+            " and the 64 digits of a sha256."
         )
-    return {"href": href, "size": size, "checksum": checksum, **found}
+    return {"size": size, "checksum": checksum}
+
+
+def _local_band(band: dict, folder: Path) -> dict:
+    """Return a band that is a file in `folder` or below, with its path, size and SHA-256."""
+    path = local_path(band["href"], folder)
+    # Relative where possible, so that a working directory can be moved.
+    href = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    size = path.stat().st_size if band["size"] is None else band["size"]
+    return {**band, "href": href, "size": size, "digest": _digest(path)}
 
 
 def _digest(path: Path) -> str:

@@ -65,7 +65,7 @@ def search(source: Source, region: BaseGeometry, span: tuple[datetime, datetime]
     url, limits = str(source.url), source.limits
     io = WebIO()
     # Only the API's own host may answer, and by redirects those that the source names.
-    hosts = {urlsplit(url).netloc.lower(), *source.hosts}
+    hosts = frozenset([urlsplit(url).netloc.lower(), *source.hosts])
     io.session = PatientSession(Access(hosts, limits, Credentials()))
     begin, end = span[0], span[1] - timedelta(seconds=1)
     try:
