@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies be
 
 from basemake.build.engine import Graph, Job
 from basemake.build.open_build import Build, as_command, open_build
-from basemake.build.records import RECORDS, RESULTS, output_of, read_record, record_of
+from basemake.build.paths import RECORDS, RESULTS
+from basemake.build.records import output_of, read_record, record_of
 from basemake.build.run_lock import alone
 
 FEW = 6  # names are listed

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
 
 from basemake.build.engine import Graph
-from basemake.build.manifest import MANIFEST, band_identity
+from basemake.build.manifest import band_identity
 from basemake.build.open_build import Build, as_command, open_build
+from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
 from prune import FEW, delete, find_orphans, megabytes, surplus_bands

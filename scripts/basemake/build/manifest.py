@@ -21,7 +21,6 @@ from basemake.errors import ManifestError
 from basemake.pixels.dn import DnReading
 from basemake.system.files import replace
 
-MANIFEST = Path("results/manifest.geojson")
 # What is raised where a file is not there, or no manifest.
 UNREADABLE = (
     OSError,

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 from basemake.build.config import check, read_source, read_yaml
 from basemake.build.engine import Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
-from basemake.build.manifest import MANIFEST
+from basemake.build.paths import MANIFEST
 from basemake.build.region import read_region
 from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError

@@ -17,11 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from basemake.build.paths import RECORDS, RESULTS
 from basemake.errors import RecordError
 from basemake.system.files import writing
 
-RESULTS = Path("results")
-RECORDS = RESULTS / "records"
 TOGETHER = 2 * 10**9  # nanoseconds: Snakemake touches the outputs of a job one after the other
 FLAG = ".snakemake_timestamp"  # Snakemake puts it into a folder that is an output
 

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from basemake.build.manifest import MANIFEST
+from basemake.build.paths import MANIFEST
 from basemake.system.shared_state import shared
 
 EVERY = 10.0  # seconds between two lines of one download
