@@ -1,12 +1,15 @@
 """Builds for tests of whole runs."""
 
+import fcntl
+import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from runs import CHECKOUT, Build, Scene, small_scene
+from runs import CHECKOUT, NORTH, Build, Scene, small_scene
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +36,27 @@ def demo_config() -> dict:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """A small build of two UTM zones."""
-    return small_scene(tmp_path_factory.mktemp("base"))
+    return built_once(tmp_path_factory, "base", small_scene)
+
+
+@pytest.fixture(scope="session")
+def north(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A smaller build: the northern end of the base."""
+    return built_once(tmp_path_factory, "north", lambda directory: small_scene(directory, NORTH))
+
+
+def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], Scene]) -> Scene:
+    """Return a Scene that the first process of this test run to ask for it builds for all."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    directory, finished = root / name, root / f"{name}.json"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not finished.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            finished.write_text(json.dumps(build(directory).config))
+    return Scene(directory, json.loads(finished.read_text()))
 
 
 @pytest.fixture

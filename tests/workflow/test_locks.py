@@ -15,7 +15,7 @@ from threading import Event
 import psutil
 import pytest
 import yaml
-from runs import CHECKOUT, EDGE, NORTH, SOURCE, Scene, small_scene
+from runs import CHECKOUT, EDGE, SOURCE, Scene
 
 from servers import FaultyServer
 
@@ -24,9 +24,9 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(CHECKOUT / "S
 GOES_ON = "was killed; this run goes on where it stopped."
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Scene:
-    return small_scene(tmp_path_factory.mktemp("base"), NORTH)
+@pytest.fixture
+def base(north) -> Scene:
+    return north
 
 
 class Gate:

@@ -5,14 +5,14 @@ import json
 import re
 
 import pytest
-from runs import CHECKOUT, EDGE, NORTH, TIP, Scene, small_scene
+from runs import CHECKOUT, EDGE, TIP, Scene
 
 from basemake.build.records import record_of
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Scene:
-    return small_scene(tmp_path_factory.mktemp("base"), NORTH)
+@pytest.fixture
+def base(north) -> Scene:
+    return north
 
 
 OUTPUTS = ["pmtiles", "mbtiles", "folder", "cog"]

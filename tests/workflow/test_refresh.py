@@ -11,12 +11,12 @@ import time
 
 import psutil
 import pytest
-from runs import CHECKOUT, EDGE, NORTH, Scene, small_scene
+from runs import CHECKOUT, EDGE, Scene
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Scene:
-    return small_scene(tmp_path_factory.mktemp("base"), NORTH)
+@pytest.fixture
+def base(north) -> Scene:
+    return north
 
 
 def test_refresh_is_quiet_when_nothing_changed(base, scene):
