@@ -1,4 +1,4 @@
-"""basemake: make for satellite basemaps. From a polygon and a quarter to a web map.
+"""basemake: make for satellite basemaps, from a polygon and a quarter to a web map.
 
 config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*.smk is one stage.
 """
@@ -8,7 +8,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# Snakemake would merge a --configfile into this one, and build the demo's region besides.
+# Snakemake would merge a --configfile into this one, and so also build the demo's region.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
@@ -33,11 +33,11 @@ include: "rules/pyramid.smk"
 include: "rules/preview.smk"
 
 
-EXPORTS = exports()  # an output that no rule makes is refused before anything is done
+EXPORTS = exports()  # before any job, so that an output that no rule makes is refused at once
 
 
-# All outputs are asked for by name: Snakemake does not notice a missing intermediate whose products
-# still exist.
+# Every output is an input of this rule, because Snakemake does not make a missing intermediate file
+# again while the files made from it exist.
 rule all:
     """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
     default_target: True

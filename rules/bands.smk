@@ -1,10 +1,10 @@
-"""Bands: reads what the manifest says of them; makes results/bands/{tile}/{band}.tif."""
+"""Bands: reads their entries in the manifest; makes results/bands/{tile}/{band}.tif."""
 
 
-# Network-bound: it holds no core, but one of the `connections` that the profile allows. Tile by
-# tile, so that the first can be enhanced while others are on their way, and few bands wait on disk.
+# A download is bound by the network, so it holds one of the run's `connections` and no core. The
+# priority fetches tile by tile, so that tiles are enhanced early and few bands wait on disk.
 rule fetch_band:
-    """Fetch one band of a tile, verified."""
+    """Fetch one band of a tile and verify it."""
     output:
         band=(
             "results/bands/{tile}/{band}.tif"
@@ -27,7 +27,7 @@ rule fetch_band:
         runtime=60,
     params:
         href=lambda wildcards: band(wildcards)["href"],
-        # The code of a download does not count: the bytes are verified.
+        # No digest of the code: bands are verified, so a new version need not fetch them again.
         settings=lambda wildcards: band_identity(band(wildcards), tile(wildcards.tile)["updated"]),
     script:
         "../scripts/fetch_band.py"

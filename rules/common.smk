@@ -1,4 +1,4 @@
-"""What the DAG needs: config, source, recipe and regions, and the manifest as tables. No rule."""
+"""What several rule files need: config, source, recipe, regions and layout. It has no rule."""
 
 import functools
 import sys
@@ -22,11 +22,11 @@ from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 
-MOST_THREADS = {"enhance": 4, "render": 2}  # of `auto`
+MOST_THREADS = {"enhance": 4, "render": 2}  # of a job where config has `auto`
 
 
 def stop(error):
-    """End with one line: a user's mistake needs no traceback."""
+    """End with one line, because a user's mistake needs no traceback."""
     sys.exit(f"basemake: {error}")
 
 
@@ -44,7 +44,7 @@ except BasemakeError as error:
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 BOUNDS = asked_of(workflow)
-# The process of a single job has been given its bounds by the main one, but for connections.
+# The process of a single job inherits these bounds from the main process, except for connections.
 if workflow.is_main_process:
     BOUNDS = bounds(BOUNDS, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
     bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
@@ -54,7 +54,7 @@ THREADS = {
     name: share(BOUNDS.cores, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
 }
-# What changes the pixels of web tiles, and nothing else: quality is nothing to a PNG.
+# Only what changes web tiles: a PNG has no quality, so changing it must make nothing stale.
 RENDERING = {
     "image_format": PYRAMID["format"],
     "quality": None if PYRAMID["format"] == "png" else PYRAMID["quality"],
@@ -63,7 +63,7 @@ RENDERING = {
 
 @functools.cache
 def layout():
-    """Read the manifest when the first job is planned: a search needs none yet."""
+    """Return the layout; the manifest is read on demand, because a search has none yet."""
     try:
         return read_layout(MANIFEST, config, SOURCE, REGIONS)
     except BasemakeError as error:
@@ -71,20 +71,20 @@ def layout():
 
 
 def code(script):
-    """What a rule's script does: its outputs are stale when it changes."""
+    """Return the digest of a rule's script, a param with which outputs are stale if it changes."""
     return code_digest(Path(workflow.basedir) / "scripts" / script)
 
 
 @functools.cache
 def tile(name):
-    """The manifest's row of a tile."""
+    """Return the manifest's row of a tile."""
     if name not in layout().tiles.index:
         stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(layout().tiles.index)}.")
     return layout().tiles.loc[name].to_dict()
 
 
 def band(wildcards):
-    """The manifest's entry of a band."""
+    """Return the manifest's entry of a band."""
     bands = tile(wildcards.tile)["bands"]
     if wildcards.band not in bands:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(bands)}.")
@@ -92,7 +92,7 @@ def band(wildcards):
 
 
 def dn(wildcards):
-    """Scale, offset and nodata of a tile's digital numbers, as JSON: its digest is recorded."""
+    """Return scale, offset and nodata of a tile's DN as a dict, which is recorded as JSON."""
     try:
         return asdict(dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"]))
     except BasemakeError as error:
@@ -100,18 +100,18 @@ def dn(wildcards):
 
 
 def enhanced(tiles):
-    """The paths of enhanced tiles."""
+    """Return the paths of enhanced tiles."""
     return expand("results/tiles/{tile}.tif", tile=tiles)
 
 
 def metatiles(region, suffix):
-    """The paths of what the metatiles of a region leave: .pmtiles, or .png (their roots)."""
+    """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.png)."""
     names = layout().metatiles[region].index
     return expand(f"results/metatiles/{region}/{{metatile}}{suffix}", metatile=names)
 
 
 def everything():
-    """The paths of all outputs that the config asks for; bands and others are made on the way."""
+    """Return the paths of all outputs to keep; bands and overviews are made as their inputs."""
     paths = enhanced(layout().tiles.index)
     for region in layout().regions:
         paths += metatiles(region, ".pmtiles") + metatiles(region, ".png")
@@ -124,7 +124,7 @@ def everything():
 
 
 def exports():
-    """The rules export_* that the config's outputs name, besides pmtiles, which is always made."""
+    """Return the rules export_* that the config's outputs name; pmtiles is always made."""
     known = {
         known.name.removeprefix("export_"): known
         for known in workflow.rules
@@ -139,14 +139,14 @@ def exports():
 
 
 def tiles_to_compare():
-    """The enhanced tiles on which codecs are compared: a few that are there, or the first of all."""
+    """Return the tiles on which codecs are compared: up to 4 that exist, or else the first."""
     paths = enhanced(layout().tiles.index)
     there = [path for path in paths if Path(path).exists()]
     return there[:: max(1, len(there) // 4)][:4] or paths[:1]
 
 
 def footprints(region):
-    """The tiles of a region as GeoJSON, for maps of them."""
+    """Return the tiles of a region as GeoJSON, for the preview page."""
     features = [
         {
             "type": "Feature",

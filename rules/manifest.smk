@@ -5,9 +5,9 @@ localrules:
     manifest,
 
 
-# It declares no output and, alone of all rules, no benchmark (Snakemake would take that for one): so
-# it searches whenever it is asked, and the file stays as it is when the answer is the same. Nothing
-# depends on the file itself, all on what it says.
+# It declares no output, so that it searches whenever it is asked for, and no benchmark, which
+# Snakemake would treat as an output. No rule has the manifest as input: jobs depend on its content,
+# by their params, so a search with the same answer makes nothing stale.
 rule manifest:
     """Search the source for the items that the regions need."""
     log:

@@ -8,7 +8,7 @@ rule render_metatile:
             layout().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
         ),
     output:
-        # Kept until the job ends: it renders nothing if its tiles turn out to be the same as before.
+        # The old metatile stays until the job ends: if its tiles prove to be the same, it is kept.
         archive=update("results/metatiles/{region}/{metatile}.pmtiles"),
         root=update("results/metatiles/{region}/{metatile}.png"),
         records=[
@@ -132,7 +132,7 @@ rule export_mbtiles:
 
 
 rule export_folder:
-    """Write a pyramid as z/x/y files, for servers that know nothing else."""
+    """Write a pyramid as z/x/y files, for servers that only serve files."""
     input:
         archive="results/pyramid/{region}.pmtiles",
     output:

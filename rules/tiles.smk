@@ -1,6 +1,6 @@
 """Tiles: reads the three bands of a tile; makes results/tiles/{tile}.tif, its enhanced tile.
 
-Asked for by name it also compares codecs on them, into results/codecs/.
+The rule compare_codecs, run by name only, compares codecs on them, into results/codecs/.
 """
 
 
@@ -11,14 +11,14 @@ rule enhance_tile:
         green=f"results/bands/{{tile}}/{SOURCE.bands['green']}.tif",
         blue=f"results/bands/{{tile}}/{SOURCE.bands['blue']}.tif",
     output:
-        # Kept until the job ends: where only its credit changes, its pixels are not made again.
+        # The old tile stays until the job ends: if only its credit changed, its pixels are kept.
         tile=update("results/tiles/{tile}.tif"),
         record=update("results/records/tiles/{tile}.tif.json"),
     log:
         "logs/tiles/{tile}.log",
     benchmark:
         "benchmarks/tiles/{tile}.tsv"
-    # Before more downloads: bands on disk stay few.
+    # Before more downloads, so that few bands are on disk.
     priority: 10
     conda:
         "../envs/conda.yaml"
@@ -45,9 +45,9 @@ rule enhance_tile:
         "../scripts/enhance_tile.py"
 
 
-# Like the search it declares no output: it measures whenever it is asked.
+# It declares no output, so that it measures whenever it is asked for.
 rule compare_codecs:
-    """Compare codecs on enhanced tiles that are there, or on the first: size, speed, exactness."""
+    """Compare codecs on a few enhanced tiles: size, speed, and whether they are lossless."""
     input:
         lambda wildcards: tiles_to_compare(),
     log:

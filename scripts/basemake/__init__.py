@@ -1,3 +1,3 @@
-"""What two or more stages of basemake share, and its pure maths. Never says `snakemake`."""
+"""Code that two or more stages share. Only build/engine.py imports Snakemake."""
 
 __version__ = "0.2.0"

@@ -1,19 +1,19 @@
-"""Errors a user can mend: each message is one sentence with the value, what is allowed, what to do.
+"""Errors a user can fix: each message is one sentence with the value, what is allowed, what to do.
 
-They reach the user without a traceback; every other exception is a defect of basemake and keeps it.
+They reach the user as one line. Any other exception is a defect of basemake: it has a traceback.
 """
 
 
 class BasemakeError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
     def __init__(self, message: str) -> None:
-        """Keep the message on one line: libraries' words in it may have several."""
+        """Put the message on one line: texts of libraries in it may have several lines."""
         super().__init__(" ".join(message.split()))
 
 
 class ConfigError(BasemakeError):
-    """A config, source or recipe file says something that is not allowed."""
+    """A config, source or recipe file contains something that is not allowed."""
 
 
 class RegionError(BasemakeError):
@@ -25,7 +25,7 @@ class ManifestError(BasemakeError):
 
 
 class BandError(BasemakeError):
-    """A band cannot be had, or is not what its item says."""
+    """A band cannot be fetched, or is not what its item describes."""
 
 
 class TileError(BasemakeError):
@@ -33,7 +33,7 @@ class TileError(BasemakeError):
 
 
 class BusyError(BasemakeError):
-    """Another run is going on in the working directory."""
+    """Another run is using the working directory."""
 
 
 class RecordError(BasemakeError):

@@ -1,11 +1,11 @@
-"""`make plan`: what a run would do, before a byte moves. Takes what snakemake takes, and --json."""
+"""`make plan`: print what a run would do. Takes the options of snakemake, and --json."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.open_build import as_command, open_build
 from basemake.forecast.briefing import brief
@@ -13,7 +13,7 @@ from basemake.forecast.forecast import forecast
 
 
 def main(arguments: list[str]) -> None:
-    """Print the plan of the build that `arguments` name, and draw its map."""
+    """Print the plan of the build that `arguments` name, and write its map (PNG)."""
     parser = argparse.ArgumentParser("plan", add_help=False, allow_abbrev=False)
     parser.add_argument("--json", action="store_true")
     own, rest = parser.parse_known_args(arguments)

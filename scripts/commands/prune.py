@@ -1,7 +1,8 @@
-"""List orphans: files that the workflow made and that manifest and config no longer ask for.
+"""List orphans: files that the workflow made and that manifest and config no longer need.
 
-A file without a record was not made by the workflow: it stays, as does everything that is reached
-through a symlink. `--yes` deletes the orphans and their records.
+Files are taken for the workflow's if a record describes them, or if they are part of an interrupted
+download or job that left a log. All others stay, and so does everything that is reached through a
+symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.engine import Graph, Job
 from basemake.build.open_build import Build, as_command, open_build
@@ -21,15 +22,15 @@ from basemake.build.paths import RECORDS, RESULTS
 from basemake.build.records import output_of, read_record, record_of
 from basemake.build.run_lock import alone
 
-FEW = 6  # names are listed
-PART = ".part"  # ends the name of a file that is being written
-# What export_folder writes, and the mark that Snakemake leaves in a folder.
+FEW = 6  # names, up to which they are listed
+PART = ".part"  # suffix of a file that is being written
+# What export_folder writes, and the file that Snakemake adds to an output folder.
 IN_FOLDER = re.compile(r"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|\.snakemake_timestamp")
 
 
 @dataclass(frozen=True)
 class Orphan:
-    """A file that nothing asks for any more; `name` is for people, `size` in bytes."""
+    """A file that the build no longer needs; `name` is for people, `size` in bytes."""
 
     kind: str
     name: str
@@ -39,7 +40,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Orphans:
-    """Files to delete, records of them to delete last, and files that are left beside them."""
+    """Files to delete, their records to delete last, and files in their places that are kept."""
 
     files: list[Orphan]
     records: list[Path]
@@ -47,21 +48,22 @@ class Orphans:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The total bytes of the files to delete."""
         return sum(file.size for file in self.files)
 
 
 def orphans_of(build: Build) -> Orphans:
     """Return the orphans in the build's directory, which is the current one.
 
-    Where config says not to keep bands, those of finished tiles are orphans, too.
+    If config's `keep_bands` is false, the bands of finished tiles are orphans, too. Raises what
+    `Build.graph` raises.
     """
     graph = build.graph()
     return find_orphans(graph, surplus_bands(build, graph, graph.stale))
 
 
 def surplus_bands(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
-    """Return the bands that none of the `stale` jobs reads, where config says not to keep them."""
+    """Return the bands that no `stale` job reads; none if config's `keep_bands` is true."""
     if build.config["keep_bands"]:
         return []
     needed = {path for job in stale for path in job.inputs}
@@ -70,9 +72,9 @@ def surplus_bands(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
 
 
 def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
-    """Return what the workflow made in the current directory that no job of `graph` makes.
+    """Return the orphans: files of outputs in the current directory that no job of `graph` makes.
 
-    Of the bands in `surplus` only the files are orphans: their records and logs stay.
+    The band files in `surplus` are orphans, too, but their records and logs are not.
     """
     wanted = {path for job in graph.jobs for path in job.outputs}
     wanted_logs = {job.log for job in graph.jobs}
@@ -93,7 +95,7 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
                 files[path] = Orphan(kind, name, path, path.stat().st_size)
             elif path.is_symlink() or path.exists():
                 left.append(path)
-        beside = output.with_name(output.name + ".aux.xml")  # GDAL's, by QGIS
+        beside = output.with_name(output.name + ".aux.xml")  # GDAL writes it for QGIS
         left += [beside] if beside.exists() else []
         record = record_of(output)
         known = [record, *graph.metadata_of(output), *graph.metadata_of(record)]
@@ -102,14 +104,14 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
 
 
 def delete(orphans: Orphans) -> None:
-    """Delete orphans, the folders that this leaves empty, and the records of them."""
+    """Delete orphans, folders that are then empty, and last the orphans' records."""
     for file in orphans.files:
         file.path.unlink(missing_ok=True)
     folders = {folder for file in orphans.files for folder in file.path.parents[:-2]}
     for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
         with suppress(OSError):  # not empty
             folder.rmdir()
-    # The last, so that a prune that is stopped can go on.
+    # Records last, so that the next prune still finds what an interrupted one left.
     for record in orphans.records:
         record.unlink(missing_ok=True)
         with suppress(OSError):  # not empty
@@ -117,7 +119,7 @@ def delete(orphans: Orphans) -> None:
 
 
 def table(orphans: Orphans) -> str:
-    """Return orphans by kind as a table for people, and what is left beside them."""
+    """Return a table of the orphans by kind for people, and a line of the files that are kept."""
     lines = []
     if orphans.files:
         lines.append(f"{'orphans':<12}{'files':>7}{'size':>12}")
@@ -134,7 +136,7 @@ def table(orphans: Orphans) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Return bytes for people."""
+    """Return a number of bytes as text in MB."""
     return f"{size / 1e6:,.1f} MB"
 
 
@@ -143,7 +145,7 @@ def _row(kind: str, files: list[Orphan]) -> str:
 
 
 def _made_here() -> set[Path]:
-    """Return the outputs that have a record, and those that were begun: with a part and a log."""
+    """Return the outputs that have a record, and those that have a .part file and a log."""
     recorded = {output_of(path) for path in RECORDS.glob("*/**/*.json")}
     parts = [part for depth in ("*/*", "*/*/*") for part in RESULTS.glob(depth + PART)]
     begun = {part.with_name(part.name.removesuffix(PART)) for part in parts}
@@ -151,7 +153,7 @@ def _made_here() -> set[Path]:
 
 
 def _logs(output: Path) -> set[Path]:
-    """Return where the log of an output is: as its record states, or else by its name."""
+    """Return the paths that the log of an output may have: that in its record, or else by name."""
     record = read_record(output)
     if record and record.log:
         return {Path(record.log)}
@@ -164,13 +166,13 @@ def _orphan(path: Path) -> Orphan:
 
 
 def _kind_and_name(output: Path) -> tuple[str, str]:
-    """Return an output's folder in results, and its path in there without suffix."""
+    """Return an output's folder in results, and its path in that folder without suffix."""
     place = output.relative_to(RESULTS)
     return place.parts[0], str(Path(*place.parts[1:]).with_suffix(""))
 
 
 def _contents(path: Path) -> Iterator[Path]:
-    """Yield the path of an output, or the files of ours in it if it is a folder."""
+    """Yield the path of an output or, if it is a folder, the files in it that match IN_FOLDER."""
     if path.is_dir() and not path.is_symlink():
         for inside in path.rglob("*"):
             if IN_FOLDER.fullmatch(str(inside.relative_to(path))):
@@ -180,14 +182,14 @@ def _contents(path: Path) -> Iterator[Path]:
 
 
 def _is_plain(path: Path) -> bool:
-    """Say whether a path is a file reached through no symlink."""
+    """Return whether a path is a file, without a symlink anywhere in the path."""
     return path.is_file() and path.resolve() == Path.cwd() / path
 
 
 def main() -> None:
-    """List orphans, or delete them; exit with one line if it cannot be said what they are."""
+    """List orphans or, with --yes, delete them; exit with one line for an error of the user."""
     parser = argparse.ArgumentParser(
-        description="List files that manifest and config no longer have. Other options are"
+        description="List files that manifest and config no longer need. Other options are"
         " snakemake's.",
         allow_abbrev=False,
     )

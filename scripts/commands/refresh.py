@@ -1,7 +1,7 @@
-"""Search again, say what changed since the last manifest, build; made for cron or a systemd timer.
+"""Search again, print what changed since the last manifest, and build; for cron or a systemd timer.
 
-Says nothing if nothing changed and nothing was to be built. Exit status: 0 if the map is fresh, 1
-if search or build failed, 75 if another run is going on in the working directory.
+Nothing is printed if nothing changed and nothing was to be built. Exit status: 0 if the map is
+fresh, 1 if the search or the build failed, 75 if another run is using the working directory.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # basemake lies beside this folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.engine import Graph
 from basemake.build.manifest import band_identity
@@ -29,11 +29,11 @@ from prune import FEW, delete, find_orphans, megabytes, surplus_bands
 LOG = Path("logs/refresh.log")
 BUSY = os.EX_TEMPFAIL  # 75
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-LINES = 20  # of the log, where no job says what failed
+LINES = 20  # last lines of the log to print if it has no line of an error
 
 
 class Changes(NamedTuple):
-    """Tiles that a search found new, updated or gone."""
+    """The names of tiles that a search found to be new, updated or gone."""
 
     new: list[str]
     updated: list[str]
@@ -41,11 +41,14 @@ class Changes(NamedTuple):
 
 
 class Stopped(Exception):
-    """A signal came that asks to stop."""
+    """A signal asked this process to stop; its argument is the signal's number."""
 
 
 def tiles_in(manifest: Path) -> dict[str, Any]:
-    """Return what a build fetches of each tile; nothing of what is no manifest."""
+    """Return the item and the identities of the bands of each tile in a manifest, by tile.
+
+    A file that is missing or is not a manifest has no tiles.
+    """
     tiles = {}
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         for feature in json.loads(manifest.read_text())["features"]:
@@ -58,7 +61,7 @@ def tiles_in(manifest: Path) -> dict[str, Any]:
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> Changes:
-    """Return what changed between two manifests, as `tiles_in` has them."""
+    """Return what changed between two values of `tiles_in`."""
     return Changes(
         sorted(new.keys() - old.keys()),
         sorted(tile for tile in old.keys() & new.keys() if old[tile] != new[tile]),
@@ -67,7 +70,11 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> Changes:
 
 
 def refresh(build: Build, lock: int, prune: bool) -> int:
-    """Search, build and prune in the build's directory; say what changed. Returns the status."""
+    """Search, build and, with `prune`, delete orphans; print what changed.
+
+    Works in the current directory, which is the build's, and returns the exit status. `lock` is the
+    file descriptor of its lock.
+    """
     title = f"basemake refresh: {', '.join(build.regions)} {build.config['quarter']}:"
     start = time.monotonic()
     LOG.parent.mkdir(exist_ok=True)
@@ -86,7 +93,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     jobs = graph.stale
     if jobs and _snakemake(build, lock):
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
-    orphans = find_orphans(graph, surplus_bands(build, graph, stale=[]))  # all tiles are finished
+    orphans = find_orphans(graph, surplus_bands(build, graph, stale=[]))  # all are built
     if prune:
         delete(orphans)
     if jobs or any(changes) or (prune and orphans.files):
@@ -101,10 +108,10 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
 
 
 def _snakemake(build: Build, lock: int, *targets: str) -> int:
-    """Run snakemake as the build has it, into the log; return its status.
+    """Run snakemake with the build's arguments, append its output to the log, return its status.
 
-    It inherits the lock, so that it is not alone if this process is killed. It has a group of its
-    own: what stops this process first stops snakemake and all of its jobs.
+    It inherits the lock, so that the directory stays locked if this process is killed. It has a
+    process group of its own, so that a signal to this process can stop snakemake with its jobs.
     """
     command = [sys.executable, "-m", "snakemake", *targets, *build.command.arguments]
     with LOG.open("a") as log:
@@ -127,7 +134,10 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
 
 
 def _graph(build: Build) -> Graph:
-    """Return the build's graph of jobs. Snakemake handles signals itself, so they wait."""
+    """Return the build's graph of jobs.
+
+    Signals are blocked during the dry run, because Snakemake installs handlers of its own.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         return build.graph()
@@ -137,7 +147,7 @@ def _graph(build: Build) -> Graph:
 
 
 def _failed(said: str) -> int:
-    """Say what failed: the errors of jobs, or the end of the log."""
+    """Print the errors of jobs, or the end of the log, and `said` to stderr; return 1."""
     lines = LOG.read_text().splitlines()
     errors = [line for line in lines if line.startswith("basemake: ")] or lines[-LINES:]
     print(*dict.fromkeys(errors), f"{said}; see {LOG.absolute()}", sep="\n", file=sys.stderr)
@@ -158,7 +168,7 @@ def _on_stop(handler: Any) -> None:
 
 
 def main() -> None:
-    """Refresh the map of a working directory."""
+    """Refresh the map of a working directory and exit with the status."""
     parser = argparse.ArgumentParser(
         description="Search again, say what changed, and build. Other options are snakemake's.",
         allow_abbrev=False,

@@ -1,7 +1,7 @@
-"""Serve a results folder to browsers on this machine, so that previews can read archives in ranges.
+"""Serve a results folder to browsers on this machine, as previews read archives by HTTP ranges.
 
-Werkzeug answers ranges as RFC 9110 has them and marks each file with an ETag, so that a browser
-never mixes ranges of a rebuilt archive with those it has kept of the old one.
+Werkzeug answers range requests (RFC 9110) and marks each file with an ETag, so that a browser does
+not mix ranges of a rebuilt archive with those of the old one in its cache.
 """
 
 import argparse
@@ -21,11 +21,11 @@ class QuietHandler(WSGIRequestHandler):
     """A request handler that reports errors only: a map asks for a hundred ranges a minute."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing of a request that was answered."""
+        """Print nothing for a request that was answered."""
 
 
 def serve(directory: Path, listener: socket.socket) -> None:
-    """Answer requests for files below `directory` at a bound socket, until Ctrl-C."""
+    """Answer requests for files below `directory` on a listening socket, until Ctrl-C."""
     host, port = listener.getsockname()
 
     @Request.application

@@ -1,4 +1,4 @@
-"""Bytes and seconds for people."""
+"""Bytes and seconds as text."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a refresh takes for new, updated and gone, and how it is stopped."""
+"""Which tiles a refresh reports as new, updated or gone, and how a signal stops it."""
 
 import copy
 import json
@@ -44,11 +44,11 @@ def changed(key: str, value: object, feature: dict = FEATURE) -> dict:
 @pytest.mark.parametrize(
     ("key", "value"), [("item", "b"), ("updated", "2026"), ("size", 5), ("checksum", "1220ff")]
 )
-def test_each_part_of_a_record_counts(tmp_path, key, value):
+def test_each_part_of_a_band_counts(tmp_path, key, value):
     assert updated(tmp_path, FEATURE, changed(key, value))
 
 
-def test_regions_and_places_are_nothing_to_what_a_band_is(tmp_path):
+def test_regions_and_addresses_do_not_count_where_there_is_a_checksum(tmp_path):
     assert not updated(tmp_path, FEATURE, changed("regions", ["alps", "po"]))
     moved = "https://b.example/B04.tif"
     assert not updated(tmp_path, FEATURE, changed("href", moved))
@@ -56,7 +56,7 @@ def test_regions_and_places_are_nothing_to_what_a_band_is(tmp_path):
     assert updated(tmp_path, unsure, changed("href", moved, unsure))
 
 
-def test_a_file_here_is_what_its_digest_says(tmp_path):
+def test_a_local_file_is_identified_by_its_digest(tmp_path):
     here = copy.deepcopy(FEATURE)
     here["properties"]["bands"]["B04"] |= {"checksum": None, "digest": "ab"}
     assert updated(tmp_path, here, changed("digest", "cd", here))
@@ -74,8 +74,8 @@ def test_no_manifest_has_no_tiles(tmp_path, text):
 
 def test_a_signal_during_the_dry_run_waits_and_stops():
     def graph() -> list:
-        signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake does
-        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # a refresh has no other
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake sets its own handler
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # a refresh has no other thread
         return []
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}

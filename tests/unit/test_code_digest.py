@@ -53,20 +53,20 @@ def test_what_a_script_and_its_modules_do_counts(script: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["basemake/errors", "basemake/other"])
-def test_what_it_does_not_use_or_only_tells_does_not(script: Path, name: str) -> None:
+def test_modules_that_are_not_used_or_only_report_do_not(script: Path, name: str) -> None:
     before = digest(script)
     (script.parent / f"{name}.py").write_text("X = 2\n")
     assert digest(script) == before
 
 
-def test_words_and_layout_do_not(script: Path) -> None:
+def test_comments_docstrings_and_layout_do_not_count(script: Path) -> None:
     before = digest(script)
     text = SCRIPT.replace("Do it.", "Do it well.").replace("# and more", "").replace("Work.", "W.")
     script.write_text(text.replace("    ", "  ") + "\n\nfrom basemake.errors import (X)\n")
     assert digest(script) == before
 
 
-def test_place_does_not(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_does_not_count(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest(script)
     moved = script.parent / "moved"
     moved.mkdir()

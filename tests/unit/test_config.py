@@ -79,7 +79,7 @@ def test_schemas_are_schemas_and_closed(name: str) -> None:
             Draft202012Validator(subschema).validate(subschema["default"])
 
 
-def test_the_shipped_files_are_as_their_schemas_say() -> None:
+def test_the_shipped_files_are_valid() -> None:
     config = check(load(CONFIG / "config.yaml"), "config", "config.yaml")
     for name, path in config["regions"].items():
         assert read_region(name, CONFIG.parent / path).area > 0
@@ -112,7 +112,7 @@ def test_config_yaml_shows_every_key_with_its_default_and_a_comment_near() -> No
         assert any("# " in near for near in text[line - 3 : line + 1]), key
 
 
-# -- What a config may say ------------------------------------------------------------------------
+# -- What a config may contain --------------------------------------------------------------------
 
 
 def test_defaults_are_filled_in_at_every_depth_and_the_original_is_left_alone() -> None:
@@ -242,7 +242,7 @@ def write_yaml(tmp_path: Path) -> Any:
     return write
 
 
-def test_files_of_ones_own_are_read_by_path(write_yaml: Any, monkeypatch: Any) -> None:
+def test_a_users_own_files_are_read_by_path(write_yaml: Any, monkeypatch: Any) -> None:
     path = Path(write_yaml(SOURCE))
     monkeypatch.chdir(path.parent)
     assert read_source(str(path)) == read_source("mine.yaml") == read_source("./mine.yaml")

@@ -1,4 +1,4 @@
-"""The map of a plan: where things are, and in which colours."""
+"""The map of a plan: its projection, colours and names."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_tiles_have_the_colours_of_their_states_and_edges(tmp_path):
 
 
 def test_names_do_not_hide_one_another(tmp_path):
-    """Tiles of two zones may have the same middle."""
+    """Tiles of two zones may have the same centroid."""
     tiles = {name: (square(15, 45), "new") for name in ("33TYK_0_0", "34TBQ_0_0")}
     draw_coverage(tmp_path / "two.png", "Plan", tiles, {"here": square(15, 45)})
     draw_coverage(

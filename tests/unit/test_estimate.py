@@ -1,4 +1,4 @@
-"""Estimates: by what was measured where there is any, else as shipped; checked by hand."""
+"""Estimates from measured or shipped figures, compared with sums made by hand."""
 
 import math
 from pathlib import Path
@@ -43,7 +43,7 @@ def work(tiles: int, band: float = 100) -> list[Work]:
     return jobs + [Work(rule, 1, 1, "r") for rule in LAST]
 
 
-def test_time_of_a_network_that_is_the_slower():
+def test_time_where_the_network_is_slower():
     time = estimate_time(work(10), COSTS, cores=4, connections=4)
     assert time.bound_by == "network"
     assert time.network == pytest.approx(30 * 52 / 4)
@@ -54,7 +54,7 @@ def test_time_of_a_network_that_is_the_slower():
     assert time.cpu == pytest.approx(30 * 11 + 10 * 21 + 10 * 4 + 3)
 
 
-def test_time_of_computing_that_is_the_slower():
+def test_time_where_computing_is_slower():
     time = estimate_time(work(10, band=1), COSTS, cores=1, connections=4)
     assert time.bound_by == "CPU"
     assert time.compute == pytest.approx(10 * 11 + 10 * 3 + 6), "no job holds more cores than are"
@@ -62,7 +62,7 @@ def test_time_of_computing_that_is_the_slower():
     assert time.wall == pytest.approx(SNAKEMAKE[0] + 53 * SNAKEMAKE[1] + time.compute + first)
 
 
-def test_regions_end_side_by_side():
+def test_the_last_jobs_of_regions_run_in_parallel():
     last = [Work(rule, 1, 1, region) for rule in LAST for region in "abcdef"]
     one, four = (estimate_time(last, COSTS, cores, 4).compute for cores in (1, 4))
     assert (one, four) == (6 * 6, 6 * 6 / 4)
@@ -87,7 +87,7 @@ def test_shipped_network_is_a_line_of_100_mbit_whatever_the_connections():
 
 
 def test_full_tiles_as_shipped_agree_with_the_published_benchmarks():
-    """README: 85 tiles are 38 GB, an hour at 100 Mbit/s; a tile of 10008 px takes 9 to 10 s."""
+    """85 tiles are 38 GB, an hour at 100 Mbit/s (README); a full tile takes 9 to 10 s of CPU."""
     assert SHIPPED["enhance_tile"].cost.cpu.of(100.16) == pytest.approx(9.8, abs=1)
     jobs = [Work("fetch_band", 150, 0)] * 255 + [Work("enhance_tile", 100.16, 4)] * 85
     time = estimate_time(jobs, shipped_costs(4, remote=True), 4, 4)

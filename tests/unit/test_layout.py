@@ -1,4 +1,4 @@
-"""The plan of a pyramid: its zooms, and which metatiles are made of which tiles."""
+"""The layout of a build: zooms, metatiles, and the tiles that each metatile is made of."""
 
 import json
 import math
@@ -129,7 +129,7 @@ def test_metatiles_show_the_region_once_and_nothing_else() -> None:
 
 
 def test_a_tile_reaches_as_far_on_the_ground_at_any_latitude() -> None:
-    """Footprints are trusted to 1 km on the ground, which is 3 km of Mercator metres at 70 N."""
+    """Footprints are assumed right to 1 km on the ground, 3 km in Mercator metres at 70 N."""
     box = WebTile(9, 270, 117).bounds
     edge = to_lonlat(box[0], box[3])
     tiles = {
@@ -144,7 +144,7 @@ def test_a_tile_reaches_as_far_on_the_ground_at_any_latitude() -> None:
 
 
 def to_lonlat(x: float, y: float) -> tuple[float, float]:
-    """Degrees of Mercator metres."""
+    """Convert Mercator metres to degrees."""
     radius = HALF_WORLD / math.pi
     return math.degrees(x / radius), math.degrees(math.atan(math.sinh(y / radius)))
 
@@ -157,7 +157,7 @@ def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:
     assert 0 < sum(inside) < len(inside)
 
 
-def test_tiles_of_a_metatile_are_in_the_order_of_all_and_reach_it() -> None:
+def test_tiles_of_a_metatile_reach_it_and_keep_the_order_of_the_table() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     footprints = {name: geometry_to_mercator(box) for name, box in QUARTERS.items()}
     for _, row in plan.iterrows():
@@ -169,7 +169,7 @@ def test_tiles_of_a_metatile_are_in_the_order_of_all_and_reach_it() -> None:
     assert {len(tiles) for tiles in plan["tiles"]} >= {1, 2, 4}
 
 
-def test_metatiles_are_in_order_whatever_that_of_the_tiles() -> None:
+def test_the_order_of_metatiles_does_not_depend_on_that_of_tiles() -> None:
     plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
     shuffled = plan_metatiles(REGION, table(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
     pd.testing.assert_frame_equal(plan.drop(columns="tiles"), shuffled.drop(columns="tiles"))
@@ -188,7 +188,7 @@ def test_without_clip_the_tiles_are_shown_whole() -> None:
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_a_tile_that_left_leaves_its_metatiles_and_those_that_it_had_alone(clip: bool) -> None:
+def test_a_tile_that_is_gone_leaves_its_metatiles_and_empty_ones_go(clip: bool) -> None:
     before = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip)
     rest = {name: box for name, box in QUARTERS.items() if name != "a_nw"}
     after = plan_metatiles(REGION, table(rest), ZOOMS, clip)
@@ -313,7 +313,7 @@ def test_metatile_names_read_back() -> None:
     assert metatile_of("9_277_180") == WebTile(9, 277, 180)
 
 
-# -- Tiles as they truly lie: squares in UTM, whose footprints have straight edges ----------------
+# -- Tiles are squares in UTM, while footprints have straight edges in degrees --------------------
 
 
 def utm_tile(northing: float) -> tuple[Any, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The manifest: written only when it changes, and read only where it answers the request."""
+"""The manifest: written only when it changes, and read only if it answers the request."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_it_reads_as_a_table_sorted_by_tile(path: Path) -> None:
     assert row["geometry"].equals(shapely.box(9, 45, 10, 46))
 
 
-def test_it_reads_in_sorted_order_whatever_that_of_the_file(path: Path) -> None:
+def test_the_order_of_rows_does_not_depend_on_that_of_the_file(path: Path) -> None:
     document = json.loads(path.read_text())
     document["features"].reverse()
     path.write_text(json.dumps(document))
@@ -108,7 +108,7 @@ def test_rows_are_in_the_order_in_which_tiles_cover_one_another(path: Path) -> N
     assert list(read_manifest(path, request()).index) == order
 
 
-def test_what_is_not_known_reads_as_none_beside_what_is(path: Path) -> None:
+def test_unknown_values_read_as_none_in_columns_with_known_ones(path: Path) -> None:
     """Not as NaN, which is unequal to itself and would make jobs stale at every run."""
     features = [feature("a", updated=None, gsd=None), feature("b")]
     write_manifest(path, request(), features)
@@ -241,7 +241,7 @@ def test_a_row_that_no_search_wrote_is_refused(path: Path, key: str, value: Any)
         read_manifest(path, request())
 
 
-def test_a_place_that_cannot_be_read_or_written_is_named(path: Path) -> None:
+def test_a_path_that_cannot_be_read_or_written_is_named(path: Path) -> None:
     path.unlink()
     path.mkdir()
     with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):

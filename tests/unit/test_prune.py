@@ -1,4 +1,4 @@
-"""What is an orphan, and that nothing else is ever deleted."""
+"""Which files are orphans, and that no others are deleted."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def log_of(output: str) -> str:
 
 
 class Notes:
-    """Stands in for where Snakemake keeps its own notes."""
+    """Stands in for Snakemake's persistence, which locates its metadata."""
 
     _metadata_path, _incomplete_path = ".snakemake/metadata", ".snakemake/incomplete"
 
@@ -43,7 +43,7 @@ class Notes:
 
 
 def note(output: str | Path, folder: str = "metadata") -> Path:
-    """Write Snakemake's note of an output."""
+    """Write a file of Snakemake's metadata for an output."""
     return write(Notes()._record_path(f".snakemake/{folder}", str(output)))
 
 
@@ -78,14 +78,14 @@ def orphans(*wanted: str) -> Orphans:
 
 
 def prune(*wanted: str) -> set[str]:
-    """Return the files that are deleted, records and notes apart."""
+    """Delete orphans; return the deleted files, without records and Snakemake's metadata."""
     before = files()
     delete(orphans(*wanted))
     deleted = {path for path in before - files() if not path.startswith(".snakemake")}
     return {path for path in deleted if not path.startswith("results/records/")}
 
 
-def test_an_output_goes_with_its_log_benchmark_record_and_folders():
+def test_an_orphan_is_deleted_with_its_log_benchmark_record_and_empty_folders():
     make(KEPT)
     band = "results/bands/33TWN_0_0/B04.tif"
     make(band)
@@ -97,7 +97,7 @@ def test_an_output_goes_with_its_log_benchmark_record_and_folders():
     assert not Path("benchmarks/bands").exists()
 
 
-def test_what_snakemake_does_not_know_is_the_users():
+def test_files_without_a_record_are_the_users():
     for path in (
         GONE,
         "results/tiles/mine.tif",
@@ -109,7 +109,7 @@ def test_what_snakemake_does_not_know_is_the_users():
     assert prune() == set()
 
 
-def test_what_only_snakemake_knows_is_another_workflows():
+def test_files_that_only_snakemakes_metadata_knows_are_another_workflows():
     for path in ("results/mine/a.tif", "results/tiles/a.csv", "results/manifest.geojson", "a.tif"):
         write(path)
         note(path)
@@ -117,7 +117,7 @@ def test_what_only_snakemake_knows_is_another_workflows():
     assert Path("a.tif").exists()
 
 
-def test_a_record_of_another_place_leads_nowhere():
+def test_a_record_of_a_file_outside_results_deletes_nothing():
     write("outside.tif")
     write("results/records/../../outside.tif.json", "{}")
     write("results/records/a.tif.json", "{}")
@@ -147,7 +147,7 @@ def test_symlinks_are_never_followed(tmp_path):
     assert (outside / "33TWN_0_0.tif").exists()
 
 
-def test_all_of_the_results_behind_a_symlink(tmp_path):
+def test_nothing_is_deleted_where_results_is_a_symlink(tmp_path):
     (tmp_path / "disk").mkdir()
     Path("results").symlink_to(tmp_path / "disk")
     make(GONE)
@@ -166,7 +166,7 @@ def test_band_that_was_not_kept_leaves_its_log():
 
 
 @pytest.mark.parametrize("known", ["killed", "failed"])
-def test_download_that_was_broken_off(known):
+def test_an_interrupted_download_is_deleted(known):
     band = "results/bands/33TWN_0_0/B04.tif"
     write(f"{band}.part")
     write(f"{band}.part.json")
@@ -178,7 +178,7 @@ def test_download_that_was_broken_off(known):
     assert files() == set()
 
 
-def test_tile_and_folder_that_were_begun():
+def test_parts_of_outputs_that_were_begun_are_deleted():
     parts = {write(f"{GONE}.part"), write("results/pyramid/alps.part/0/0/0.webp")}
     logs = {write("logs/tiles/33TWN_0_0.log"), write("logs/pyramid/alps.folder.log")}
     assert prune(GONE, "results/pyramid/alps") == set()
@@ -186,7 +186,7 @@ def test_tile_and_folder_that_were_begun():
     assert files() == set()
 
 
-def test_folder_of_web_tiles_goes_but_for_what_others_put_there():
+def test_a_folder_of_web_tiles_is_deleted_without_files_of_others():
     folder = "results/pyramid/alps"
     record(folder)
     write(f"{folder}/index.html")
@@ -226,7 +226,7 @@ def test_many_names_are_cut():
     assert "33TWN_0_00 ... 33TWN_0_19" in table(orphans())
 
 
-def test_a_record_that_does_not_read_still_names_its_output():
+def test_a_damaged_record_still_names_its_output():
     write(GONE)
     write(str(record_of(GONE)), "{")
     write(log_of(GONE))

@@ -1,4 +1,4 @@
-"""Why a job is done again: the causes that records give, in the words of README's table."""
+"""The reasons for which jobs are run again: each cause, and its phrase in docs/rebuilds.md."""
 
 import re
 
@@ -49,8 +49,8 @@ def test_explain(causes, why):
     assert explain(causes) == why
 
 
-def test_every_name_is_that_of_a_setting():
-    """In the rules, or in what they take settings from."""
+def test_every_name_with_a_phrase_is_a_setting():
+    """A setting of the rules, or of manifest.py, from which rules take settings."""
     files = [*(SCRIPTS.parent / "rules").glob("*.smk"), SCRIPTS / "basemake/build/manifest.py"]
     text = "".join(path.read_text() for path in files)
     names = {*re.findall(r'"(\w+)"', text), *re.findall(r"^ +(\w+)=", text, re.MULTILINE)}

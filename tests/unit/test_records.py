@@ -1,4 +1,4 @@
-"""What a record says of an output, and when it no longer holds."""
+"""What a record states about an output, and when the two no longer agree."""
 
 import json
 import os
@@ -90,12 +90,12 @@ def test_an_input_without_a_record_is_refused():
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"made_of": {}}', "null", "[" * 100_000])
-def test_what_is_no_record_says_nothing(text):
+def test_a_damaged_record_reads_as_none(text):
     record_of(BAND).write_text(text)
     assert read_record(BAND) is None
 
 
-def test_a_container_is_nothing_to_consumers():
+def test_a_container_does_not_change_the_content():
     params = {"settings": {"recipe": 1}}
     plain, other = (made_of({**params, "container": {"codec": c}}, []) for c in ("webp", "zstd"))
     assert plain != other
@@ -112,7 +112,7 @@ def test_a_container_is_nothing_to_consumers():
         ({"settings": {"recipe": 2}}, None),
     ],
 )
-def test_a_job_is_told_what_of_the_container_changes(params, changed):
+def test_a_job_is_told_which_container_settings_change(params, changed):
     with recorded(job(container={"codec": "webp"})) as at_first:
         TILE.write_bytes(b"pixels")
     assert at_first is None
@@ -143,7 +143,7 @@ def test_an_output_of_another_time_is_compared_by_its_bytes_once():
     assert record_of(TILE).stat().st_mtime == LATER
     TILE.write_bytes(b"54321")
     os.utime(TILE, (LATER, LATER))
-    assert is_intact(TILE, read_record(TILE)), "as its time says nothing"
+    assert is_intact(TILE, read_record(TILE)), "only the time shows that a file changed"
     for seconds in (1, -60):
         os.utime(TILE, (LATER + seconds, LATER + seconds))
         assert not is_intact(TILE, read_record(TILE))

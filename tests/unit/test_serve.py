@@ -1,4 +1,4 @@
-"""`make serve`: ranges of files, and what it says when it cannot serve."""
+"""`make serve`: ranges of files, and its message when it cannot serve."""
 
 import signal
 import socket
@@ -28,7 +28,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def fail(*arguments: str | Path) -> str:
-    """What a server that ends at once with status 1 says: one sentence."""
+    """Return the sentence of a server that ends at once with status 1."""
     command = [sys.executable, SERVE, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=5)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1)
@@ -113,7 +113,7 @@ def test_without_a_preview_it_says_what_to_run(tmp_path: Path) -> None:
     assert "make demo" in fail(tmp_path)
 
 
-def test_a_port_that_cannot_be_had_is_named(results: Path) -> None:
+def test_a_port_that_is_taken_or_not_allowed_is_named(results: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert port in fail(results, "--port", port)

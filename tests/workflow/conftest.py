@@ -61,13 +61,13 @@ def built_once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path
 
 @pytest.fixture
 def scene(base: Scene, tmp_path: Path) -> Scene:
-    """A copy of the base, times and all, to be changed."""
+    """A copy of the base, with the times of files, that a test may change."""
     return base.copy(tmp_path / "scene")
 
 
 @pytest.fixture(scope="module")
 def from_nothing(tmp_path_factory) -> Callable[[Scene], dict[str, bytes]]:
-    """A function that builds what a scene asks for in a new directory; returns what lasts."""
+    """A function that builds a scene in a new directory and returns the content of its outputs."""
 
     def build(scene: Scene) -> dict[str, bytes]:
         directory = tmp_path_factory.mktemp("fresh")

@@ -1,4 +1,4 @@
-"""What a change of a Scene must rebuild, from the geometry alone, as Build.jobs names jobs."""
+"""The jobs that a change of a Scene must run, from geometry alone, named as by Build.jobs."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Faults that strike a job of a real run, and the smallest build in which each can be seen."""
+"""Faults in a job of a real run, and the smallest build in which each can be tested."""
 
 import json
 import signal
@@ -31,7 +31,7 @@ RULES = (
 # A job opens its log, gives its last output its name, writes a record of its outputs, and ends.
 MOMENTS = ("before", "middle", "recording", "after")
 KINDS = ("exception", "kill", "full disk", "kill all")
-JOINING = "34TCP_0_0"  # the tile that the small region has, and the build lacks
+JOINING = "34TCP_0_0"  # a tile that shows in the small region but is not in its catalog
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Fault:
         """Run snakemake under the fault; return whether it struck a job, and then failed."""
         marker = Path(tempfile.mkdtemp(dir=scene.directory.parent)) / "job"
         struck = Path(f"{marker}.{self.number}")
-        # The disk is full once the first of two outputs is there, else the last one would be whole.
+        # The disk must be full before the last output is written, or nothing would fail.
         outputs = {} if self.kind == "full disk" else OUTPUTS
         fault = {**asdict(self), "marker": str(marker), "outputs": outputs}
         environment = {"FAULT": json.dumps(fault), "PYTHONPATH": str(INJECTOR)}
@@ -85,18 +85,18 @@ def small_region(directory: Path) -> Scene:
 
 
 def join(scene: Scene) -> None:
-    """Let the tile JOINING come into the catalog."""
+    """Add the tile JOINING to the catalog."""
     items = simulate(shapely.Polygon(NORTH), Quarter(2025, 3), scene.directory / "catalog", **WORLD)
     scene.items += [item for item in items if item["id"].endswith(JOINING)]
 
 
 def fails(scene: Scene, *arguments: str) -> None:
-    """Run snakemake, and see that it fails."""
+    """Run snakemake, which must fail."""
     running = scene.start(*arguments)
     printed, _ = running.communicate()
     assert running.returncode, printed
 
 
 def differences(made: dict[str, bytes], fresh: dict[str, bytes]) -> set[str]:
-    """Return which paths are not in both with the same content."""
+    """Return the paths that are missing in one or have different content."""
     return {path for path in made.keys() | fresh.keys() if made.get(path) != fresh.get(path)}

@@ -30,15 +30,15 @@ OUTLINE = [
     (17.35, 44.1),
     (17.33, 43.6),
 ]
-# The same with a corner further along its southern edge, which otherwise stays.
+# The same with one corner moved along its southern edge.
 SMALLER = [(17.41, 43.35), *OUTLINE[1:]]
 # Its northern end: 3 tiles, 2 metatiles.
 NORTH = [(18.7, 44.2), (18.97, 44.2), (18.97, 44.75), (18.86, 44.75), (18.86, 44.45)]
-# Half within the first, and beyond it to the south, on two tiles more.
+# Half inside the first region and half south of it, where it needs two more tiles.
 OTHER = [(17.5, 43.1), (17.7, 43.1), (17.7, 43.5), (17.5, 43.5)]
-# Snakemake compares small files by content; ours are small, and meant to stand for large ones.
+# Snakemake compares small files by content; the small files here stand for large ones.
 BY_TIME = ("--max-checksum-file-size", "0")
-EDGE = "34TCQ_0_0"  # the tile that alone shows in the region's northern tip
+EDGE = "34TCQ_0_0"  # the only tile that shows in the region's northern tip
 TIP = "9_282_184"
 ZOOM = 9  # of metatiles
 SOURCE = {
@@ -66,12 +66,12 @@ class Build:
         return self.directory / "results"
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        """Start snakemake with `arguments`, as the head of a group of processes."""
+        """Start snakemake with `arguments` as the leader of a process group."""
         snakefile = str(self.checkout / "Snakefile")
         return self.python(["-m", "snakemake", "--snakefile", snakefile], *arguments)
 
     def command(self, name: str, *arguments: str) -> subprocess.Popen:
-        """Start one of the commands beside the workflow; its stderr comes by itself."""
+        """Start one of the commands beside the workflow, with a pipe of its own for stderr."""
         script = str(self.checkout / f"scripts/commands/{name}.py")
         return self.python([script], *arguments, stderr=subprocess.PIPE)
 
@@ -82,7 +82,7 @@ class Build:
         return subprocess.CompletedProcess(running.args, running.returncode, out, err)
 
     def says(self, name: str, *arguments: str) -> str:
-        """Return what a command prints, which must succeed and leave stderr empty."""
+        """Run a command, which must succeed and leave stderr empty; return what it printed."""
         done = self.call(name, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
@@ -110,7 +110,7 @@ class Build:
         )
 
     def run(self, *arguments: str, check: bool = True) -> str:
-        """Run snakemake with `arguments`; return what it printed, or fail with it."""
+        """Run snakemake with `arguments`, which must succeed; return what it printed."""
         running = self.start(*arguments)
         printed, _ = running.communicate()
         if check and running.returncode:
@@ -171,7 +171,7 @@ class Scene(Build):
         self.items = [item for item in self.items if not item["id"].endswith(tile)]
 
     def content(self) -> dict[str, bytes]:
-        """Return the content of all that runs leave, but for Snakemake's own logs and scripts."""
+        """Return the content of all files that runs leave, except Snakemake's logs and scripts."""
         return {
             str(path.relative_to(self.directory)): path.read_bytes()
             for place in ("results", "logs", "benchmarks", "catalog", ".snakemake/metadata")
@@ -199,7 +199,7 @@ class Scene(Build):
         self.items = items
 
     def copy(self, directory: Path) -> "Scene":
-        """Return a copy in a new directory, times and all, to be changed."""
+        """Return a copy in a new directory, with the times of files."""
         shutil.copytree(self.directory, directory, symlinks=True)
         return replace(self, directory=directory, config=json.loads(json.dumps(self.config)))
 

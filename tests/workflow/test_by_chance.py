@@ -1,7 +1,7 @@
-"""By chance: random histories of a working directory, each of which one plain run must mend.
+"""Random histories of a working directory: after each, one plain run must make all outputs right.
 
-A history is a sequence of changes, faults, runs that are broken off, deletions, copies and clocks
-set wrong. `make test` has a few short ones, always the same. With BASEMAKE_STEPS=500 in the
+A history is a sequence of changes, faults, interrupted runs, deletions, copies and clocks set
+wrong. `make test` has a few short ones, always the same. With BASEMAKE_STEPS=500 in the
 environment a test has about that many steps, from another seed each time, and says which;
 BASEMAKE_SEED gives a seed. A failure prints its history; the last line of it is what failed.
 """
@@ -44,9 +44,9 @@ SETTINGS = {
 POLYGONS = (NORTH, [(18.75, 44.2), *NORTH[1:]])
 OTHER = [(18.72, 44.3), (18.8, 44.3), (18.8, 44.5), (18.72, 44.5)]  # inside the first
 ATTRIBUTIONS = (SOURCE["attribution"], "Simulated imagery of {year}")
-KEPT = "33TYK_0_0"  # the tile that never leaves: without one there is no map
+KEPT = "33TYK_0_0"  # a tile that always stays, as a region without tiles has no map
 TILES = (KEPT, EDGE, JOINING)
-# A method of History and its argument. Done once more most of them lead back.
+# A method of History and its argument. Most of them, done twice, lead back to the same state.
 CHANGES = (
     *(f"configure {key}" for key in SETTINGS),
     *(f"update {tile}" for tile in TILES),
@@ -59,7 +59,7 @@ PLACES = (
     *("results/pyramid", "results/preview", "results/records", "results/manifest.geojson"),
     *(".snakemake", ".snakemake/metadata", ".basemake", "logs", "benchmarks"),
 )
-# No output of a build, but a step to one: it need not be there while what is made of it is right.
+# An intermediate file, which may be missing while what is made of it is right.
 NEEDLESS = "overview.pmtiles"
 ALL = ("--cores", "4")
 
@@ -227,7 +227,7 @@ class History(RuleBasedStateMachine):
         self.scene.directory = directory
 
     def find(self, place: str, number: int) -> Path | None:
-        """Return `place` for 0, else one of what it holds; None where there is nothing."""
+        """Return `place` for 0, else one of the paths in it; None if it does not exist."""
         path = self.scene.directory / place
         inside = [path, *sorted(path.rglob("*"))]
         found = inside[number % len(inside)]
@@ -249,7 +249,7 @@ class History(RuleBasedStateMachine):
         made = {
             path: data
             for path, data in self.scene.lasting().items()
-            if path in fresh or path.startswith(folders)  # others are of what has left
+            if path in fresh or path.startswith(folders)  # others are orphans
         }
         wrong = {
             path
@@ -277,14 +277,14 @@ def following(values: Sequence, value: Any) -> Any:
 
 
 def state(scene: Scene) -> str:
-    """Return a text that is the same for what must look the same."""
+    """Return a text that is equal for scenes that must have equal outputs."""
     config = {key: value for key, value in scene.config.items() if key != "keep_bands"}
     files = [*sorted(scene.directory.glob("*.geojson")), scene.directory / "source.yaml"]
     known = [config, [path.read_text() for path in files], scene.items]
     return json.dumps(known, sort_keys=True)
 
 
-def test_any_history_is_mended(base, from_nothing, tmp_path_factory, capsys):
+def test_one_run_makes_all_right_after_any_history(base, from_nothing, tmp_path_factory, capsys):
     known = {state(base): base.lasting()}
 
     def remember(scene: Scene) -> dict[str, bytes]:

@@ -135,7 +135,7 @@ def test_table_is_complete():
         assert {row[column] for row in ROWS} == set(words)
 
 
-# -- Ways to lose a change that were seen ----------------------------------------------------------
+# -- Ways in which changes were once lost ----------------------------------------------------------
 
 
 def test_downloads_of_an_updated_item_fail_once(after):

@@ -1,4 +1,4 @@
-"""One run at a time in a working directory, and none beside the jobs of a run that was killed."""
+"""One run at a time changes a working directory, and none while jobs of a killed run remain."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def base(north) -> Scene:
 
 
 class Gate:
-    """Keeps whoever asks the server for a band waiting, until it is opened."""
+    """Makes the server hold requests for a band until the gate is opened."""
 
     def __init__(self, server: FaultyServer) -> None:
         self.reached, self.opened = Event(), Event()
@@ -104,12 +104,12 @@ def _group(process: psutil.Process) -> int | None:
 
 
 def started(pid: int) -> str:
-    """Return the time at which a process started, as the lock file has it."""
+    """Return the time at which a process started, as the lock file gives it."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
 def edit_owner(scene: Scene, **said: object) -> None:
-    """Change what the lock file says of the run that was killed."""
+    """Change what the lock file states about the run that was killed."""
     lock = scene.directory / ".basemake/lock"
     lock.write_text(json.dumps({**json.loads(lock.read_text()), **said}))
 
@@ -134,7 +134,7 @@ def test_while_a_build_runs_nothing_else_changes_the_directory(base, scene, gate
         assert done.stderr.startswith(f"basemake {name}: {sentence}")
         assert len(done.stderr.splitlines()) == 1
         assert locks(scene) == before
-    # As the README has it: without --directory.
+    # As the README calls it: without --directory.
     done = subprocess.run(
         [*SNAKEMAKE, "manifest", "--configfile", "config.yaml"],
         cwd=scene.directory,
@@ -144,7 +144,7 @@ def test_while_a_build_runs_nothing_else_changes_the_directory(base, scene, gate
     )
     assert done.returncode == 1
     assert sentence in done.stderr
-    # What changes nothing goes on working, and so does who says --nolock.
+    # Commands that change nothing still work, and so does --nolock.
     for arguments in (
         ("--dry-run",),
         ("--summary",),
@@ -216,7 +216,7 @@ def test_after_a_kill_the_next_run_goes_on(base, scene, gate, tmp_path):
     done = scene.call("prune", "--yes")
     assert (done.returncode, done.stdout) == (0, "nothing to prune\n")
     goes_on(done.stderr, killed.pid)
-    # Of an earlier boot, when this very process may have had its number.
+    # A run of an earlier boot, whose pid this process may have now.
     edit_owner(scene, boot="earlier", pid=os.getpid(), started=started(os.getpid()))
     goes_on(scene.run("--cores", "2"), os.getpid())
     assert scene.lasting() == base.lasting()
@@ -261,7 +261,7 @@ def test_a_refresh_whose_snakemake_was_killed_fails_and_the_next_goes_on(base, s
     assert scene.lasting() == base.lasting()
 
 
-def test_where_the_kill_is_not_certain_the_user_decides(base, scene, gate):
+def test_the_user_decides_if_it_is_not_certain_that_a_run_was_killed(base, scene, gate):
     kill_all(begin(scene, gate))
     gate.opened.set()
     lock = scene.directory / ".basemake/lock"
@@ -270,7 +270,7 @@ def test_where_the_kill_is_not_certain_the_user_decides(base, scene, gate):
         {"boot": "another", "host": "elsewhere"},
         {"boot": "another", "machine": "a namesake"},
         {"jobs_elsewhere": True},
-        # It lives, and yet its lock is free, as on a file system that cannot lock.
+        # The run is alive but its lock is free, as on a file system without locks.
         {"pid": os.getpid(), "started": started(os.getpid())},
         None,  # no record
     ):

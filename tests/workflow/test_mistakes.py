@@ -1,4 +1,4 @@
-"""Mistakes of a user end in one line that says what to do: no traceback, nothing half-done."""
+"""A user's mistake ends a run with one line that states what to do, and without a traceback."""
 
 import json
 
@@ -15,7 +15,7 @@ def build(new_build):
 
 
 def one_line(printed: str) -> str:
-    """Return the one line that basemake says, and check that it is all there is."""
+    """Return the one line of basemake in `printed`, and check that there is no other."""
     assert "Traceback" not in printed
     lines = [line for line in printed.splitlines() if line.startswith("basemake: ")]
     assert len(lines) == 1, printed

@@ -1,4 +1,4 @@
-"""Pruning what a build has left behind, and nothing else."""
+"""Pruning deletes the files that a changed build no longer needs, and no others."""
 
 import fcntl
 import json
@@ -19,7 +19,7 @@ OUTPUTS = ["pmtiles", "mbtiles", "folder", "cog"]
 
 
 def graph(scene: Scene) -> dict[str, list[str]]:
-    """What the graph of jobs names: files, all rules with outputs, and the rules with a cost."""
+    """Return the files and rules in the graph of jobs, and the rules in the table of costs."""
     script = f"""
 import json, sys
 sys.path.insert(0, {str(CHECKOUT / "scripts")!r})
@@ -55,7 +55,7 @@ def test_graph_names_all_files_that_a_build_writes_and_each_rule_has_a_cost(scen
         assert {*known[place]} == {str(path.relative_to(scene.directory)) for path in files} - {
             "logs/manifest.log"
         }
-    # By this, prune finds the benchmark of a job whose log a record names.
+    # Prune relies on this to find the benchmark of a job whose log a record names.
     for log, benchmark in zip(known["logs"], known["benchmarks"], strict=True):
         assert benchmark == log.replace("logs/", "benchmarks/").replace(".log", ".tsv")
 

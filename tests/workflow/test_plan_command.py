@@ -1,4 +1,4 @@
-"""`make plan`: what it says before a build is what the build then does."""
+"""`make plan`: what it forecasts is what the build then does."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def report(scene: Scene, *arguments: str) -> dict[str, Any]:
 
 
 def counts(plan: dict[str, Any], state: str, region: str | None = None) -> dict[str, int]:
-    """How many pieces of each stage are in `state`, of those where any is."""
+    """Return how many jobs of each stage are in `state`, without stages that have none."""
     stages = plan["regions"][region]["stages"] if region else plan["stages"]
     return {stage: stages[stage][state] for stage in STAGES if stages[stage][state]}
 
@@ -56,7 +56,7 @@ def whys(plan: dict[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def colour_of(scene: Scene, tile: str) -> str:
-    """What the map shows in a tile, a little aside of its middle, where its name may be."""
+    """Return the map's colour in a tile, beside its centroid, where its name may be."""
     features = json.loads((scene.results / "manifest.geojson").read_text())["features"]
     geometries = {feature["id"]: shape(feature["geometry"]) for feature in features}
     outlines = [shape(json.loads(path.read_text())) for path in regions(scene)]
@@ -72,14 +72,14 @@ def regions(scene: Scene) -> list[Path]:
 
 
 def results(scene: Scene) -> set[str]:
-    """All files of a build, but the manifest and the plan's map."""
+    """Return all files of a build except for the manifest and the plan's map."""
     files = {str(p.relative_to(scene.directory)) for p in scene.results.rglob("*") if p.is_file()}
     return files - {"results/manifest.geojson", "results/plan.png"}
 
 
 @dataclass
 class Story:
-    """A build: what was planned of it, what was there then, and the seconds that it took."""
+    """A build, its plan, the files that existed before it, and the seconds that it took."""
 
     built: Scene
     planned: dict[str, Any]
@@ -112,7 +112,7 @@ def scene(story, tmp_path) -> Scene:
 
 @pytest.fixture
 def unbuilt(story, tmp_path) -> Scene:
-    """The same with a manifest and nothing else."""
+    """A copy of it that has a manifest and no other results."""
     return copy_of(story.built, story.before, tmp_path / "scene")
 
 
@@ -155,7 +155,7 @@ def test_a_plan_and_then_its_build(story, scene):
     assert colour_of(scene, EDGE) == "fresh"
     assert "Nothing to do" in brief(after)
 
-    # From now on this directory's own figures count: its tiles' sizes, and its jobs' seconds.
+    # Now estimates come from this directory: the sizes of its tiles and the seconds of its jobs.
     scene.config["recipe"] = "natural"
     again = report(scene, "--cores", "2")
     assert again["figures_from_jobs_here"]["size_of_tiles"] == len(tiles)
@@ -183,7 +183,7 @@ def test_text_of_a_new_build(unbuilt):
     assert colour_of(unbuilt, EDGE) == "download"
 
 
-def test_a_download_that_was_broken_off_goes_on(story, unbuilt):
+def test_an_interrupted_download_is_continued(story, unbuilt):
     whole = story.planned["download"]
     part = unbuilt.results / f"bands/{EDGE}/B02.tif.part"
     part.parent.mkdir(parents=True)
@@ -324,7 +324,7 @@ def test_a_large_region_reads_well(large):
     assert "at 12.5 MB/s" in text
 
 
-def test_a_disk_that_is_too_small_is_told(large):
+def test_a_disk_that_is_too_small_gives_a_warning(large):
     scene = large(shapely.box(14.5, 45.2, 14.8, 45.4), 5 * 10**15)
     found = report(scene)
     [warning] = found["warnings"]

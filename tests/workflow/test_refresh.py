@@ -1,4 +1,4 @@
-"""Refreshing: what it says, its status, and that it stands what cron and systemd do to it."""
+"""Refreshing: what it prints, its exit status, and that it can run under cron and systemd."""
 
 import fcntl
 import re
@@ -76,7 +76,7 @@ def test_refresh_says_what_failed_and_recovers(base, scene):
     assert summary.endswith(f"see {scene.directory}/logs/refresh.log")
 
     band.write_bytes(whole)
-    # The search tells the file from the broken one that it found before.
+    # The search notices that the file is no longer the broken one that it found before.
     assert re.search(r"1 tile updated, .*; built \d+ jobs", scene.says("refresh"))
     assert scene.jobs("--dry-run") == set()
     assert scene.lasting() != base.lasting()
@@ -154,12 +154,12 @@ def test_snakemake_that_outlives_its_refresh_keeps_the_lock(base, scene):
     running.communicate()
     assert scene.call("refresh").returncode == 75
     with (scene.directory / ".basemake/lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it has built all
+        fcntl.flock(lock, fcntl.LOCK_EX)  # blocks until snakemake has ended
     assert scene.says("refresh") == ""
     assert scene.lasting() == base.lasting()
 
 
-def test_units_in_the_readme(tmp_path):
+def test_units_in_the_docs(tmp_path):
     text = (CHECKOUT / "docs/operations.md").read_text()
     blocks = re.findall(
         r"^    # (basemake-alps\.\w+)\n((?:    .*\n|\n(?=    ))+)", text, re.MULTILINE
@@ -169,9 +169,9 @@ def test_units_in_the_readme(tmp_path):
     script = re.search(r"%h/basemake/(scripts/\S+)", units["basemake-alps.service"])[1]
     assert (CHECKOUT / script).is_file()
     if not shutil.which("systemd-analyze"):
-        return  # the units are all that is left to check
+        return  # without systemd-analyze only the units' text is checked
     for name, unit in units.items():
-        # The reader's .venv is not there.
+        # The .venv that the page names does not exist here.
         (tmp_path / name).write_text(unit.replace("%h/basemake/.venv/bin/python", sys.executable))
     paths = [str(tmp_path / name) for name in units]
     done = subprocess.run(

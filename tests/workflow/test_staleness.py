@@ -1,8 +1,7 @@
-"""The staleness table: after each kind of change, exactly the jobs that it calls for.
+"""The table in docs/rebuilds.md: each kind of change runs exactly the jobs that it makes stale.
 
-Each row is a build that is changed. The jobs that a dry-run lists, and those that a run then
-executes, are held against a list made from the geometry alone; all outputs against a build from
-nothing.
+Each test changes a build. The jobs that a dry-run lists, and those that a run then executes, are
+compared with a list made from the geometry alone, and all outputs with a build from nothing.
 
 Here: items, tiles and regions; the rest is in test_staleness_of_settings.py.
 """

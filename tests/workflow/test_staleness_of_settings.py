@@ -1,8 +1,7 @@
-"""The staleness table: after each kind of change, exactly the jobs that it calls for.
+"""The table in docs/rebuilds.md: each kind of change runs exactly the jobs that it makes stale.
 
-Each row is a build that is changed. The jobs that a dry-run lists, and those that a run then
-executes, are held against a list made from the geometry alone; all outputs against a build from
-nothing.
+Each test changes a build. The jobs that a dry-run lists, and those that a run then executes, are
+compared with a list made from the geometry alone, and all outputs with a build from nothing.
 
 Here: settings, code, and what is done by hand; the rest is in test_staleness.py.
 """
@@ -154,7 +153,7 @@ def test_shared_module_edited(scene, checkout, from_nothing):
 
 
 def test_tiles_made_again_alike_end_there(base, scene, checkout):
-    """Early cut-off: Snakemake has planned all that follows, but metatiles are not rendered."""
+    """Snakemake has planned the jobs that follow, but metatiles are kept and not rendered."""
     path = checkout / "scripts/basemake/pixels/recipe.py"
     path.write_text(path.read_text() + "\nNOTHING = 0\n")
     scene = replace(scene, checkout=checkout)
@@ -204,14 +203,14 @@ def test_archive_deleted(base, scene):
 
 
 def test_record_deleted(base, scene):
-    """Nobody knows then what the tile was made of."""
+    """Without its record it is unknown what a tile was made of."""
     (scene.results / f"records/tiles/{EDGE}.tif.json").unlink()
     scene.rebuild(enhancing([EDGE]))
     assert scene.lasting() == base.lasting()
 
 
 def test_times_lost_by_a_copy(base, scene):
-    """As `cp -r` leaves them, and clocks that were put back: what was made first is the newest."""
+    """As after `cp -r` with a clock put back: the files that were made first are the newest."""
     stages = ("records", "preview", "pyramid", "metatiles", "mosaic", "tiles", "bands")
     for number, stage in enumerate(stages):
         for path in (scene.results / stage).rglob("*"):

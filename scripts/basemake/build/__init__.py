@@ -1,1 +1,1 @@
-"""What is built: config, regions, manifest, layout, records, and Snakemake's graph of jobs."""
+"""The description of a build: config, regions, manifest, layout, records and graph of jobs."""

@@ -1,7 +1,7 @@
-"""What the code of a script does, as a digest: what makes its outputs stale when it changes.
+"""A digest of a script's code: when it changes, the script's outputs are stale.
 
-Snakemake looks at a script's time alone, which a clone or a comment changes, and not at all at the
-modules that it imports.
+Snakemake only looks at the time of the script file, which a clone or an edited comment changes, and
+not at the modules that the script imports.
 """
 
 import ast
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-# They tell people what happens, and change no output.
+# Modules that only report to people or keep records: they do not change the content of outputs.
 ONLY_TELLING = {
     "basemake.errors",
     "basemake.system.files",
@@ -22,9 +22,10 @@ ONLY_TELLING = {
 
 
 def code_digest(script: Path) -> str:
-    """Return a digest of `script` and all of basemake that it imports, itself or through others.
+    """Return a digest (16 hex digits) of `script` and of the basemake modules that it imports.
 
-    Comments, docstrings and layout do not count, nor the modules in ONLY_TELLING.
+    Imports of imports count, too. Comments, docstrings, layout and the modules in ONLY_TELLING do
+    not count.
     """
     files, waiting = {script}, [script]
     while waiting:
@@ -37,11 +38,11 @@ def code_digest(script: Path) -> str:
 
 @functools.cache
 def _read(path: Path) -> tuple[str, frozenset[Path]]:
-    """Return the statements of a Python file, and the files of basemake that it imports."""
+    """Return a Python file's normalized statements, and the basemake files that it imports."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            # A constant that stands alone does nothing: it is a docstring.
+            # A constant as a statement has no effect: it is a docstring.
             node.body = [line for line in node.body if not _is_constant(line)]
     return ast.unparse(tree), frozenset(_imported(tree))
 

@@ -1,6 +1,6 @@
-"""Config, source and recipe files: read, checked against their schemas, defaults filled in.
+"""Read config, source and recipe files, check them against their schemas and fill in defaults.
 
-The schemas beside the files (config/*.schema.yaml) are the one place where defaults live.
+Defaults are in the schemas (config/*.schema.yaml) and nowhere else.
 """
 
 import difflib
@@ -38,7 +38,7 @@ def _is_integer(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# JSON Schema's 13.0 is an integer, and YAML's .nan a number: here they are not.
+# JSON Schema counts 13.0 as an integer and YAML's .nan as a number; these checks do not.
 Validator = validators.extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
@@ -48,21 +48,24 @@ Validator = validators.extend(
 
 
 def check(document: Any, schema_name: str, where: str) -> dict:
-    """Return `document` with the defaults of config/{schema_name}.schema.yaml filled in.
+    """Return a copy of `document` with the defaults of config/{schema_name}.schema.yaml filled in.
 
-    `where` names the document in errors. Raises ConfigError, one sentence with the key, its value
-    and what is allowed, for the first thing that the schema refuses.
+    `where` names the document in errors. Raises ConfigError for one violation of the schema: a
+    sentence with the key, its value and what is allowed.
     """
     schema = yaml.safe_load((CONFIG_FOLDER / f"{schema_name}.schema.yaml").read_text())
     filled = _with_defaults(document, schema)
-    error = best_match(Validator(schema).iter_errors(filled), key=_first_in_file)
+    error = best_match(Validator(schema).iter_errors(filled), key=_relevance)
     if error is not None:
         raise ConfigError(f"{where}: {_sentence(error)}")
     return filled
 
 
 def read_yaml(path: Path, what: str) -> Any:
-    """Return the content of a YAML file; `what` names it in the ConfigError if that fails."""
+    """Return the content of a YAML file.
+
+    Raises ConfigError, in which `what` names the file, if it cannot be read or is not YAML.
+    """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -75,9 +78,9 @@ def read_yaml(path: Path, what: str) -> Any:
 
 
 def read_source(name: str) -> Source:
-    """Return a source by the name of a file in config/sources/, or by the path of one.
+    """Return the source that `name` gives: a file's name in config/sources/, or a path.
 
-    Raises ConfigError, one sentence, for what is not allowed in it.
+    Raises ConfigError, one sentence, if the file is missing or has a value that is not allowed.
     """
     source = check(*_named("source", name))
     try:
@@ -107,7 +110,7 @@ def read_source(name: str) -> Source:
 
 
 def _addresses(source: dict) -> Iterator[tuple[str, str]]:
-    """Yield each web address that a source gives, with its key."""
+    """Yield the key and the value of each web address in a source."""
     yield from ((key, source[key]) for key in ("url", "href") if key in source)
     credentials = source.get("credentials", {})
     keys = ("token_url", "endpoint")
@@ -115,12 +118,15 @@ def _addresses(source: dict) -> Iterator[tuple[str, str]]:
 
 
 def read_recipe(name: str) -> dict:
-    """Return a recipe by the name of a file in config/recipes/, or by the path of one."""
+    """Return the recipe that `name` gives: a file's name in config/recipes/, or a path.
+
+    Raises ConfigError, one sentence, if the file is missing or has a value that is not allowed.
+    """
     recipe = check(*_named("recipe", name))
-    # In one order, however they are written: a recipe that does the same is the same.
+    # Parameters in one order, so that the order in which a file has them makes nothing stale.
     recipe["steps"] = [dict(sorted(step.items())) for step in recipe["steps"]]
     for number, step in enumerate(recipe["steps"]):
-        # The curve has its pole there; a schema cannot compare two values.
+        # The curve has a pole where they are equal; a schema cannot compare two values.
         if step["step"] == "highlight_compression" and step["midpoint"] >= step["maximum"]:
             raise ConfigError(
                 f"recipe {name}: steps.{number}.midpoint is {step['midpoint']}; allowed: less than"
@@ -130,7 +136,7 @@ def read_recipe(name: str) -> dict:
 
 
 def _named(kind: str, name: str) -> tuple[Any, str, str]:
-    """Return (document, schema name, where) of the source or recipe that config names."""
+    """Return the arguments of `check` for the source or recipe that config names."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name).expanduser()
     else:
@@ -158,13 +164,13 @@ def _with_defaults(document: Any, schema: dict) -> Any:
     return filled
 
 
-def _first_in_file(error: ValidationError) -> tuple[int, str]:
-    """Sort key for best_match: of several errors take the one deepest in the schema's logic."""
+def _relevance(error: ValidationError) -> tuple[int, str]:
+    """Sort key of best_match: anyOf and oneOf, which give no single reason, come last."""
     return (error.validator not in ("anyOf", "oneOf"), str(list(error.absolute_path)))
 
 
 def _sentence(error: ValidationError) -> str:
-    """Return one sentence that names key, value and what is allowed."""
+    """Return a sentence with the key, its value and what is allowed."""
     key = ".".join(str(part) for part in error.absolute_path)
     subject = f"{key} is {error.instance!r}" if key else "the file"
     schema = error.schema

@@ -1,15 +1,14 @@
 """The one module that knows Snakemake's internals.
 
-It lets records decide which jobs a run has to do, holds a lock while Snakemake executes, sets the
-bounds of jobs that run at the same time, and hands the graph of jobs to the commands beside the
-workflow.
+It makes records decide which jobs a run does, holds a lock while Snakemake executes, sets what the
+jobs that run at the same time may use, and returns the graph of jobs to commands.
 
-Snakemake 9.27 cannot decide by itself which jobs are stale. It notes a job's params in
-.snakemake/metadata even when the job failed (`Job.postprocess` in jobs.py calls
-`persistence.finished` on errors, too), restores what a failed job had `update`d with the current
-time, forgets everything with .snakemake, and judges files by their times. So its triggers are
-switched off, inputs are made `ancient`, which ignores their times, and each job whose outputs'
-records disagree with the rule's params and inputs is forced.
+Snakemake 9.27 cannot tell which jobs are stale. It stores a job's params in .snakemake/metadata
+even when the job failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too),
+restores the `update` outputs of a failed job with the current time, loses its metadata when
+.snakemake is deleted, and compares the times of files. So its triggers are switched off, inputs are
+marked as `ancient`, which ignores their times, and each job whose outputs' records disagree with
+the rule's params and inputs is forced.
 """
 
 import io
@@ -44,21 +43,21 @@ EXECUTES_PART = ("targets", "until", "omit_from", "batch")  # options that leave
 
 
 class Planned(NamedTuple):
-    """Snakemake's workflow and graph of jobs, and the stale jobs in it with their causes."""
+    """Snakemake's workflow and graph of jobs, and the causes of each stale job in it."""
 
     workflow: Any
     dag: Any
     stale: dict[Any, list[str]]
 
 
-_planned: list[Planned] = []  # of the dry run that `read_graph` makes in this process
+_planned: list[Planned] = []  # the last graph that was decided, for `read_graph`
 
 
 def decide_by_records(workflow: Any) -> None:
-    """Make Snakemake do just those jobs whose outputs' records disagree with what rules state now.
+    """Make Snakemake run exactly the stale jobs (see `find_stale`) and those that follow them.
 
-    Logs a summary of these jobs. Snakemake offers no hook between building the graph of jobs and
-    deciding which of them to do, so the graph's own method for that is wrapped.
+    A summary of the stale jobs is logged. Snakemake offers no hook between building the graph of
+    jobs and deciding which of them to run, so the graph's method that decides is wrapped.
     """
     prepare = workflow._prepare_dag
 
@@ -77,10 +76,10 @@ def decide_by_records(workflow: Any) -> None:
             _planned[:] = [Planned(workflow, dag, stale)]
 
         async def trust_records() -> None:
-            """Take nothing for incomplete: an output that is not whole has no record."""
+            """Report no output as incomplete: such an output has no record and is stale anyway."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
-        # Its own records need not be read, nor missed, and trigger nothing.
+        # Snakemake's metadata is not read, triggers nothing, and is not reported as missing.
         workflow.dag_settings.rerun_triggers = frozenset()
         workflow.persistence.has_metadata = lambda job: True
         workflow.persistence.has_outdated_metadata = lambda job: False
@@ -89,9 +88,9 @@ def decide_by_records(workflow: Any) -> None:
 
 
 def _add(dag: Any, stale: Collection[Any]) -> None:
-    """Add stale jobs that follow a stale one only through jobs that need not be done.
+    """Add the stale jobs that follow another stale job only through fresh ones.
 
-    Snakemake does not look at these, as it assumes that whatever follows a job is done, too.
+    Snakemake does not examine these, as it assumes that whatever follows a job that runs does, too.
     """
     for job in stale:
         if not dag.needrun(job):
@@ -103,12 +102,12 @@ def _add(dag: Any, stale: Collection[Any]) -> None:
 
 
 def find_stale(dag: Any) -> dict[Any, list[str]]:
-    """Return the jobs of Snakemake's graph that have to be done, and why.
+    """Return the causes (see reasons.py) of each stale job in Snakemake's graph.
 
-    A job has to be done if its outputs are asked for, or needed by one that has to be done, and
-    their records disagree with what they should be made of, or an input that was missing is made.
+    A job is stale if it is a target or is needed by a stale job, and the records of its outputs
+    disagree with what they should be made of, or one of its inputs is missing and will be made.
     """
-    jobs = [job for level in dag.toposorted() for job in level]  # those that others need first
+    jobs = [job for level in dag.toposorted() for job in level]  # each after those that it needs
     expect = Expectation(dag)
     found: dict[Any, list[str]] = {}
     needed = set(dag.targetjobs)
@@ -124,7 +123,7 @@ def find_stale(dag: Any) -> dict[Any, list[str]]:
                     stale[job] = found[job]
             if job in stale or (job in needed and not job.output):
                 needed.update(dag.dependencies[job])
-        for job in jobs:  # Snakemake does what follows from inputs that were missing
+        for job in jobs:  # Snakemake runs a job whose missing input is made
             if job.output and job not in stale:
                 for source, files in dag.dependencies[job].items():
                     if source in stale and not all(map(_exists, files)):
@@ -133,9 +132,10 @@ def find_stale(dag: Any) -> dict[Any, list[str]]:
 
 
 def _leave_times_out(dag: Any, stale: Collection[Any]) -> None:
-    """Make Snakemake ignore the times of inputs, but do what follows from a job that it does.
+    """Mark inputs as `ancient`, so that Snakemake ignores their times.
 
-    A job without outputs is done whenever it is asked for, after what it reads.
+    Inputs that one stale job makes for another are left as they are, so that the second follows the
+    first; so are those of a job without outputs, which runs whenever it is asked for.
     """
     for job, sources in dag.dependencies.items():
         for source, files in sources.items():
@@ -145,7 +145,7 @@ def _leave_times_out(dag: Any, stale: Collection[Any]) -> None:
 
 
 class Expectation:
-    """What the outputs of jobs should be made of now; found when it is asked for."""
+    """What the outputs of jobs should be made of now, computed on demand and kept."""
 
     def __init__(self, dag: Any) -> None:
         """Take Snakemake's graph of jobs."""
@@ -160,7 +160,7 @@ class Expectation:
                 for source, files in self._dag.dependencies[job].items()
                 for file in files
             }
-            # Snakemake may give up on how to make a file that is there.
+            # Where a file exists that Snakemake finds no way to make, no job in the graph makes it.
             inputs = [
                 (file, self.of(sources[file]).content if file in sources else "")
                 for file in job.input
@@ -170,7 +170,7 @@ class Expectation:
 
 
 def _causes(job: Any, expect: Expectation) -> list[str]:
-    """Return why a job's outputs are stale; nothing if they are not."""
+    """Return the causes for which a job's outputs are stale; an empty list if they are fresh."""
     causes: dict[str, None] = {}
     for output in job.output:
         if not is_record(output):
@@ -179,6 +179,7 @@ def _causes(job: Any, expect: Expectation) -> list[str]:
 
 
 def _differences(output: Path, job: Any, expect: Expectation) -> list[str]:
+    """Return how an output differs from what its record and the rule state, as causes."""
     if not _exists(output):
         return [MISSING]
     record = read_record(output)
@@ -197,14 +198,14 @@ def _differences(output: Path, job: Any, expect: Expectation) -> list[str]:
 
 
 def _exists(path: str | Path) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - there may be a hundred thousand
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists is slow for a hundred thousand files
 
 
 # -- What a run may use ----------------------------------------------------------------------------
 
 
 def asked_of(workflow: Any) -> Asked:
-    """Return the bounds that profile and command line give to a run."""
+    """Return what profile and command line ask for: cores, memory and connections of a run."""
 
     def value(name: str) -> int | None:
         resource = workflow.global_resources.get(name)
@@ -212,7 +213,8 @@ def asked_of(workflow: Any) -> Asked:
 
     return Asked(
         cores=value("_cores") or 1,
-        # Snakemake resolves `cores: all` itself, and knows neither containers nor clusters.
+        # Snakemake resolves `cores: all` to the processors of this machine, whatever a container
+        # allows and wherever jobs run.
         all_cores=value("_cores") == available_cpu_count(),
         elsewhere=value("_nodes") is not None,
         memory_mb=value("mem_mb"),
@@ -221,7 +223,7 @@ def asked_of(workflow: Any) -> Asked:
 
 
 def bound(workflow: Any, **resources: int | None) -> None:
-    """Set how much of each resource the jobs that run at the same time may use together."""
+    """Set how much of each resource concurrent jobs may use together; None leaves it as it is."""
     for name, amount in resources.items():
         if amount is not None:
             workflow.register_resource(name, amount)
@@ -233,12 +235,12 @@ def bound(workflow: Any, **resources: int | None) -> None:
 def lock_when_it_executes(
     workflow: Any, alone: Callable[[bool], AbstractContextManager[int]]
 ) -> None:
-    """Let `workflow` execute jobs only while it holds the working directory.
+    """Make `workflow` execute jobs only while it holds the lock of the working directory.
 
-    `alone` is run_lock.alone. Ends the process with one sentence if the directory is held by
-    another run. Dry-runs, `--summary`, `--unlock` and the like need no lock, nor do processes of
-    single jobs, and `--nolock` is obeyed. Only when Snakemake calls `execute` is it known which of
-    these a run is, and `execute` looks at Snakemake's own locks: so that method is wrapped.
+    `alone` is run_lock.alone. The process ends with one sentence if another run holds the lock.
+    Dry-runs, `--summary`, `--unlock`, processes of single jobs and runs with `--nolock` take no
+    lock. Which kind a run is can be known only when Snakemake calls `execute`, which then checks
+    Snakemake's own locks: so that method is wrapped.
     """
     execute = workflow.execute
 
@@ -254,8 +256,8 @@ def lock_when_it_executes(
                     lock = held.enter_context(alone(not kind.local_exec))
                 except BasemakeError as error:
                     sys.exit(f"basemake: {error}")
-                # Jobs inherit the lock from the moment that they exist. Snakemake has no public way
-                # to set that; `shell.executable` writes to the same dictionary.
+                # Jobs inherit the lock's descriptor when they are started. Snakemake has no public
+                # way to pass one; `shell.executable` writes to the same dictionary.
                 shell._process_args["pass_fds"] = [lock]
                 held.callback(shell._process_args.pop, "pass_fds")
             return execute(executor_plugin=executor_plugin, **settings)
@@ -264,12 +266,12 @@ def lock_when_it_executes(
 
 
 def has_locks() -> bool:
-    """Tell whether Snakemake's own lock files are in the working directory."""
+    """Return whether Snakemake's own lock files are in the working directory."""
     return any(LOCKS.glob("*.lock"))
 
 
 def delete_locks() -> None:
-    """Delete Snakemake's own lock files, of a run that is certainly over."""
+    """Delete Snakemake's own lock files; call it only if the run that left them has ended."""
     shutil.rmtree(LOCKS)
 
 
@@ -278,11 +280,11 @@ def delete_locks() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the graph, to be done or not.
+    """A job of the graph, stale or fresh.
 
-    `stage` is the name of the file in rules/ that has its rule. `outputs` are without records.
-    `causes` are why it has to be done (see reasons.py), or None if it is fresh; `threads` and
-    `memory_mb` are known of jobs that have to be done, and else 0.
+    `stage` is the name of the file in rules/ that contains its rule. `outputs` do not include
+    `records`. `causes` are why a run would do the job (see reasons.py), empty if it only follows
+    from others, or None if it is fresh. `threads` and `memory_mb` are 0 for a fresh job.
     """
 
     rule: str
@@ -299,15 +301,16 @@ class Job:
 
     @property
     def reason(self) -> str:
-        """Why it has to be done, as a sentence for people."""
+        """Why a run would do the job, as a phrase for people."""
         return explain(self.causes or [])
 
 
 @dataclass(frozen=True)
 class Graph:
-    """All jobs that a build consists of, and the stage of each rule, in the order of the flow.
+    """All jobs of a build that have outputs.
 
-    `persistence` is Snakemake's, which knows where its own notes are.
+    `stages` are the stage of each rule, in the order of the flow. `persistence` is Snakemake's
+    object that locates its own metadata.
     """
 
     jobs: list[Job]
@@ -320,17 +323,17 @@ class Graph:
         return [job for job in self.jobs if job.causes is not None]
 
     def metadata_of(self, output: str | Path) -> list[Path]:
-        """Return the paths at which Snakemake may keep its own notes about an output."""
+        """Return the paths at which Snakemake may keep its own metadata of an output."""
         known = self.persistence
         folders = (known._metadata_path, known._incomplete_path)
         return [Path(known._record_path(folder, str(output))) for folder in folders]
 
 
 class Command(NamedTuple):
-    """What snakemake's `arguments` ask for, called in the directory `called_in`.
+    """What snakemake's `arguments` ask for if it is called in the directory `called_in`.
 
-    `config` is as the files and `--config` give it, not yet checked. `cores`, `jobs` and
-    `connections` are None where neither profile nor command line give them.
+    `given` is the value of `--config`. `cores`, `jobs` and `connections` are None where neither
+    profile nor command line give them. `parts` names the options present that leave jobs out.
     """
 
     arguments: list[str]
@@ -344,7 +347,7 @@ class Command(NamedTuple):
     parts: list[str]
 
     def config(self, read: Callable[[Path], Any]) -> dict[str, Any]:
-        """Return the config, not yet checked, of files that `read` reads, and of `--config`."""
+        """Return the config of the config files, read by `read`, and of `--config`, not checked."""
         config: dict[str, Any] = {}
         for part in [*map(read, self.configfiles or [CONFIGFILE]), self.given]:
             update_config(config, part)
@@ -352,7 +355,10 @@ class Command(NamedTuple):
 
 
 def parse(arguments: list[str]) -> Command:
-    """Return what snakemake's `arguments`, with those of its profile, ask for."""
+    """Return what snakemake's `arguments` and its profile ask for.
+
+    Ends the process with Snakemake's message if Snakemake refuses them.
+    """
     arguments = ["--snakefile", str(SNAKEFILE), *arguments]
     with _quiet_unless_it_ends():
         _, options = cli.parse_args([*arguments, "--dry-run"])
@@ -372,9 +378,10 @@ def parse(arguments: list[str]) -> Command:
 
 
 def read_graph(command: Command) -> Graph:
-    """Return the graph of jobs, by a dry run in the working directory, which must be the build's.
+    """Return the graph of jobs, from a dry run; the current directory must be the build's.
 
-    Raises BasemakeError for what the Snakefile refuses; ends the process if Snakemake refuses.
+    Raises BasemakeError if the Snakefile stops with a message; ends the process with Snakemake's
+    message if Snakemake refuses.
     """
     _planned.clear()
     logger.addFilter(_is_warning)
@@ -391,7 +398,7 @@ def read_graph(command: Command) -> Graph:
     if not _planned:
         raise ConfigError(f"{SNAKEFILE} planned no jobs; run snakemake --dry-run to see why.")
     workflow, dag, stale = _planned.pop()
-    todo = set(dag.needrun_jobs(exclude_finished=False))  # the dry run has finished them
+    todo = set(dag.needrun_jobs(exclude_finished=False))  # a dry run marks its jobs as finished
     jobs = [job for level in dag.toposorted() for job in level if job.output]
     return Graph(
         [_describe(job, stale.get(job, []) if job in todo else None) for job in jobs],
@@ -427,7 +434,7 @@ def _is_warning(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _quiet_unless_it_ends() -> Iterator[None]:
-    """Hold back what Snakemake prints to stderr about its profile, unless it ends the process."""
+    """Drop what Snakemake prints to stderr, such as its profile, unless it ends the process."""
     with io.StringIO() as said:
         try:
             with redirect_stderr(said):

@@ -1,4 +1,4 @@
-"""The layout of a build: the manifest's tiles, and each pyramid's zooms and metatiles."""
+"""The layout of a build: the tiles in the manifest, and the zooms and metatiles of each region."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -24,16 +24,16 @@ from basemake.pixels.webtiles import (
     resolution,
 )
 
-MAX_ZOOM = 20  # as config allows
-MOST_METATILES = 4**9  # of a region: the whole world's at the zoom of `auto` for pixels of 10 m
-METATILE_PIXELS = 8192  # a side: about as much as a tile of 10 m shows at zoom 13
+MAX_ZOOM = 20  # the largest that config allows
+MOST_METATILES = 4**9  # of a region: those of the whole world at zoom 9, `auto` for 10 m pixels
+METATILE_PIXELS = 8192  # most pixels along a side; about a Sentinel-2 tile's extent at zoom 13
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
-# latitude leave out at most 240 m x tan(latitude) of a 110 km tile. A tile too many costs nothing.
+# latitude leave out at most 240 m x tan(latitude) of a 110 km tile. An extra tile costs little.
 FOOTPRINT_ERROR = 1000.0
 
 
 class Zooms(NamedTuple):
-    """The zooms of one pyramid."""
+    """The least and greatest zoom of a pyramid, and the zoom of its metatiles."""
 
     min: int
     max: int
@@ -41,18 +41,18 @@ class Zooms(NamedTuple):
 
 
 class Layout:
-    """What a build consists of: `tiles`, and for each region its `zooms` and `metatiles`.
+    """The tiles of a build, and by region its zooms and metatiles.
 
-    `tiles` are the rows of read_manifest. `regions` are the given ones in degrees, normalized: the
-    same wherever their rings begin and whichever way they run.
+    `tiles` is the table of `read_manifest`, `metatiles` are tables of `plan_metatiles`. `regions`
+    are polygons in degrees, normalized, so that where a ring begins and its direction do not count.
     """
 
     def __init__(
         self, tiles: pd.DataFrame, regions: dict[str, BaseGeometry], pyramid: dict
     ) -> None:
-        """Lay out `tiles` for checked options `pyramid`, the config's.
+        """Lay out `tiles` for `regions` (degrees) by config's checked `pyramid`.
 
-        Raises ConfigError if zooms contradict each other.
+        Raises ConfigError as `plan_zooms` and `plan_metatiles` do.
         """
         self.tiles = tiles
         self.zooms: dict[str, Zooms] = {}
@@ -65,7 +65,7 @@ class Layout:
             self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
 
     def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
-        """Return the manifest's rows of a region, or of one UTM zone of it, in their order."""
+        """Return the manifest's rows of a region's tiles, or only of those in one UTM zone."""
         rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
         return rows if epsg is None else rows[rows["epsg"] == epsg]
 
@@ -74,7 +74,10 @@ class Layout:
         return list(self.tiles_of(region)["epsg"].unique())
 
     def extent(self, region: str) -> BaseGeometry:
-        """Return what the map of a region shows, in degrees: its polygon, or its tiles whole."""
+        """Return the area that a region's map shows, in degrees.
+
+        That is its polygon if config's `clip` is true, else the union of its tiles' footprints.
+        """
         if self._clip:
             return self.regions[region]
         return shapely.normalize(unary_union(list(self.tiles_of(region)["geometry"])))
@@ -85,17 +88,19 @@ def read_layout(
 ) -> Layout:
     """Return the layout of the tiles in `manifest`, for checked `config` and `source`.
 
-    Raises ManifestError if it does not answer them, ConfigError if zooms contradict each other.
+    `regions` are in degrees. Raises ManifestError if the manifest is missing or is not for this
+    request, and ConfigError as `plan_zooms` and `plan_metatiles` do.
     """
     request = describe_request(source, Quarter.parse(config["quarter"]), regions)
     return Layout(read_manifest(manifest, request), regions, config["pyramid"])
 
 
 def plan_zooms(options: dict, region: BaseGeometry, tiles: pd.DataFrame) -> Zooms:
-    """Return the zooms of the pyramid of `region` (degrees), `auto` resolved.
+    """Return the zooms of the pyramid of `region` (degrees), with `auto` resolved.
 
     `options` is config's `pyramid`; `tiles` are the manifest's rows of the region. Raises
-    ConfigError if the zooms contradict each other, or the pixel size is not known.
+    ConfigError if the zooms contradict each other, a metatile would have more than METATILE_PIXELS
+    a side, or max_zoom is `auto` and an item does not give its pixel size.
     """
     size = options["tile_size"]
     top = options["max_zoom"]
@@ -133,9 +138,10 @@ def plan_metatiles(
 ) -> pd.DataFrame:
     """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
 
-    Columns: metatile (WebTile), tiles (list of those that may show in it, in the order of the rows
-    of `tiles`) and outline (the region's part of it in Mercator metres, or None where the whole
-    metatile is shown). Raises ConfigError if there would be more than MOST_METATILES.
+    `region` is in degrees; `clip` cuts the map at it. Columns: metatile (WebTile), tiles (names of
+    those that may show in it, in the order of the rows of `tiles`) and outline (the part of it to
+    show, in Mercator metres, or None where that is the whole metatile). Raises ConfigError if there
+    would be more than MOST_METATILES.
     """
     footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
     reach = _reach(tiles)
@@ -166,7 +172,7 @@ def plan_metatiles(
                     "outline": None if inside else part,
                 }
             )
-    # Objects: of a column of texts pandas would make None NaN.
+    # As objects, because pandas would turn None into NaN in a column of text.
     table = pd.DataFrame(rows, columns=["metatile", "tiles", "outline"], dtype=object)
     return table.set_index(
         pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
@@ -174,9 +180,9 @@ def plan_metatiles(
 
 
 def outline_text(outline: BaseGeometry | None) -> str | None:
-    """Return polygons in metres as WKT with two decimals, and None as it is.
+    """Return polygons in Mercator metres as WKT with two decimals; None for None.
 
-    The text is the same for the same shape, wherever its edges were cut.
+    Points in the middle of straight edges are left out: a shape has one text, however it was cut.
     """
     if outline is None:
         return None
@@ -185,21 +191,22 @@ def outline_text(outline: BaseGeometry | None) -> str | None:
 
 
 def _reach(tiles: pd.DataFrame) -> NDArray:
-    """Return how far beyond its footprint each tile may have pixels, in Mercator metres."""
+    """Return how far each tile may reach beyond its footprint: (tiles,), Mercator metres."""
     lat = np.radians([geometry.centroid.y for geometry in tiles["geometry"]])
     return FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
 
 
 def _polygons(geometry: BaseGeometry) -> BaseGeometry:
-    """Return the polygons of an intersection, without the lines and points where edges touch."""
+    """Return the union of an intersection's polygons; points and lines where edges touch go."""
     parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
     return unary_union(parts)
 
 
 def mercator_grid(tiles: pd.DataFrame, zoom: int, tile_size: int) -> tuple[list[float], float]:
-    """Return ([west, south, east, north], pixel size) in Mercator metres that hold `tiles`.
+    """Return ([west, south, east, north], pixel size) in Mercator metres of a grid over `tiles`.
 
-    On the pixel grid of web tiles of `zoom`, so that a mosaic's pixels are the map's.
+    The grid is that of the pixels of web tiles at `zoom`, so that a mosaic in it has the pixels of
+    the web map. `tile_size` is in pixels.
     """
     pixel = resolution(zoom, tile_size)
     bounds = shapely.bounds([geometry_to_mercator(geometry) for geometry in tiles["geometry"]])

@@ -1,7 +1,8 @@
-"""The manifest: which items the regions need, and what each band job must know of them.
+"""The manifest: the items that the regions need, with what jobs must know of each.
 
-A GeoJSON FeatureCollection, one feature a tile, sorted: the lock file of a build. Its member
-`request` says what was asked for, so that a build can tell that the answer is still the right one.
+It is a GeoJSON FeatureCollection with one feature a tile, sorted: the lock file of a build. Its
+member `request` identifies the search that it answers, so that a build can tell whether it still
+fits the config.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from basemake.errors import ManifestError
 from basemake.pixels.dn import DnReading
 from basemake.system.files import replace
 
-# What is raised where a file is not there, or no manifest.
+# What reading raises where a file does not exist or is not a manifest.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -36,7 +37,10 @@ WHOLE_WORLD = 360 * 180  # square degrees
 
 
 def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGeometry]) -> dict:
-    """Return what a manifest answers: quarter, and digests of the source and of each polygon."""
+    """Return the request of a search: quarter, and digests of the source and of each region.
+
+    `regions` are polygons in degrees by name.
+    """
     return {
         "source": _digest(json.dumps(source.searched(), sort_keys=True)),
         "quarter": str(quarter),
@@ -48,11 +52,11 @@ def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGe
 
 
 def check_quarter(path: Path, quarter: str) -> None:
-    """Raise ManifestError if there is a manifest of another quarter: its map would be lost."""
+    """Raise ManifestError if `path` is a manifest of another quarter, whose map would be lost."""
     try:
         found = json.loads(path.read_text())["request"]["quarter"]
     except UNREADABLE:
-        return  # there is none, or it is no manifest: it will be written anew
+        return  # no manifest, or an unreadable one, which a search will replace
     if found != quarter:
         raise ManifestError(
             f"this working directory holds {found}, and {quarter} is asked for: build it in"
@@ -61,12 +65,16 @@ def check_quarter(path: Path, quarter: str) -> None:
 
 
 def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
-    """Write the manifest, a line a feature, unless it is there and the same; say if it changed."""
+    """Write the manifest, one line a feature, and return whether the file changed.
+
+    A file that already has this content is not touched. Raises ManifestError if the file cannot be
+    written or a feature is nested too deep.
+    """
     features = sorted(features, key=lambda feature: feature["id"])
     try:
         lines = ",\n".join(json.dumps(feature) for feature in features)
     except RecursionError:
-        raise ManifestError("an item has a property that is nested too deep; mend it.") from None
+        raise ManifestError("an item has a property that is nested too deep; fix it.") from None
     text = (
         '{"type": "FeatureCollection",\n'
         f'"request": {json.dumps(request)},\n'
@@ -85,15 +93,15 @@ def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
 
 
 def read_manifest(path: Path, request: dict) -> pd.DataFrame:
-    """Return the manifest as a table, a row a tile, indexed by tile.
+    """Return the manifest as a table with one row a tile, indexed by tile.
 
     Rows are in the order in which tiles cover one another, the later over the earlier: by EPSG
-    code, then by name. A zone's tiles are all together, as a VRT has one CRS and a mosaic of more
-    is made of one VRT a zone; archive, VRTs and COG all keep this order.
-    Columns: item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands
-    (asset key -> href, size, checksum, of files here also digest) and geometry (shapely, degrees).
-    Raises ManifestError with the command that helps if the manifest is missing or answers another
-    request than `request`.
+    code, then by name. Tiles of a zone are neighbours in that order, because a VRT has one CRS and
+    a mosaic of several zones is made of one VRT a zone. Archive, VRTs and COG all keep it. Columns:
+    item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands (asset key ->
+    href, size, checksum, and digest for local files), dn (properties for `dn_reading`) and geometry
+    (shapely, degrees). Raises ManifestError, which names the command to run, if the manifest is
+    missing, is damaged or answers another request.
     """
     if not path.exists():
         raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
@@ -101,7 +109,7 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
         document = json.loads(path.read_text())
         answered, features = document["request"], document["features"]
         rows = [_row(feature) for feature in features]
-        # Objects: of a column of texts pandas would make None NaN.
+        # As objects, because pandas would turn None into NaN in a column of text.
         table = pd.DataFrame(rows, dtype=object).sort_values(["epsg", "tile"])
         table = table.set_index("tile", drop=False)
         if not table.index.is_unique:
@@ -120,7 +128,7 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
 
 
 def _row(feature: dict) -> dict[str, Any]:
-    """Return a feature as a row; an exception if it is not as `write_manifest` writes it."""
+    """Return a feature as a row; raises one of UNREADABLE if it is not a manifest's."""
     row = {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
     kinds = (("tile", str), ("item", str), ("epsg", int), ("regions", list), ("bands", dict))
     fine = all(isinstance(row[key], kind) for key, kind in kinds)
@@ -137,9 +145,10 @@ def _row(feature: dict) -> dict[str, Any]:
 
 
 def band_identity(band: dict[str, Any], updated: str | None) -> dict[str, Any]:
-    """Return what makes a band another one, from its entry in the manifest and its item's time.
+    """Return the settings that identify a band's content; if one changes, it is fetched again.
 
-    With a checksum or digest, a band that moved to another address is the same.
+    `band` is its entry in the manifest, `updated` its item's. With a checksum or digest, a band
+    that moved to another address is not fetched again.
     """
     digest = band.get("digest")
     return {
@@ -152,10 +161,10 @@ def band_identity(band: dict[str, Any], updated: str | None) -> dict[str, Any]:
 
 
 def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
-    """Return how an item's DN are read: the source's `dn`, changed by its first rule that fits.
+    """Return how an item's DN are read: by the source's `dn`, changed by its first rule that fits.
 
-    `properties` are those of the item that the rules look at, as the manifest has them. Raises
-    ManifestError if it lacks one.
+    `properties` are the item's properties, from the manifest, that the rules look at. Raises
+    ManifestError if one is missing.
     """
     reading = DnReading(dn["scale"], dn["offset"], dn["nodata"])
     for rule in dn.get("rules", []):
@@ -174,7 +183,7 @@ def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
 
 
 def _difference(old: dict, new: dict) -> str:
-    """Name what differs between two requests, for people."""
+    """Return what differs between two requests, as the subject and verb of a sentence."""
     if old["source"] != new["source"]:
         return "the source has"
     names = [

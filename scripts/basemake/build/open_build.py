@@ -1,4 +1,4 @@
-"""The build that a command beside the workflow is about.
+"""The build that a command (plan, prune, refresh) works on.
 
 Commands take the same options as snakemake (`--configfile`, `--directory`, `--cores`, a profile).
 """
@@ -26,7 +26,8 @@ from basemake.system.machine import usable_cores
 class Build:
     """A build in the current directory.
 
-    `config` and `source` are checked, with their defaults; `regions` are in degrees.
+    `config` and `source` are checked and have their defaults; `regions` are polygons in degrees.
+    `cores` and `connections` are how many its jobs may use together.
     """
 
     command: Command
@@ -37,19 +38,19 @@ class Build:
     connections: int
 
     def layout(self) -> Layout:
-        """Read the manifest; ManifestError if it is missing or does not answer the config."""
+        """Read the manifest and lay out the build; raises what `read_layout` raises."""
         return read_layout(MANIFEST, self.config, self.source, self.regions)
 
     def graph(self) -> Graph:
-        """Return the graph of jobs, by a dry run. Ends the process if Snakemake refuses."""
+        """Return the graph of jobs, from a dry run; raises what `read_graph` raises."""
         return read_graph(self.command)
 
 
 def open_build(arguments: list[str], whole: bool = False) -> Build:
-    """Return the build of snakemake's `arguments`, and change to its working directory.
+    """Return the build that snakemake's `arguments` name, and change to its working directory.
 
-    Raises ConfigError or RegionError for what is not allowed in it; if it must be `whole`, for
-    arguments that leave jobs out, too.
+    Raises ConfigError or RegionError if config, source or a region is not allowed, or, with
+    `whole`, if the arguments leave jobs out (targets, --until, --omit-from, --batch).
     """
     command = parse(arguments)
     if whole and command.parts:
@@ -63,14 +64,15 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
     source = read_source(config["source"])
     regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
     limit = source.limits.connections
-    # `cores: all` ignores a container's limit; off this machine (--jobs) each job has one at least.
+    # Snakemake's `cores: all` ignores a container's limit. With --jobs, jobs run on other machines,
+    # and each holds at least one core there.
     cores = command.jobs or min(command.cores or 1, usable_cores())
     return Build(command, config, source, regions, cores, min(limit, command.connections or limit))
 
 
 @contextmanager
 def as_command(name: str) -> Iterator[None]:
-    """End the process with one line for an error that the user can fix."""
+    """End the process with status 1 and one line on stderr if the block raises a BasemakeError."""
     try:
         yield
     except BasemakeError as error:

@@ -1,6 +1,6 @@
-"""Why a job is done again: its causes, and the words for them in docs/rebuilds.md.
+"""Why a job is run again: its causes, and phrases for them that follow docs/rebuilds.md.
 
-A cause is the name of a setting whose value changed, or one of the first five constants.
+A cause is one of the first five constants, or the name of a setting whose value changed.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ ITEM = "item updated"
 POLYGON = "polygon or clip changed"
 TILES = "a tile joined or left"
 
-# By the names that settings have in the rules, in the order in which several are told.
+# Phrases by cause; settings have the names that the rules give them. `explain` keeps this order.
 WORDS = {
     MISSING: DELETED,
     DAMAGED: "changed or damaged by hand",
@@ -43,11 +43,11 @@ WORDS = {
 
 
 def explain(causes: list[str]) -> str:
-    """Return a phrase for why a job is done.
+    """Return a phrase that gives the reasons for a job's `causes`, joined by commas.
 
-    Several reasons are joined by commas; FOLLOWS is given only if there is no other.
+    FOLLOWS is returned only if there is no other reason.
     """
-    if INPUTS in causes:  # the extent of a mosaic's view only follows from its tiles
+    if INPUTS in causes:  # a mosaic's grid changes only because its tiles do
         causes = [cause for cause in causes if cause != "grid"]
     words = [word for cause, word in WORDS.items() if cause in causes]
     if set(causes) - {*WORDS, INPUT}:
@@ -56,9 +56,10 @@ def explain(causes: list[str]) -> str:
 
 
 def summary(stale: Iterable[tuple[str, list[str]]]) -> str:
-    """Return lines that count stale jobs by rule and reason, from pairs of rule and causes.
+    """Return lines with the number of stale jobs for each rule and reason.
 
-    Jobs whose outputs never existed are new, not stale, and are left out.
+    `stale` are pairs of rule and causes. Jobs whose only cause is MISSING are left out: most of
+    their outputs were never made, so they are new.
     """
     counts = Counter((rule, explain(causes)) for rule, causes in stale if causes != [MISSING])
     lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]

@@ -1,9 +1,10 @@
-"""Records: what each output was made of, in a small JSON file that is written only after it.
+"""Records: what each output was made of, in a small JSON file that is written after the output.
 
-The record of results/tiles/X.tif is results/records/tiles/X.tif.json. It holds digests of the
-settings and of the inputs that the output was made of, and its size and SHA-256. A job deletes the
-records of its outputs before it changes them. So an output without a record is stale, and so is one
-whose record says something else than config, manifest and code do now. Times decide nothing.
+The record of results/tiles/X.tif is results/records/tiles/X.tif.json. It contains digests of the
+settings and inputs that the output was made of, its size and SHA-256, and the path of its job's
+log. A job deletes the records of its outputs before it changes them. So an output is stale if it
+has no record, or one that disagrees with config, manifest and code as they are now. Times of files
+make nothing stale.
 """
 
 import hashlib
@@ -21,18 +22,18 @@ from basemake.build.paths import RECORDS, RESULTS
 from basemake.errors import RecordError
 from basemake.system.files import writing
 
-TOGETHER = 2 * 10**9  # nanoseconds: Snakemake touches the outputs of a job one after the other
-FLAG = ".snakemake_timestamp"  # Snakemake puts it into a folder that is an output
+TOGETHER = 2 * 10**9  # nanoseconds within which Snakemake touches all outputs of a job
+FLAG = ".snakemake_timestamp"  # Snakemake writes it into each folder that is an output
 
 
 @dataclass(frozen=True)
 class MadeOf:
     """What a job makes its outputs of.
 
-    `settings` and `container` are digests by name. What is in `container` changes how the content
-    is stored (the compression, the credit) and not what consumers read, so it makes the output
-    stale, but not what is made of it. `inputs` are the paths of the inputs, in the order in which
-    the job takes them, each with the `content` of what it was made of.
+    `settings` and `container` are digests by name. A setting in `container` changes only how the
+    content is stored (compression, credit): it makes the output stale, but not what is made of it.
+    `inputs` are pairs of an input's path and the `content` of what it was made of, in
+    the job's order.
     """
 
     settings: dict[str, str]
@@ -41,7 +42,7 @@ class MadeOf:
 
     @cached_property
     def content(self) -> str:
-        """A digest of all that consumers can see."""
+        """A digest of everything that changes what is made of the outputs."""
         return digest([self.settings, self.inputs])
 
 
@@ -49,8 +50,8 @@ class MadeOf:
 class Record:
     """The record of one output.
 
-    `files` and `size` are the number of its files, 1 unless it is a folder, and their bytes; of a
-    folder `sha256` is empty. `log` is the path of its job's log.
+    `files` is the number of its files, 1 unless it is a folder, and `size` their bytes. `sha256` is
+    empty for a folder. `log` is the path of its job's log.
     """
 
     made_of: MadeOf
@@ -61,9 +62,10 @@ class Record:
 
 
 def made_of(params: Any, inputs: Iterable[tuple[str, str]]) -> MadeOf:
-    """Return what a job makes its outputs of, from Snakemake's `params` of it.
+    """Return what a job with Snakemake's `params` makes its outputs of.
 
-    Of these, `code`, `settings` and `container` count; `inputs` are pairs of path and content.
+    Only the params `code`, `settings` and `container` count; `inputs` are pairs of path and
+    content.
     """
     settings = {"code": params.get("code"), **params.get("settings", {})}
     container = params.get("container", {})
@@ -75,13 +77,13 @@ def made_of(params: Any, inputs: Iterable[tuple[str, str]]) -> MadeOf:
 
 
 def digest(value: Any) -> str:
-    """Return a digest of a JSON value; 3 and 3.0 have the same, as have lists and tuples."""
+    """Return a digest (20 hex digits) of a JSON value; 3 equals 3.0, and a list equals a tuple."""
     text = json.dumps(canonical(value), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def canonical(value: Any) -> Any:
-    """Return a JSON value with whole numbers as integers, however they were written."""
+    """Return a JSON value in which floats of whole value are integers, and tuples lists."""
     if isinstance(value, dict):
         return {str(key): canonical(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -95,17 +97,17 @@ def record_of(output: str | Path) -> Path:
 
 
 def output_of(record: str | Path) -> Path:
-    """Return the path of the output that a record is of."""
+    """Return the path of the output that a record describes."""
     return RESULTS / str(Path(record).relative_to(RECORDS)).removesuffix(".json")
 
 
 def is_record(path: str | Path) -> bool:
-    """Tell whether a path is that of a record."""
+    """Return whether a path is that of a record."""
     return str(path).startswith(f"{RECORDS}{os.sep}")
 
 
 def read_record(output: str | Path) -> Record | None:
-    """Return an output's record; None if there is none, or none that reads."""
+    """Return an output's record, or None if it is missing or cannot be read."""
     try:
         document = json.loads(record_of(output).read_bytes())
         return Record(MadeOf(**document.pop("made_of")), **document)
@@ -114,7 +116,10 @@ def read_record(output: str | Path) -> Record | None:
 
 
 def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
-    """Write the record of a finished output, whole or not at all; TileError if the disk is full."""
+    """Write the record of a finished output, whole or not at all.
+
+    Raises TileError if the disk is full.
+    """
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     files, size = measure(output)
@@ -123,11 +128,11 @@ def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
 
 
 def is_intact(output: Path, record: Record) -> bool:
-    """Tell whether an output is as it was when its record was written.
+    """Return whether an output is as it was when its record was written.
 
-    Its size says so, and its SHA-256 where it does not have the time of its record, as after a
-    copy or a change by hand. The record is then given that time: the next call need not read the
-    file.
+    Its size is compared and, where its time is not that of the record (after a copy or a change by
+    hand), its SHA-256, too. If that is equal, the record gets the output's time, so that the next
+    call need not read the file. For a folder only the number of files and their bytes are compared.
     """
     try:
         if measure(output) != (record.files, record.size):
@@ -139,7 +144,7 @@ def is_intact(output: Path, record: Record) -> bool:
             return True
         if _sha256(output) != record.sha256:
             return False
-        with suppress(OSError):  # in a folder of somebody else, for example
+        with suppress(OSError):  # such as in a folder of another user
             os.utime(path, ns=(moment, moment))
         return True
     except OSError:
@@ -147,7 +152,7 @@ def is_intact(output: Path, record: Record) -> bool:
 
 
 def measure(output: Path) -> tuple[int, int]:
-    """Return the number of files of an output, 1 unless it is a folder, and their bytes."""
+    """Return the number of an output's files, 1 unless it is a folder, and their total bytes."""
     if not output.is_dir():
         return 1, output.stat().st_size
     sizes = [
@@ -161,11 +166,12 @@ def measure(output: Path) -> tuple[int, int]:
 
 @contextmanager
 def recorded(job: Any) -> Iterator[set[str] | None]:
-    """Run a job's work; then, and only if it succeeds, record what its outputs were made of.
+    """Run a job's work in the block, and write its outputs' records if the block succeeds.
 
-    `job` is what Snakemake hands to a script: its input, output, params and log. Where its outputs
-    are intact and only their container changes, yields the names of what changes in it, else None.
-    Raises RecordError if an input has no record, as then nobody knows what it is made of.
+    `job` is the object that Snakemake gives to a script, of which input, output, params and log are
+    read. If the outputs are intact and differ from what they should be in `container` only, the
+    names of the container settings that changed are yielded, else None. Raises RecordError if an
+    input has no record, because what it was made of is then unknown.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
     source = made_of(job.params, [(path, _content(path)) for path in job.input])
@@ -179,6 +185,7 @@ def recorded(job: Any) -> Iterator[set[str] | None]:
 
 
 def _changes_of_container(output: Path, source: MadeOf) -> set[str] | None:
+    """Return the container settings that changed; None if an intact output differs in more."""
     record = read_record(output)
     if record is None or record.made_of.content != source.content or not is_intact(output, record):
         return None
@@ -197,18 +204,18 @@ def _content(path: str) -> str:
 
 
 def _bring_to_now(inputs: Iterable[str]) -> None:
-    """Take back the times of inputs that are in the future, as after a clock that was put back.
+    """Set inputs whose time is in the future, as after a clock was put back, to the current time.
 
-    Snakemake refuses outputs that are older than an input.
+    Snakemake would refuse the outputs, as they would be older than an input.
     """
     now = time.time()
     for path in inputs:
-        if os.stat(path).st_mtime > now:  # noqa: PTH116 - there may be thousands
+        if os.stat(path).st_mtime > now:  # noqa: PTH116 - Path.stat is slow for thousands of files
             os.utime(path)
 
 
 def _sha256(output: Path) -> str:
-    """Return the SHA-256 of a file; of a folder the empty text."""
+    """Return the SHA-256 of a file in hex digits, or an empty text for a folder."""
     if output.is_dir():
         return ""
     with output.open("rb") as file:

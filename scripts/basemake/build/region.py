@@ -16,17 +16,17 @@ from shapely.ops import unary_union
 
 from basemake.errors import RegionError
 
-# The change of area, as a share of it, up to which a self-intersection is taken for a slip in
-# drawing and repaired; with a larger one, only the author knows which part was meant.
+# ASSUME: if repairing a self-intersection changes the area by at most this share, it is a slip in
+# drawing; otherwise only the author knows which part was meant.
 REPAIRABLE = 1e-3
 
 
 def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
-    """Return the union of all polygons in a GeoJSON file, valid, in degrees.
+    """Return the union of all polygons in a GeoJSON file, valid, in degrees (WGS84).
 
     A polygon across the antimeridian is split at 180 degrees (RFC 7946, 3.1.9): west of it
-    longitudes run up to 180, east of it from -180. Raises RegionError, one sentence, for a file
-    that is missing, is not GeoJSON, or holds no polygon that can be mapped.
+    longitudes run up to 180, east of it from -180. Raises RegionError, one sentence, if the file is
+    missing, is not GeoJSON, or contains no polygon or one that cannot be mapped.
     """
     where = f"region {name!r} ({path})"
     try:
@@ -57,7 +57,7 @@ def _load(path: Path, where: str) -> Any:
 
 
 def _polygons(document: Any, where: str) -> Iterator[Polygon]:
-    """Yield each polygon of a GeoJSON object, also of nested collections."""
+    """Yield each polygon of a GeoJSON object, including those in nested collections."""
     kind = document.get("type") if isinstance(document, dict) else None
     try:
         if kind == "FeatureCollection":
@@ -117,9 +117,9 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
 
 
 def _crosses_antimeridian(polygon: Polygon) -> bool:
-    """Return whether an edge spans more than 180 degrees, so that it is meant to cross 180.
+    """Return whether an edge spans more than 180 degrees of longitude, so that it crosses 180.
 
-    One of exactly 360 degrees is the upper or lower edge of a polygon around the world.
+    An edge of exactly 360 degrees is the upper or lower edge of a polygon around the world.
     """
     jumps = abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0]))
     return bool(((jumps > 180) & (jumps < 360)).any())
@@ -138,7 +138,10 @@ def _split(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
 
 
 def _signed_area(polygon: Polygon) -> float:
-    """Return the area by the shoelace formula; parts that wind the other way count negative."""
+    """Return the area in square degrees by the shoelace formula, less that of interior rings.
+
+    Loops of a self-intersecting ring that wind in opposite directions cancel each other.
+    """
 
     def ring_area(ring: BaseGeometry) -> float:
         x, y = shapely.get_coordinates(ring).T
@@ -148,6 +151,7 @@ def _signed_area(polygon: Polygon) -> float:
 
 
 def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
+    """Yield the single geometries of a collection, including those of nested ones."""
     for part in getattr(geometry, "geoms", [geometry]):
         if hasattr(part, "geoms"):
             yield from _parts(part)

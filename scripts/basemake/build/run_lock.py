@@ -1,10 +1,11 @@
 """The lock of a working directory: only one run at a time changes its files.
 
-Each command that changes results (snakemake, refresh, prune) holds an flock on .basemake/lock, and
-so does each job that it started: the kernel releases it when the last of them has ended or was
-killed. The file names the process that holds it, or that held it and was killed. Snakemake's own
-lock files are not enough: a rule without outputs is not refused, and deletes the locks of all runs
-when it ends; and the files remain after a kill.
+Each command that changes results (snakemake, refresh, prune --yes) holds an flock on
+.basemake/lock, and so does each job that it started: the kernel releases the lock when the last of
+them has ended or was killed. The file names the process that holds the lock, or that was killed
+while it held it. Snakemake's own lock files are not enough: they do not stop a run of a rule
+without outputs, which deletes the lock files of all runs when it ends, and they remain after a
+kill.
 """
 
 import fcntl
@@ -22,17 +23,18 @@ from basemake.errors import BasemakeError, BusyError
 from basemake.system.shared_state import FOLDER
 
 LOCK = FOLDER / "lock"
-HANDED_ON = "BASEMAKE_LOCK"  # environment variable: the file descriptor that a parent holds
+HANDED_ON = "BASEMAKE_LOCK"  # environment variable: file descriptor of a parent's lock
 
 
 @contextmanager
 def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
     """Hold the lock of the working directory during the block, and yield its file descriptor.
 
-    That is the parent's if the parent holds the lock for this process (see `hand_on`). Snakemake's
-    own locks of a run that was certainly killed are deleted; `jobs_elsewhere` means that jobs run
-    on other hosts, so that this is never certain. Raises BusyError if another run, or a job of one,
-    holds the lock or may still be running.
+    If the parent process handed on its lock (see `hand_on`), that lock is used. Snakemake's own
+    lock files are deleted if the run that left them was certainly killed; `jobs_elsewhere` states
+    that jobs run on other hosts, so that this is never certain. Raises BusyError if another run or
+    one of its jobs holds the lock or may still be running, and BasemakeError if the directory
+    cannot be locked at all.
     """
     lock = _handed_on()
     if lock is not None:
@@ -45,13 +47,13 @@ def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
         _write(lock, {**_this_process(), "jobs_elsewhere": jobs_elsewhere})
         yield lock
     finally:
-        if not has_locks():  # else a process of a refresh was killed
+        if not has_locks():  # locks remain if a snakemake that a refresh started was killed
             os.ftruncate(lock, 0)
         os.close(lock)
 
 
 def hand_on(lock: int) -> dict[str, Any]:
-    """Return the arguments for subprocess.Popen that make a child hold `lock`, too."""
+    """Return keyword arguments of subprocess.Popen with which a child holds `lock`, too."""
     return {"pass_fds": [lock], "env": {**os.environ, HANDED_ON: str(lock)}}
 
 
@@ -65,7 +67,10 @@ def _handed_on() -> int | None:
 
 
 def _take() -> int:
-    """Lock the lock file and return its file descriptor; BusyError if another process has it."""
+    """Lock the lock file and return its file descriptor.
+
+    Raises BusyError if another process holds it, BasemakeError if it cannot be locked at all.
+    """
     try:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -84,7 +89,7 @@ def _take() -> int:
 
 
 def _who_runs(lock: int) -> str:
-    """Return a sentence that names the processes that hold the lock."""
+    """Return a sentence that names the run or the jobs that hold the lock."""
     owner, holders = _owner(lock), _holders(lock)
     if holders and owner.get("host") == platform.node() and owner["pid"] not in holders:
         pids = ", ".join(map(str, holders))
@@ -92,12 +97,12 @@ def _who_runs(lock: int) -> str:
             f"a job of a killed run is still running in {Path.cwd()} (pid {pids}): wait for its"
             " end, or end it."
         )
-    # The files of other users' and hosts' processes cannot be listed.
+    # There may be no holders: files of other users' and other hosts' processes cannot be listed.
     return f"a run is going on in {Path.cwd()}{_named(owner)}: wait for its end, or stop it."
 
 
 def _holders(lock: int) -> list[int]:
-    """Return the ids of the other processes that have the lock file open."""
+    """Return the ids of other processes on this host that have the lock file open, sorted."""
     held, pids = os.fstat(lock), set()
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -107,7 +112,7 @@ def _holders(lock: int) -> list[int]:
 
 
 def _recover(lock: int) -> None:
-    """Delete Snakemake's locks of a run that was killed; BusyError if that is not certain."""
+    """Delete the lock files of a snakemake that was killed; raise BusyError if it may still run."""
     if not has_locks():
         return
     owner = _owner(lock)
@@ -126,11 +131,11 @@ def _recover(lock: int) -> None:
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:
-    """Return whether the run that `owner` names has certainly ended with its jobs.
+    """Return whether the run that `owner` names and its jobs have certainly ended.
 
-    This process holds the lock. In the same boot of the kernel that proves it, except on a file
-    system whose locks have no effect, so the process is looked for, too. A run of an earlier boot
-    of this host has ended.
+    That this process holds the lock proves it within one boot of the kernel, unless the file
+    system's locks have no effect: so it is also checked that the process does not exist. A run from
+    an earlier boot of this host has ended.
     """
     here = _this_process()
     if owner.get("jobs_elsewhere", True) or not here["boot"]:
@@ -146,12 +151,12 @@ def _this_process() -> dict[str, Any]:
         "started": _start(os.getpid()),
         "boot": _read("/proc/sys/kernel/random/boot_id"),
         "host": platform.node(),
-        "machine": _read("/etc/machine-id"),  # two hosts can have the same name
+        "machine": _read("/etc/machine-id"),  # as two hosts can have the same name
     }
 
 
 def _start(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot; empty if it has ended."""
+    """Return when a process started, in clock ticks since boot (proc(5)); empty if it has ended."""
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return fields[19] if fields and fields[0] not in "ZX" else ""
 
@@ -176,7 +181,7 @@ def _named(owner: dict[str, Any]) -> str:
 
 
 def _write(lock: int, owner: dict[str, Any]) -> None:
-    """Write the owner into the lock file and sync it, so that it outlasts a power failure."""
+    """Write the owner into the lock file and sync it, so that a power failure does not lose it."""
     os.ftruncate(lock, 0)
     os.pwrite(lock, json.dumps(owner).encode(), 0)
     os.fsync(lock)

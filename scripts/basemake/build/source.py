@@ -1,15 +1,15 @@
-"""A source of items and bands, as a file of config/sources/ describes it."""
+"""A source of items and bands: the typed content of a file in config/sources/."""
 
 from dataclasses import dataclass, fields
 from typing import Any
 
-# Settings that change neither which items there are nor where their bands lie.
+# Settings that change neither which items a search finds nor the addresses of their bands.
 NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
 
 
 @dataclass(frozen=True)
 class Stall:
-    """The least speed of a transfer, over so many seconds; a slower one is tried again."""
+    """The least mean speed of a transfer over `seconds`; a slower transfer is tried again."""
 
     bytes_per_second: float
     seconds: float
@@ -17,7 +17,7 @@ class Stall:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most that is asked of a service; config/source.schema.yaml describes each limit."""
+    """Limits of requests to a service; config/source.schema.yaml describes each and its unit."""
 
     connections: int
     requests_per_minute: float
@@ -30,7 +30,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Limits":
-        """Return the limits of a checked source file, defaults filled in."""
+        """Return the limits of a checked source file's `limits`, with defaults filled in."""
         return cls(**{**settings, "stall": Stall(**settings["stall"])})
 
 
@@ -38,7 +38,7 @@ class Limits:
 class Source:
     """The settings of a source; config/source.schema.yaml describes each.
 
-    None stands for a setting that the file does not give. A catalog has `items`, an API `url` and
+    A setting that the file does not give is None. A catalog has `items`; an API has `url` and
     `collection`.
     """
 
@@ -64,11 +64,11 @@ class Source:
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Source":
-        """Return the source of a checked file, defaults filled in."""
+        """Return the source that a checked file describes, with defaults filled in."""
         return cls(**{**settings, "limits": Limits.of(settings["limits"])})
 
     def searched(self) -> dict[str, Any]:
-        """Return the settings that decide which items a search finds, without absent ones."""
+        """Return the settings that are not None and decide what a search finds, by name."""
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: value

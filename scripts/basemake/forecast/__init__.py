@@ -1,1 +1,1 @@
-"""What a run will take: bytes, seconds, memory and cost, in numbers, words and a map."""
+"""Estimates of what a run takes (bytes, seconds, memory, cost), as numbers, text and a map."""

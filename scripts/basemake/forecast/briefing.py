@@ -1,4 +1,4 @@
-"""A plan in words: what `make plan` prints of the plan that it gives as JSON."""
+"""A plan as text: what `make plan` prints without --json."""
 
 import re
 import shlex
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 WIDTH = 96
-FEW = 12  # tiles that are named
+FEW = 12  # tiles, up to which they are named
+# What is estimated from the jobs or files of this directory, by the keys of figures_from_jobs_here.
 FIGURES = {
     "fetch_band": "seconds of downloads",
     "enhance_tile": "of tiles",
@@ -18,7 +19,10 @@ FIGURES = {
 
 
 def brief(plan: dict[str, Any]) -> str:
-    """Return a plan as text of at most 100 columns, where paths and names allow it."""
+    """Return a plan as text of at most 100 columns, unless a path or name is longer.
+
+    `plan` is what `forecast` returns, with `arguments`, those of snakemake.
+    """
     lines = [f"Plan of {plan['quarter']} from {plan['source']}, in {plan['directory']}", ""]
     for name, region in plan["regions"].items():
         lines += [*_region(name, region), ""]
@@ -41,6 +45,7 @@ def brief(plan: dict[str, Any]) -> str:
 
 
 def _region(name: str, region: dict[str, Any]) -> Iterator[str]:
+    """Yield a region's heading and its table of jobs by stage and state."""
     zooms = region["zooms"]
     tiles = f"{region['tiles']} tile{'s' if region['tiles'] > 1 else ''}"
     yield f"{name}: {tiles}, web map of zooms {zooms['min']} to {zooms['max']}"
@@ -50,12 +55,14 @@ def _region(name: str, region: dict[str, Any]) -> Iterator[str]:
 
 
 def _causes(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield a line for each stage and reason of stale jobs, with their number."""
     for stage, counts in plan["stages"].items():
         for why, number in counts["why"].items():
             yield f"  {stage:10}{number:7,}  {why}"
 
 
 def _stages(stages: dict[str, dict]) -> Iterator[str]:
+    """Yield the table of bytes and CPU time by stage, with a row of sums."""
     yield f"{'':12}{'download':>12}{'disk now':>12}{'disk after':>12}{'CPU time':>12}"
     keys = ("download_bytes", "disk_now_bytes", "disk_after_bytes")
     sums = [sum(stage[key] for stage in stages.values()) for key in keys]
@@ -69,6 +76,7 @@ def _stages(stages: dict[str, dict]) -> Iterator[str]:
 
 
 def _totals(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield the paragraphs on tiles, downloads, disk, memory, time and cost of the whole run."""
     download, disk, memory = plan["download"], plan["disk"], plan["memory"]
     for state, words in (("download", "To download"), ("new", "New"), ("stale", "Stale")):
         names = [name for name, tile in plan["tiles"].items() if tile["state"] == state]
@@ -121,7 +129,7 @@ def _time(plan: dict[str, Any]) -> Iterator[str]:
 
 
 def _figures(jobs_here: dict[str, int]) -> str:
-    """Say what the estimates come from."""
+    """Return where the estimates come from; `jobs_here` counts jobs or files by rule or size."""
     shipped = "as shipped with basemake (4 cores, 100 Mbit/s, Sentinel-2 at 10 m)"
     own = [f"{words} ({jobs_here[rule]:,})" for rule, words in FIGURES.items() if jobs_here[rule]]
     rest = [words for rule, words in FIGURES.items() if not jobs_here[rule]]
@@ -132,7 +140,7 @@ def _figures(jobs_here: dict[str, int]) -> str:
 
 
 def _line(label: str, text: str) -> str:
-    """Return a paragraph; a number stays with the word after it."""
+    """Return a wrapped paragraph after a label; a number stays on the line of the word after it."""
     together = re.sub(r"(?<=\d) (?=[A-Za-z])", "\xa0", text)
     lines = textwrap.wrap(together, WIDTH - 12, break_on_hyphens=False)
     heads = [label] + [""] * len(lines)
@@ -141,7 +149,7 @@ def _line(label: str, text: str) -> str:
 
 
 def in_bytes(size: float) -> str:
-    """Return bytes for people, such as 38.3 GB."""
+    """Return a number of bytes as text of three digits, such as 38.3 GB (decimal units)."""
     for unit, one in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= 0.9995 * one:
             return f"{size / one:.3g} {unit}" if size < 999.5 * one else f"{size / one:,.0f} {unit}"
@@ -149,7 +157,7 @@ def in_bytes(size: float) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """Return seconds for people, such as 1 h 20 min."""
+    """Return a number of seconds as text, such as 1 h 20 min."""
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 1 or seconds == 0 else "1 s"
     minutes = round(seconds / 60)

@@ -1,7 +1,7 @@
-"""What a job of each rule takes: one table by rule, with figures as shipped.
+"""What a job of each rule takes: the table COSTS, by rule, with the shipped figures.
 
-Bytes are on disk, times seconds, pixels counted in millions (Mpx) where units say so. A new rule
-needs an entry in COSTS; everything else about it is asked of Snakemake.
+Sizes are bytes on disk and times seconds; MB and Mpx are millions of bytes and pixels. A new rule
+needs an entry in COSTS; everything else about it comes from Snakemake's graph of jobs.
 """
 
 from collections.abc import Callable
@@ -19,30 +19,30 @@ from basemake.build.layout import Layout
 from basemake.forecast.estimate import Cost, Pace, size_of
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
 
-# ASSUME: what cannot be known before the first tile is as for Sentinel-2's quarterly mosaics.
+# ASSUME: until a directory has files of its own, sizes are those of Sentinel-2's quarterly mosaics.
 PIXEL_SIZE = 10.0  # metres, where items do not give it
-BAND_BYTES = 1.47  # a pixel: 147 MB a band on average
-# Bytes of an enhanced tile, with its reduced images, for each byte of its bands: 205 MB of 461 MB.
+BAND_BYTES = 1.47  # bytes a pixel: 147 MB a band on average
+# Bytes of an enhanced tile with its reduced images per byte of its bands: 205 MB from 461 MB.
 TILE_BYTES = {"webp": 0.45, "jxl": 0.43, "zstd": 0.56, "deflate": 0.6}
-# Bytes of web tiles of all zooms for each pixel of the top zoom, by quality; from docs/bench, and
-# from Pillow on the same pixels.
+# Bytes of web tiles of all zooms per pixel of the top zoom, at each of QUALITIES; from docs/bench,
+# and from Pillow on the same pixels.
 QUALITIES = [1, 50, 80, 95, 100]
 WEB_BYTES = {
     "webp": [0.03, 0.09, 0.17, 0.40, 0.54],
     "jpeg": [0.03, 0.13, 0.22, 0.46, 0.70],
 }
 LOSSLESS_WEB_BYTES = {"webp": 1.75, "png": 1.95}
-ROOT_BYTES = 2.0  # a pixel of a metatile's root, which is a PNG
-VRT_BYTES, PAGE_BYTES = 5_000, 1_200_000
-NETWORK = 12.5e6  # bytes a second over all connections: a line of 100 Mbit/s
-LOCAL = 200e6  # bytes a second, copied from files
-# Settings whose change makes the size of existing outputs no guide to the size of new ones.
+ROOT_BYTES = 2.0  # bytes a pixel of a metatile's root, which is a PNG
+VRT_BYTES, PAGE_BYTES = 5_000, 1_200_000  # bytes a file
+NETWORK = 12.5e6  # bytes a second over all connections together: 100 Mbit/s
+LOCAL = 200e6  # bytes a second when bands are copied from files
+# If one of these settings changed, the sizes of existing outputs do not predict those of new ones.
 SIZING = {"codec", "image_format", "quality", "tile_size", "min_zoom", "max_zoom", "resampling"}
 FETCH, ENHANCE, RENDER = "fetch_band", "enhance_tile", "render_metatile"
 
 
 class Amount(NamedTuple):
-    """What a job has to do, in the units of its rule, and the bytes of its outputs."""
+    """The work of a job in the units of its rule (see COSTS), and the bytes of its outputs."""
 
     units: float
     bytes: float
@@ -52,18 +52,19 @@ class Amount(NamedTuple):
 class Sizes:
     """Mean output bytes per unit of input."""
 
-    tile: float  # bytes of an enhanced tile for each byte of its bands
-    web: float  # bytes of web tiles, all zooms, for each pixel of the top zoom
-    root: float  # bytes of a metatile's root for each of its pixels
+    tile: float  # bytes of an enhanced tile per byte of its bands
+    web: float  # bytes of web tiles of all zooms per pixel of the top zoom
+    root: float  # bytes of a metatile's root per pixel of the root
 
 
 @dataclass(frozen=True)
 class Quantities:
-    """How much a build consists of.
+    """The sizes of all parts of a build.
 
-    `tile_pixels` are pixels by tile; `bands` bytes by tile and band, and `sized` the pairs whose
-    items give them; `metatile_pixels` are pixels of the top zoom by region and metatile, as far as
-    tiles show in it; `levels` the zooms from a region's metatiles down to the top zoom.
+    `tile_pixels` are pixels by tile. `bands` are bytes by tile and band, and `sized` the pairs
+    whose items give these; the others are estimated. `metatile_pixels` are pixels of the top zoom
+    by region and metatile, where tiles cover it. `levels` is the number of zooms from a region's
+    metatiles to its top zoom. `sizes` are used for all outputs.
     """
 
     tile_pixels: dict[str, float]
@@ -74,15 +75,18 @@ class Quantities:
     sizes: Sizes
 
     def region_pixels(self, region: str) -> float:
-        """Return the pixels of a region's top zoom."""
+        """Return the number of pixels of a region's top zoom that tiles cover."""
         return sum(n for (name, _), n in self.metatile_pixels.items() if name == region)
 
     def root_pixels(self, region: str, metatile: str) -> float:
-        """Return the pixels of a metatile's root, as far as tiles show in it."""
+        """Return the number of pixels of a metatile's root that tiles cover."""
         return self.metatile_pixels[region, metatile] / 4 ** self.levels[region]
 
     def overview_bytes(self, region: str) -> float:
-        """Return the bytes of the web tiles above a region's metatiles: each zoom a quarter."""
+        """Return the bytes of the web tiles above a region's metatiles.
+
+        Each zoom has a quarter of the pixels of the zoom below it, and 1/4 + 1/16 + ... is 1/3.
+        """
         return self.sizes.web * self.region_pixels(region) / 4 ** self.levels[region] / 3
 
     def archive_bytes(self, region: str) -> float:
@@ -92,7 +96,7 @@ class Quantities:
 
 @dataclass(frozen=True)
 class RuleCost:
-    """What jobs of a rule take for each unit of their work, and how much work a job is."""
+    """The seconds of a rule's jobs per unit of work, and the function that counts a job's work."""
 
     cost: Cost
     amount: Callable[[Job, Quantities], Amount]
@@ -112,7 +116,7 @@ def _tile(job: Job, quantities: Quantities) -> Amount:
 
 
 def _vrts(job: Job, quantities: Quantities) -> Amount:
-    """Units: none. The VRT of a zone and its view grow with their tiles."""
+    """Units: none. Both VRTs of a zone grow with its number of tiles."""
     return Amount(0, VRT_BYTES * (2 + len(job.inputs) / 3))
 
 
@@ -150,10 +154,10 @@ def _page(job: Job, quantities: Quantities) -> Amount:
     return Amount(0, PAGE_BYTES)
 
 
-# CPU seconds and wall seconds: of a job's start, which is mostly imports, and of each unit. From
-# docs/bench, 4 cores at the default threads. `last` are jobs that wait for all metatiles.
+# CPU and wall seconds, each of a job's start (mostly imports) and of one unit of work; from
+# docs/bench, with 4 cores and the default threads.
 COSTS = {
-    # The network's seconds are added by shipped_costs.
+    # shipped_costs adds the seconds that a MB takes over the network.
     FETCH: RuleCost(Cost(Pace(0.6, 0.01), Pace(0.8, 0.0)), _band),
     ENHANCE: RuleCost(Cost(Pace(0.6, 0.09), Pace(0.5, 0.025)), _tile),
     "build_zone_vrt": RuleCost(Cost(Pace(0.7, 0.0), Pace(0.6, 0.0)), _vrts),
@@ -169,7 +173,10 @@ COSTS = {
 
 
 def shipped_costs(connections: int, remote: bool) -> dict[str, Cost]:
-    """Return what jobs take where none was done yet, with an assumed network, by rule."""
+    """Return the shipped costs by rule, with the assumed speed of the network.
+
+    `remote` is false if bands are copied from files; `connections` share the network evenly.
+    """
     costs = {rule: entry.cost for rule, entry in COSTS.items()}
     seconds = 1e6 * connections / NETWORK if remote else 1e6 / LOCAL
     wall = Pace(costs[FETCH].wall.start, seconds)
@@ -177,12 +184,12 @@ def shipped_costs(connections: int, remote: bool) -> dict[str, Cost]:
 
 
 def amount_of(job: Job, quantities: Quantities) -> Amount:
-    """Return how much work a job is, and the bytes of its outputs."""
+    """Return the work of a job in the units of its rule, and the bytes of its outputs."""
     return COSTS[job.rule].amount(job, quantities)
 
 
 def count(layout: Layout, config: dict) -> Quantities:
-    """Return the quantities of a build, with sizes as shipped for checked `config`."""
+    """Return the quantities of a build with checked `config`, with the shipped sizes."""
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
     pixels, bands, sized = {}, {}, set()
@@ -203,6 +210,7 @@ def count(layout: Layout, config: dict) -> Quantities:
 
 
 def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], float]:
+    """Return the pixels of the top zoom that tiles cover, by region and metatile."""
     footprints = {
         name: geometry_to_mercator(row["geometry"]) for name, row in layout.tiles.iterrows()
     }
@@ -218,9 +226,10 @@ def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], fl
 
 
 def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dict[str, int]]:
-    """Return quantities with the sizes that files in this directory have, and how many there are.
+    """Return `quantities` with mean sizes of this directory's files, and the number of files.
 
-    Files that were made with other settings are left out, and what no file tells stays as it is.
+    The numbers are by name of a size, as in `figures_from_jobs_here`. Files whose jobs have a
+    setting of SIZING changed are left out; a size of which there is no file stays as it is.
     """
     tiles: dict[Path, float] = {}
     archives: dict[Path, float] = {}
@@ -243,9 +252,9 @@ def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dic
 
 
 def mean_size(files: dict[Path, float]) -> tuple[float | None, int]:
-    """Return mean output bytes per unit of input over the files that exist, and their count.
+    """Return the mean output bytes per unit of input over the files that exist, and their count.
 
-    `files` are the units of input by path; without any file the mean is None.
+    `files` are units of input by path. The mean is None if no file exists.
     """
     existing = {path: units for path, units in files.items() if path.exists()}
     units = sum(existing.values())
@@ -253,7 +262,10 @@ def mean_size(files: dict[Path, float]) -> tuple[float | None, int]:
 
 
 def ground_area(geometry: BaseGeometry) -> float:
-    """Return square metres of a geometry in degrees, on the sphere; right to 1 %."""
+    """Return the area in square metres of a geometry in degrees, on a sphere, to about 1 %.
+
+    It is computed in the cylindrical equal-area projection (Lambert).
+    """
 
     def equal_area(lonlat: NDArray) -> NDArray:
         lon, lat = np.radians(lonlat).T
@@ -263,7 +275,7 @@ def ground_area(geometry: BaseGeometry) -> float:
 
 
 def web_bytes(image_format: str, quality: int | str | None) -> float:
-    """Return bytes of web tiles, all zooms, for each pixel of the top zoom."""
+    """Return the shipped bytes of web tiles of all zooms per pixel of the top zoom."""
     if quality == "lossless" or image_format == "png":
         return LOSSLESS_WEB_BYTES[image_format]
     return float(np.interp(float(quality or 80), QUALITIES, WEB_BYTES[image_format]))

@@ -1,4 +1,4 @@
-"""A map of a plan as PNG: each tile in the colour of what happens to it, and the polygons."""
+"""A map of a plan as PNG: tiles in the colour of their state, and the regions' polygons."""
 
 import math
 from collections import Counter
@@ -22,12 +22,15 @@ WORDS = {
 }
 INK, OUTLINE = "#222222", "#c2185b"
 MAP, EDGE, LINE, LEAST_WIDTH = 860, 20, 26, 420  # pixels
-FINER = 3  # drawn larger and then reduced: smooth edges
-MOST_NAMES = 30
+FINER = 3  # the map is drawn larger by this factor and reduced, for smooth edges
+MOST_NAMES = 30  # tiles, up to which their names are written
 
 
 class View(NamedTuple):
-    """Where degrees are on the map: `project` makes pixels (n, 2) of degrees (n, 2)."""
+    """The projection of a map and its size in pixels.
+
+    `project` converts longitudes and latitudes (n, 2) to pixels x and y (n, 2).
+    """
 
     project: Callable[[Any], NDArray[np.float64]]
     width: int
@@ -37,11 +40,15 @@ class View(NamedTuple):
 def draw_coverage(
     path: Path, title: str, tiles: dict[str, tuple[Any, str]], regions: dict[str, Any]
 ) -> None:
-    """Write a map of `tiles`, name -> (degrees, a key of COLOURS), and of `regions` (degrees)."""
+    """Write a PNG map of tiles and regions.
+
+    `tiles` are (geometry in degrees, key of COLOURS) by name, `regions` geometries in degrees by
+    name.
+    """
     view = view_of([*(geometry for geometry, _ in tiles.values()), *regions.values()])
     image = Image.new("RGB", (view.width * FINER, view.height * FINER), "white")
     draw = ImageDraw.Draw(image)
-    # Tiles of two zones overlap: there what is to be done lies over what is fresh.
+    # Where tiles of two zones overlap, those that are to be made cover fresh ones.
     order = [*reversed(COLOURS)]
     for geometry, state in sorted(tiles.values(), key=lambda tile: order.index(tile[1])):
         for part in shapely.get_parts(geometry):
@@ -56,9 +63,10 @@ def draw_coverage(
 
 
 def view_of(geometries: list[Any]) -> View:
-    """Return the view of geometries in degrees, in Mercator.
+    """Return the view that shows `geometries` (degrees) in Mercator.
 
-    It begins where they leave the widest gap: what lies on both sides of 180 degrees is together.
+    The map is cut in the widest gap of longitudes between them, so that geometries on both sides of
+    180 degrees are side by side.
     """
     parts = [part for geometry in geometries for part in shapely.get_parts(geometry)]
     begin = _end_of_widest_gap(sorted(part.bounds[0::2] for part in parts))
@@ -81,7 +89,10 @@ def view_of(geometries: list[Any]) -> View:
 
 
 def _end_of_widest_gap(spans: list[tuple[float, float]]) -> float:
-    """Return a longitude in the widest gap between spans (west, east), or -180 without any."""
+    """Return a longitude in the widest gap between spans (west, east), or -180 if there is no gap.
+
+    Spans are sorted, in degrees.
+    """
     reached, widest, begin = spans[0][1], 0.0, -180.0
     for west, east in [*spans[1:], (spans[0][0] + 360, math.inf)]:
         if west - reached > widest:
@@ -95,7 +106,7 @@ def _corners(view: View, ring: Any) -> list[tuple[float, float]]:
 
 
 def _outline(draw: ImageDraw.ImageDraw, view: View, area: Any, colour: str, width: int) -> None:
-    """Draw the edges of an area, without those at 180 degrees that only cut it in two."""
+    """Draw the edges of an area (degrees), but not those along 180 degrees, where it was split."""
     for ring in _rings(area):
         ends = zip(ring.coords[:-1], ring.coords[1:], strict=True)
         corners = _corners(view, ring)
@@ -113,6 +124,7 @@ def _rings(area: Any) -> Iterator[Any]:
 def _write_words(
     draw: ImageDraw.ImageDraw, view: View, title: str, tiles: dict[str, tuple[Any, str]]
 ) -> None:
+    """Write the title, the tiles' names and the legend with the number of tiles in each state."""
     large, text = (ImageFont.load_default(size) for size in (19, 15))
     draw.text((EDGE, EDGE), title, INK, large)
     if len(tiles) <= MOST_NAMES:
@@ -129,7 +141,7 @@ def _write_words(
 
 
 def _write_names(draw: ImageDraw.ImageDraw, view: View, tiles: dict[str, tuple[Any, str]]) -> None:
-    """Write each tile's name below its middle, or below names that are there, on its own colour."""
+    """Write each tile's name in its colour below its centroid, and below names already there."""
     font = ImageFont.load_default(12)
     written: list[Any] = []
     for name, (geometry, state) in tiles.items():

@@ -1,4 +1,4 @@
-"""How long a run will take: seconds of jobs by their work, and of all jobs together."""
+"""How long a run takes: the seconds of a job by its work, and of all jobs together."""
 
 import math
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-SNAKEMAKE = 3.0, 0.13  # seconds to plan and to end a run, and for each job; docs/bench
-HAND_MADE = {"tiles": 85, "usd": [10, 15]}  # a run of a pipeline like this, made by hand
+SNAKEMAKE = 3.0, 0.13  # seconds to plan and end a run, and seconds a job; from docs/bench
+HAND_MADE = {"tiles": 85, "usd": [10, 15]}  # the cost of a run of a comparable hand-made pipeline
 
 
 class Pace(NamedTuple):
-    """What a job takes: seconds, and seconds for each of the units that its work is counted in."""
+    """Seconds of a job: those of its start, and those per unit of work."""
 
     start: float
     per_unit: float
@@ -22,9 +22,9 @@ class Pace(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """CPU seconds and wall seconds of the jobs of a rule.
+    """CPU and wall seconds of a rule's jobs.
 
-    Those of a rule that is `last` wait for all metatiles of a region, and run one after the other.
+    Jobs with `last` wait for all metatiles of their region, and run one after the other.
     """
 
     cpu: Pace
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A job that was done: its units, and the CPU and wall seconds that it took."""
+    """The work of a finished job in units, and the CPU and wall seconds that it took."""
 
     units: float
     cpu: float
@@ -41,9 +41,9 @@ class Measured(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A job to be done: rule, units, cores that it holds, and the region that it is of, if any.
+    """A job to be done: its rule, its work in units, the cores it holds, and its region or None.
 
-    A download holds no core.
+    A download has no `threads`, as it holds no core.
     """
 
     rule: str
@@ -53,7 +53,7 @@ class Work(NamedTuple):
 
 
 class Time(NamedTuple):
-    """Seconds: the network and the CPU each alone, both together, and CPU time."""
+    """Seconds of a run: its downloads alone, its computing alone, both together, and CPU time."""
 
     network: float
     compute: float
@@ -62,12 +62,12 @@ class Time(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """What a faster run needs more of."""
+        """What limits the speed of the run: "network" or "CPU"."""
         return "network" if self.network > self.compute else "CPU"
 
 
 def fit(shipped: Cost, measured: list[Measured]) -> Cost:
-    """Return what a rule's jobs take by those that were measured, or as shipped without any."""
+    """Return the cost of a rule's jobs from measured ones, or `shipped` if there are none."""
     if not measured:
         return shipped
     units = [job.units for job in measured]
@@ -78,6 +78,7 @@ def fit(shipped: Cost, measured: list[Measured]) -> Cost:
 
 
 def _fit(shipped: Pace, units: list[float], seconds: list[float]) -> Pace:
+    """Return the pace of jobs: the shipped start, or less if a job was shorter; the median rate."""
     start = min(shipped.start, min(seconds)) if any(units) else median(seconds)
     rates = [(s - start) / u for u, s in zip(units, seconds, strict=True) if u > 0]
     return Pace(start, median(rates) if rates else 0.0)
@@ -86,9 +87,10 @@ def _fit(shipped: Pace, units: list[float], seconds: list[float]) -> Pace:
 def estimate_time(
     work: Iterable[Work], costs: dict[str, Cost], cores: int, connections: int
 ) -> Time:
-    """Return what `work` takes on `cores` and `connections`, by each rule's cost.
+    """Return the seconds that `work` takes on `cores` and `connections`; `costs` are by rule.
 
-    Downloads and computing overlap; the first bands, and what follows the last tile, do not.
+    Downloads and computing overlap, except that no tile can be made before the first bands have
+    come, and that a tile and a metatile are still to be made after the last band.
     """
     work = list(work)
     if not work:
@@ -110,12 +112,12 @@ def estimate_time(
 
 
 def _held(job: Work, costs: dict[str, Cost], cores: int) -> float:
-    """Return the core seconds that a job holds."""
+    """Return wall seconds times cores that a job holds."""
     return costs[job.rule].wall.of(job.units) * min(job.threads, cores)
 
 
 def _last(work: list[Work], costs: dict[str, Cost], cores: int) -> float:
-    """Return the seconds of what is done when all metatiles are there: regions side by side."""
+    """Return the wall seconds of the `last` jobs: in order in a region, regions in parallel."""
     regions: dict[str | None, float] = {}
     for job in work:
         if not costs[job.rule].last:
@@ -126,9 +128,10 @@ def _last(work: list[Work], costs: dict[str, Cost], cores: int) -> float:
 
 
 def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connections: int) -> int:
-    """Return how many tiles' bands are on disk at most where bands are not kept.
+    """Return the most tiles whose bands are on disk at the same time if bands are not kept.
 
-    Those being enhanced and downloaded; where computing is slower, also those that wait for it.
+    These are the tiles being enhanced (each by `threads`) and downloaded (three bands each) and, if
+    computing is slower than the network, the tiles that wait for a core.
     """
     waiting = tiles * max(0.0, 1 - time.network / time.compute) if time.compute else 0.0
     busy = max(1, cores // threads) + math.ceil(connections / 3)
@@ -136,18 +139,21 @@ def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connection
 
 
 def read_benchmark(path: Path, units: float) -> Measured | None:
-    """Return the job of one of Snakemake's benchmark files; None if there is none that reads."""
+    """Return the job measured in a Snakemake benchmark file; None if that cannot be read.
+
+    `units` is the job's work, which the file does not give.
+    """
     try:
         lines = path.read_text().splitlines()
         row = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=True))
         wall, cpu = float(row["s"]), float(row["cpu_time"])
-        return Measured(units, cpu or wall, wall)  # a short job's CPU time may have been missed
+        return Measured(units, cpu or wall, wall)  # CPU time is sampled, and 0 for a short job
     except (OSError, ValueError, KeyError, IndexError):
         return None
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder; 0 if there is none."""
+    """Return the bytes of a file, or of all files in a folder; 0 if the path does not exist."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size if path.exists() else 0

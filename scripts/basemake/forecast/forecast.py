@@ -1,4 +1,4 @@
-"""The forecast of a run: jobs and reasons as Snakemake plans them, and what they will take."""
+"""The forecast of a run: the jobs that Snakemake plans, their reasons, and what they take."""
 
 import shutil
 from collections import Counter
@@ -42,7 +42,7 @@ MAP = Path("results/plan.png")
 
 @dataclass(frozen=True)
 class Entry:
-    """A job of the build, and how much work it is."""
+    """A job of the build and its amount of work."""
 
     job: Job
     amount: Amount
@@ -54,7 +54,10 @@ class Entry:
 
     @property
     def why(self) -> str | None:
-        """Why its outputs are stale; None if they are new or fresh."""
+        """The reason why its outputs are stale; None if they are new or fresh.
+
+        Outputs that do not exist are new if the job has no benchmark, so that it never finished.
+        """
         gone = not any(path.exists() for path in self.job.outputs)
         if not self.planned or (gone and not self.job.benchmark.exists()):
             return None
@@ -64,25 +67,25 @@ class Entry:
 
     @property
     def part(self) -> int:
-        """Bytes that are here of a download that was interrupted."""
+        """The bytes of its interrupted download that are on disk; 0 if there is none."""
         path = self.job.outputs[0]
         return size_of(path.with_name(path.name + ".part"))
 
     @property
     def download(self) -> float:
-        """Bytes to download."""
+        """The bytes that a run would download for it; 0 if it is no download."""
         return max(0.0, self.amount.bytes - self.part) if self.job.rule == FETCH else 0.0
 
     @property
     def work(self) -> Work:
-        """What a run has to do for it."""
+        """Its work, of which an interrupted download has only the remaining bytes."""
         units = self.download / 1e6 if self.job.rule == FETCH else self.amount.units
         return Work(self.job.rule, units, self.job.threads, self.job.wildcards.get("region"))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """All jobs of a build, those that a run would do, and what the jobs of each rule take."""
+    """A build with all of its jobs and the cost of each rule's jobs."""
 
     build: Build
     layout: Layout
@@ -108,7 +111,7 @@ class Planned:
         return any(is_remote(band["href"]) for row in bands for band in row.values())
 
     def of_region(self, name: str) -> list[Entry]:
-        """Return the jobs that a region needs."""
+        """Return the jobs that a region needs, including those shared with other regions."""
         regions = self.layout.tiles["regions"]
 
         def needs(job: Job) -> bool:
@@ -122,11 +125,13 @@ class Planned:
 def forecast(build: Build) -> dict[str, Any]:
     """Return the plan of a build, and draw its map.
 
-    Sizes are bytes, and times seconds. `regions` gives, by name and stage, how many jobs are new,
-    stale (`why`: reason -> jobs) and fresh; `stages` the same for all, and each stage's bytes and
-    CPU seconds; `tiles` each tile's state as on the map, why it is stale, its regions and its
-    bytes to download; `files` what a run would write; `figures_from_jobs_here` how many jobs or
-    files of this directory an estimate comes from, by rule or size: 0 if it is the shipped one.
+    The plan is a JSON object. Sizes are bytes, and times seconds. `regions` has, by name and stage,
+    the numbers of jobs that are new, stale (`why`: number of jobs by reason) and fresh; `stages`
+    the same for the whole build, with each stage's bytes and CPU seconds; `tiles` each tile's state
+    as on the map, why it is stale, its regions and its bytes to download; `files` the paths that a
+    run would write; `figures_from_jobs_here`, by rule or size, from how many jobs or files of this
+    directory an estimate comes, 0 if it is the shipped one. Raises as `Build.layout` and
+    `Build.graph` do.
     """
     plan, counts = plan_of(build)
     cores, connections, config = build.cores, build.connections, build.config
@@ -168,7 +173,7 @@ def forecast(build: Build) -> dict[str, Any]:
 
 
 def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
-    """Return the jobs of a build with their costs, and how many jobs or files each comes from."""
+    """Return a build's jobs and costs, and from how many jobs or files each estimate comes."""
     layout, graph = build.layout(), build.graph()
     quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
     entries = [Entry(job, amount_of(job, quantities)) for job in graph.jobs]
@@ -180,7 +185,10 @@ def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
 def costs_here(
     entries: Iterable[Entry], shipped: dict[str, Cost]
 ) -> tuple[dict[str, Cost], dict[str, int]]:
-    """Return what jobs take by those done here, else as shipped, and how many were, by rule."""
+    """Return costs from the benchmarks of this directory, and the number of benchmarks, by rule.
+
+    A rule without benchmarks has its `shipped` cost.
+    """
     done: dict[str, list] = {rule: [] for rule in shipped}
     for entry in entries:
         measured = read_benchmark(entry.job.benchmark, entry.amount.units)
@@ -191,7 +199,7 @@ def costs_here(
 
 
 def count_states(plan: Planned, entries: Iterable[Entry]) -> dict[str, dict[str, Any]]:
-    """Return by stage how many jobs are new, stale (and how many for which reason) and fresh."""
+    """Return the numbers of new, stale and fresh jobs, and of stale ones by reason, by stage."""
     counts: dict[str, dict[str, Any]] = {
         stage: {"new": 0, "stale": 0, "fresh": 0, "why": Counter()}
         for stage in plan.graph.stages.values()
@@ -231,7 +239,7 @@ def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
 
 
 def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
-    """Draw the map of a plan."""
+    """Write the map of a plan to MAP; `tiles` is the value of `tiles_of`."""
     geometries = plan.layout.tiles["geometry"]
     places = {name: (geometries[name], tile["state"]) for name, tile in tiles.items()}
     title = f"Plan of {plan.build.config['quarter']}: {', '.join(plan.layout.zooms)}"
@@ -239,8 +247,8 @@ def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
 
 
 def download_of(plan: Planned) -> dict[str, Any]:
-    """Return how many files and bytes come, from where, and how fast over all connections."""
-    bands, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB
+    """Return the number and bytes of downloads, and the bytes a second of all connections."""
+    bands, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB on one connection
     return {
         "files": len(bands),
         "bytes": round(sum(entry.download for entry in bands)),
@@ -257,7 +265,7 @@ def download_of(plan: Planned) -> dict[str, Any]:
 def totals_of(stage: str, plan: Planned) -> dict[str, Any]:
     """Return a stage's bytes to download, on disk now and after the run, and its CPU seconds."""
     entries = [entry for entry in plan.entries if entry.job.stage == stage]
-    # results/{folder}/...: all that is there, whether it belongs to this build or not.
+    # All files in results/{folder} count, whether they belong to this build or not.
     folders = {Path(*path.parts[:2]) for entry in entries for path in entry.job.outputs}
     now = sum(map(size_of, folders))
     todo = [entry for entry in entries if entry.planned]
@@ -275,7 +283,7 @@ def totals_of(stage: str, plan: Planned) -> dict[str, Any]:
 
 
 def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any]:
-    """Return bytes on disk: now, at most while the run goes on, after it, and free."""
+    """Return bytes on disk: now, at the peak of the run, after it, and free."""
     now = sum(stage["disk_now_bytes"] for stage in stages.values())
     after = sum(stage["disk_after_bytes"] for stage in stages.values())
     waiting = 0.0
@@ -294,7 +302,7 @@ def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any
 
 
 def memory_of(plan: Planned) -> dict[str, int]:
-    """Return bytes of memory: what the largest job asks for, all at a time, the machine has."""
+    """Return bytes of memory: of the largest job, of all jobs at a time, and of the machine."""
     jobs = {entry.job.rule: entry.job for entry in plan.todo}
     largest, asked = 0, {}
     for rule, number in Counter(entry.job.rule for entry in plan.todo).items():
@@ -302,7 +310,7 @@ def memory_of(plan: Planned) -> dict[str, int]:
         slots = max(1, plan.build.cores // job.threads) if job.threads else plan.build.connections
         largest = max(largest, job.memory_mb)
         asked[rule] = min(number, slots) * job.memory_mb
-    downloads = asked.pop(FETCH, 0)  # beside one rule's jobs, which use all cores
+    downloads = asked.pop(FETCH, 0)  # beside one rule's jobs, which hold all cores
     together = (downloads + max(asked.values(), default=0)) * 10**6
     return {
         "largest_job_bytes": largest * 10**6,
@@ -312,7 +320,7 @@ def memory_of(plan: Planned) -> dict[str, int]:
 
 
 def warnings(disk: dict[str, Any], memory: dict[str, int], keep_bands: bool) -> Iterator[str]:
-    """Yield what does not fit, and what to do."""
+    """Yield a sentence for each of disk and memory that is too small, with what to do."""
     needed = disk["peak_bytes"] - disk["now_bytes"]
     if needed > disk["free_bytes"]:
         spare = ", or set keep_bands: false and run make prune" if keep_bands else ""

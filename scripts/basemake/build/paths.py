@@ -1,0 +1,7 @@
+"""Where a build's files are, in the working directory. Imports nothing that takes time."""
+
+from pathlib import Path
+
+RESULTS = Path("results")
+MANIFEST = RESULTS / "manifest.geojson"
+RECORDS = RESULTS / "records"
