@@ -13,8 +13,8 @@ from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source
 from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
 from basemake.build.layout import mercator_grid, outline_text, read_layout
-from basemake.build.paths import MANIFEST
 from basemake.build.manifest import band_identity, dn_reading
+from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_region
 from basemake.build.run_lock import alone

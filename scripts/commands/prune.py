@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 from basemake.build.engine import Graph, Job
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
-from basemake.build.records import output_of, read_record, record_of
+from basemake.build.records import FLAG, output_of, read_record, record_of
 from basemake.build.run_lock import alone
 
 FEW = 6  # names, up to which they are listed
 PART = ".part"  # suffix of a file that is being written
 # What export_folder writes, and the file that Snakemake adds to an output folder.
-IN_FOLDER = re.compile(r"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|\.snakemake_timestamp")
+IN_FOLDER = re.compile(rf"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|{re.escape(FLAG)}")
 
 
 @dataclass(frozen=True)
