@@ -155,7 +155,7 @@ def _made_here() -> set[Path]:
 def _logs(output: Path) -> set[Path]:
     """Return the paths that the log of an output may have: that in its record, or else by name."""
     record = read_record(output)
-    if record and record.log:
+    if record and Path(record.log).parts[:1] == ("logs",):
         return {Path(record.log)}
     place = Path("logs", *output.parts[1:]).with_suffix("")
     return {place.with_name(f"{place.name}.log"), *place.parent.glob(f"{place.name}.*.log")}

@@ -125,6 +125,17 @@ def test_a_record_of_a_file_outside_results_deletes_nothing():
     assert Path("outside.tif").exists()
 
 
+def test_a_log_that_a_record_names_elsewhere_is_not_a_log(tmp_path):
+    precious = tmp_path / "precious.log"
+    precious.write_text("x")
+    write(GONE)
+    for log in (str(precious), "../precious.log", "logs/../../precious.log"):
+        write_record(Path(GONE), MadeOf({}, {}, []), log)
+        assert {file.path for file in orphans().files} == {Path(GONE)}
+    assert prune() == {GONE}
+    assert precious.exists()
+
+
 def test_symlinks_are_never_followed(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
