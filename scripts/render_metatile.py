@@ -74,7 +74,7 @@ def render_metatile(
     """
     size = rendering.tile_size
     side = 1 << (rendering.max_zoom - metatile.z)
-    warper = Warper(tiles, metatile.bounds, side, size, rendering.resampling)
+    warper = Warper.of(tiles, metatile.bounds, side, size, rendering.resampling)
     outline = rendering.outline
     mask = None if outline is None else _mask(metatile, side * size, outline)
     encode = encoder(rendering.image_format, rendering.quality)

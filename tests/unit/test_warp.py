@@ -27,7 +27,7 @@ def crs(epsg: int) -> osr.SpatialReference:
 def warp(path, bounds, pixels, resampling="bilinear"):
     """The whole canvas of a tile, piece by piece."""
     count = pixels // 256
-    warper = Warper([path], bounds, count, 256, resampling)
+    warper = Warper.of([path], bounds, count, 256, resampling)
     canvas = np.zeros((pixels, pixels, 4), np.uint8)
     for row, column in np.ndindex(count, count):
         piece = warper.draw(row, column)

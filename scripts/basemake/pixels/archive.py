@@ -90,7 +90,7 @@ def pack_parts(parts: list[Path], output: Path, header: dict, metadata: dict) ->
     `metadata` is the archive's JSON. Memory grows by 37 bytes a web tile. Raises TileError,
     naming it, if a part is incomplete, and if no part has a web tile.
     """
-    source = _Parts(parts)
+    source = _Parts(parts, [path.stat().st_size for path in parts])
     places = np.fromiter(source.places(), PLACE)
     if len(places) == 0:
         raise TileError(
@@ -180,9 +180,9 @@ def _front(
 class _Parts:
     """The concatenation of archives: each begins where the one before ends."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: list[Path], sizes: list[int]) -> None:
         self.paths = paths
-        self.starts = [0, *accumulate(path.stat().st_size for path in paths)]
+        self.starts = [0, *accumulate(sizes)]
 
     def places(self) -> Iterator[tuple[int, int, int, int, int]]:
         """Yield the fields of PLACE for every directory entry, in the order of the parts."""

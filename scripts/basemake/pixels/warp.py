@@ -83,24 +83,29 @@ class _Source(NamedTuple):
 class Warper:
     """Enhanced tiles, warped to a canvas in Web Mercator one square piece at a time."""
 
-    def __init__(
-        self, paths: list[Path], bounds: Bounds, count: int, size: int, resampling: str
-    ) -> None:
-        """Find the tiles at `paths` that lie in a canvas of `count` x `count` pieces.
+    def __init__(self, canvas: _Canvas, sources: list[_Source], resampling: str) -> None:
+        """Draw `sources`, which `of` finds, on `canvas` with a key of INTERPOLATION."""
+        self._canvas, self._sources = canvas, sources
+        self._interpolation = INTERPOLATION[resampling]
+        self._open = lru_cache(OPEN_FILES)(_open)
+
+    @classmethod
+    def of(
+        cls, paths: list[Path], bounds: Bounds, count: int, size: int, resampling: str
+    ) -> "Warper":
+        """Return a warper of the tiles at `paths` that lie in a canvas of `count` x `count` pieces.
 
         `bounds` are the canvas's; a piece is `size` pixels a side, a multiple of GRID_STEP;
         `resampling` is a key of INTERPOLATION. Raises TileError, naming it, if a tile cannot be
         read.
         """
-        self._canvas = _Canvas(bounds, count, size)
-        self._interpolation = INTERPOLATION[resampling]
-        self._open = lru_cache(OPEN_FILES)(_open)
-        self._sources = []
+        canvas, sources = _Canvas(bounds, count, size), []
         for path in paths:
             with naming(path), open_geotiff(path) as dataset:
-                source = _place(path, dataset, self._canvas, resampling != "nearest")
+                source = _place(path, dataset, canvas, resampling != "nearest")
             if source is not None:
-                self._sources.append(source)
+                sources.append(source)
+        return cls(canvas, sources, resampling)
 
     def may_show(self, row: int, column: int, count: int) -> bool:
         """Return whether a tile may show in `count` x `count` pieces from `row`, `column` on."""
