@@ -1,4 +1,4 @@
-"""What several rule files need: config, source, recipe, regions and layout. It has no rule."""
+"""What the files beside this one share: config, source, recipe, regions and layout. No rule."""
 
 import functools
 import sys
