@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -136,14 +137,10 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
 def _graph(build: Build) -> Graph:
     """Return the build's graph of jobs.
 
-    Signals are blocked during the dry run, because Snakemake installs handlers of its own.
+    The dry run has a thread of its own: Snakemake installs signal handlers in the main one only.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    try:
-        return build.graph()
-    finally:
-        _on_stop(_stop)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(build.graph).result()
 
 
 def _failed(said: str) -> int:

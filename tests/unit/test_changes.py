@@ -2,13 +2,10 @@
 
 import copy
 import json
-import signal
-import threading
-from types import SimpleNamespace
 
 import pytest
 
-from refresh import Stopped, _graph, _on_stop, _stop, compare, tiles_in
+from refresh import compare, tiles_in
 
 BAND = {"href": "https://a.example/B04.tif", "size": 4, "checksum": "1220ab"}
 FEATURE = {
@@ -70,20 +67,3 @@ def test_no_manifest_has_no_tiles(tmp_path, text):
         path.write_text(text)
     assert tiles_in(path) == {}
     assert compare(tiles_in(path), {"a": 1}) == (["a"], [], [])
-
-
-def test_a_signal_during_the_dry_run_waits_and_stops():
-    def graph() -> list:
-        signal.signal(signal.SIGTERM, lambda *_: None)  # as Snakemake sets its own handler
-        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)  # a refresh has no other thread
-        return []
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
-    _on_stop(_stop)
-    try:
-        with pytest.raises(Stopped):
-            _graph(SimpleNamespace(graph=graph))
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for number, handler in before.items():
-            signal.signal(number, handler)

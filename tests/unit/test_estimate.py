@@ -43,23 +43,38 @@ def work(tiles: int, band: float = 100) -> list[Work]:
     return jobs + [Work(rule, 1, 1, "r") for rule in LAST]
 
 
-def test_time_where_the_network_is_slower():
+@pytest.mark.parametrize(
+    ("band", "cores", "bound_by"), [(100, 4, "network"), (1, 1, "CPU"), (30, 4, "network")]
+)
+def test_downloads_and_computing_overlap(band, cores, bound_by):
+    """A run takes little more than the slower of both alone, and less than one after the other."""
+    time = estimate_time(work(30, band), COSTS, cores, connections=4)
+    assert time.bound_by == bound_by
+    slower, faster = sorted((time.network, time.compute), reverse=True)
+    snakemake = SNAKEMAKE[0] + len(work(30)) * SNAKEMAKE[1]
+    assert slower < time.wall - snakemake < min(slower + faster, 1.1 * slower)
+
+
+def test_the_bound_takes_longer_when_there_is_more_of_it():
+    def wall(band: float, cores: int, connections: int = 4) -> float:
+        return estimate_time(work(30, band), COSTS, cores, connections).wall
+
+    assert wall(200, 4) == pytest.approx(2 * wall(100, 4), rel=0.1)
+    assert wall(100, 4, connections=8) == pytest.approx(wall(100, 4) / 2, rel=0.2)
+    assert wall(100, 8) == pytest.approx(wall(100, 4), rel=0.1), "more cores download no faster"
+    assert wall(1, 1) > 1.1 * wall(1, 4)
+
+
+def test_jobs_hold_no_more_cores_than_there_are():
+    jobs = [Work("enhance_tile", 100, 4)] * 10
+    assert estimate_time(jobs, COSTS, cores=1, connections=4).compute == pytest.approx(10 * 11)
+    assert estimate_time(jobs, COSTS, cores=4, connections=4).compute == pytest.approx(10 * 11)
+    assert estimate_time(jobs, COSTS, cores=8, connections=4).compute == pytest.approx(10 * 11 / 2)
+
+
+def test_cpu_time_is_the_sum_over_all_jobs():
     time = estimate_time(work(10), COSTS, cores=4, connections=4)
-    assert time.bound_by == "network"
-    assert time.network == pytest.approx(30 * 52 / 4)
-    tiles, web_tiles, last = 10 * 11 * 4 / 4, 10 * 3 * 2 / 4, 2 + 3 + 1
-    assert time.compute == pytest.approx(tiles + web_tiles + last)
-    # The last tile and its metatile come after the last download.
-    assert time.wall == pytest.approx(SNAKEMAKE[0] + 53 * SNAKEMAKE[1] + 390 + 11 + 3 + last)
     assert time.cpu == pytest.approx(30 * 11 + 10 * 21 + 10 * 4 + 3)
-
-
-def test_time_where_computing_is_slower():
-    time = estimate_time(work(10, band=1), COSTS, cores=1, connections=4)
-    assert time.bound_by == "CPU"
-    assert time.compute == pytest.approx(10 * 11 + 10 * 3 + 6), "no job holds more cores than are"
-    first = 2.5  # the first bands
-    assert time.wall == pytest.approx(SNAKEMAKE[0] + 53 * SNAKEMAKE[1] + time.compute + first)
 
 
 def test_the_last_jobs_of_regions_run_in_parallel():

@@ -1,6 +1,7 @@
 """Refreshing: what it prints, its exit status, and that it can run under cron and systemd."""
 
 import fcntl
+import os
 import re
 import shutil
 import signal
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -146,6 +149,41 @@ def test_refresh_that_is_stopped_stops_all_and_the_next_goes_on(base, scene):
 
     assert "0 tiles updated, 0 new, 0 gone; built " in scene.says("refresh")
     assert scene.lasting() == base.lasting()
+
+
+def test_refresh_that_is_stopped_while_it_plans_builds_nothing(scene):
+    """The polygon is a named pipe, so that each process that reads it waits for the test."""
+    shutil.rmtree(scene.results / "tiles")
+    polygon = scene.directory / "first.geojson"
+    content = polygon.read_bytes()
+    polygon.unlink()
+    os.mkfifo(polygon)
+    running = scene.command("refresh")
+    reads = 0  # of the refresh itself: once to know the build, and once in the dry run
+    while reads < 2:
+        with polygon.open("wb") as pipe:
+            reads += running.pid in readers(running, polygon)
+            if reads == 2:
+                running.terminate()
+            pipe.write(content)
+        while readers(running, polygon):
+            time.sleep(0.01)
+    out, said = running.communicate()
+    assert (running.returncode, out) == (-signal.SIGTERM, "")
+    assert said == "basemake refresh: stopped; the next one goes on\n"
+    assert not (scene.results / "tiles").exists()
+
+
+def readers(running: subprocess.Popen, path: Path) -> set[int]:
+    """The processes of a run that have a file open."""
+    found = set()
+    with suppress(psutil.NoSuchProcess):
+        head = psutil.Process(running.pid)
+        for process in (head, *head.children(recursive=True)):
+            for file in Path(f"/proc/{process.pid}/fd").glob("*"):
+                with suppress(OSError):
+                    found |= {process.pid} if file.samefile(path) else set()
+    return found
 
 
 def test_snakemake_that_outlives_its_refresh_keeps_the_lock(base, scene):
