@@ -95,14 +95,9 @@ rule pack_pyramid:
         settings=lambda wildcards: {
             "extent": layout().extent(wildcards.region).wkt,
             "image_format": PYRAMID["format"],
-            "metadata": {
-                "name": wildcards.region,
-                "description": f"{SOURCE.title}, {config['quarter']}",
-                "attribution": ATTRIBUTION,
-                "type": "baselayer",
-                "format": {"jpeg": "jpg"}.get(PYRAMID["format"], PYRAMID["format"]),
-                "tile_size": PYRAMID["tile_size"],
-            },
+            "description": f"{SOURCE.title}, {config['quarter']}",
+            "attribution": ATTRIBUTION,
+            "tile_size": PYRAMID["tile_size"],
         },
     script:
         "../scripts/pack_pyramid.py"

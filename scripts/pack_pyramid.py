@@ -57,8 +57,18 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         settings = snakemake.params.settings
+        image_format = settings["image_format"]
         pack_pyramid(
             [Path(path) for path in snakemake.input],
             Path(snakemake.output.archive),
-            **{**settings, "extent": shapely.from_wkt(settings["extent"])},
+            extent=shapely.from_wkt(settings["extent"]),
+            image_format=image_format,
+            metadata={
+                "name": snakemake.wildcards.region,
+                "description": settings["description"],
+                "attribution": settings["attribution"],
+                "type": "baselayer",
+                "format": {"jpeg": "jpg"}.get(image_format, image_format),
+                "tile_size": settings["tile_size"],
+            },
         )

@@ -114,7 +114,7 @@ def _snakemake(build: Build, lock: int, *targets: str) -> int:
     It inherits the lock, so that the directory stays locked if this process is killed. It has a
     process group of its own, so that a signal to this process can stop snakemake with its jobs.
     """
-    command = [sys.executable, "-m", "snakemake", *targets, *build.command.arguments]
+    command = build.command.line(*targets)
     with LOG.open("a") as log:
         running = subprocess.Popen(
             command,
@@ -175,9 +175,9 @@ def main() -> None:
     _on_stop(_stop)
     try:
         with as_command("basemake refresh"):
-            if {"-n", "--dry-run", "--dryrun"} & set(arguments):
-                raise ConfigError("it has no dry-run; `snakemake -n` and `make plan` tell of jobs.")
             build = open_build(arguments, whole=True)
+            if build.command.dry_run:
+                raise ConfigError("it has no dry-run; `snakemake -n` and `make plan` tell of jobs.")
             try:
                 with alone() as lock:
                     sys.exit(refresh(build, lock, options.prune))

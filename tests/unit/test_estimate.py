@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import shapely
 
+from basemake.build.engine import read_benchmark
 from basemake.build.layout import Layout
 from basemake.demo.grid import footprint, grid_tile
 from basemake.forecast.costs import COSTS as SHIPPED
@@ -20,7 +21,6 @@ from basemake.forecast.estimate import (
     bands_in_flight,
     estimate_time,
     fit,
-    read_benchmark,
     size_of,
 )
 from basemake.pixels.webtiles import WebTile, metatile_name
@@ -155,13 +155,13 @@ def test_read_benchmark(tmp_path: Path):
     path = tmp_path / "a.tsv"
     header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
     path.write_text(f"{header}\n1.33\t0:00:01\t91.31\t399\t37\t44\t0.00\t0.09\t16.48\t0.43\n")
-    assert read_benchmark(path, 7) == (7, 0.43, 1.33)
+    assert read_benchmark(path) == (0.43, 1.33)
     path.write_text(f"{header}\n0.30\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\t0.00\n")
-    assert read_benchmark(path, 7) == (7, 0.30, 0.30), "it ended before it was looked at"
+    assert read_benchmark(path) == (0.30, 0.30), "it ended before it was looked at"
     for text in ("", header, "s\tcpu_time\nNA\tNA\n", "\0"):
         path.write_text(text)
-        assert read_benchmark(path, 7) is None
-    assert read_benchmark(tmp_path / "none.tsv", 7) is None
+        assert read_benchmark(path) is None
+    assert read_benchmark(tmp_path / "none.tsv") is None
 
 
 def test_size_of(tmp_path: Path):

@@ -10,6 +10,7 @@ from basemake.build.reasons import (
     DAMAGED,
     DELETED,
     FOLLOWS,
+    FORCED,
     INPUT,
     INPUTS,
     ITEM,
@@ -54,4 +55,4 @@ def test_every_name_with_a_phrase_is_a_setting():
     files = [*(SCRIPTS.parent / "rules").glob("*.smk"), SCRIPTS / "basemake/build/manifest.py"]
     text = "".join(path.read_text() for path in files)
     names = {*re.findall(r'"(\w+)"', text), *re.findall(r"^ +(\w+)=", text, re.MULTILINE)}
-    assert WORDS.keys() - {MISSING, DAMAGED, UNRECORDED, INPUTS} <= names
+    assert WORDS.keys() - {MISSING, DAMAGED, UNRECORDED, FORCED, INPUTS} <= names

@@ -23,12 +23,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snakemake import cli
+from snakemake.exceptions import CliException
 from snakemake.io import ancient
+from snakemake.jobs import Reason
 from snakemake.logging import logger
 from snakemake.shell import shell
 from snakemake.utils import available_cpu_count, update_config
 
-from basemake.build.reasons import DAMAGED, INPUT, INPUTS, MISSING, UNRECORDED, explain, summary
+from basemake.build.reasons import (
+    DAMAGED,
+    FORCED,
+    INPUT,
+    INPUTS,
+    MISSING,
+    UNRECORDED,
+    explain,
+    summary,
+)
 from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_record
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import Asked
@@ -36,7 +47,18 @@ from basemake.system.machine import Asked
 SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
 CONFIGFILE = Path("config/config.yaml")  # the Snakefile's own, in the working directory
 LOCKS = Path(".snakemake/locks")
-EXECUTES_PART = ("targets", "until", "omit_from", "batch")  # options that leave jobs out
+# Options that leave jobs out of a run.
+PARTIAL = ("targets", "until", "omit_from", "batch", "allowed_rules", "target_jobs")
+# Options with which snakemake builds nothing.
+NO_BUILD = (
+    *("touch", "unlock", "lint", "list_rules", "list_target_rules", "summary", "detailed_summary"),
+    *("dag", "rulegraph", "filegraph", "list_changes", "list_input_changes"),
+    *("list_params_changes", "list_untracked", "cleanup_metadata", "cleanup_shadow"),
+    *("delete_all_output", "delete_temp_output", "print_compilation", "report", "archive"),
+    *("generate_unit_tests", "containerize", "export_cwl", "edit_notebook", "draft_notebook"),
+    *("list_conda_envs", "conda_create_envs_only", "conda_cleanup_envs"),
+    "container_cleanup_images",
+)
 
 
 # -- What a run has to do --------------------------------------------------------------------------
@@ -64,15 +86,20 @@ def decide_by_records(workflow: Any) -> None:
     def prepare_and_wrap(*args: Any, **kwargs: Any) -> None:
         prepare(*args, **kwargs)
         dag = workflow.dag
-        update_needrun = dag.update_needrun
+        update_needrun, asked = dag.update_needrun, frozenset(dag.forcefiles)
 
         async def decide(create_inventory: bool = False) -> None:
             stale = find_stale(dag)
+            for job in dag.jobs:  # --forcerun, --force and --forceall
+                if job.output and (job.rule in dag.forcerules or not asked.isdisjoint(job.output)):
+                    stale.setdefault(job, [FORCED])
             logger.info(summary([(job.rule.name, causes) for job, causes in stale.items()]))
             dag.forcefiles.update(file for job in stale for file in job.output)
             _leave_times_out(dag, stale)
             await update_needrun(create_inventory)
             _add(dag, stale)
+            for job, causes in stale.items():
+                dag._reason[job] = _Because(causes)
             _planned[:] = [Planned(workflow, dag, stale)]
 
         async def trust_records() -> None:
@@ -87,6 +114,20 @@ def decide_by_records(workflow: Any) -> None:
     workflow._prepare_dag = prepare_and_wrap
 
 
+class _Because(Reason):
+    """The reason that Snakemake prints with a job, in the words of reasons.py."""
+
+    __slots__ = ("causes",)
+
+    def __init__(self, causes: list[str]) -> None:
+        super().__init__()
+        self.causes = causes
+        setattr(self, "forced", True)  # noqa: B010 - a slot of Reason's, whose type is not known
+
+    def __str__(self) -> str:
+        return "not made yet, or deleted" if self.causes == [MISSING] else explain(self.causes)
+
+
 def _add(dag: Any, stale: Collection[Any]) -> None:
     """Add the stale jobs that follow another stale job only through fresh ones.
 
@@ -94,7 +135,6 @@ def _add(dag: Any, stale: Collection[Any]) -> None:
     """
     for job in stale:
         if not dag.needrun(job):
-            dag.reason(job).forced = True
             dag._needrun.add(job)
     for job in dag._needrun:
         dag._n_until_ready[job] = sum(source in dag._needrun for source in dag.dependencies[job])
@@ -333,7 +373,7 @@ class Command(NamedTuple):
     """What snakemake's `arguments` ask for if it is called in the directory `called_in`.
 
     `given` is the value of `--config`. `cores`, `jobs` and `connections` are None where neither
-    profile nor command line give them. `parts` names the options present that leave jobs out.
+    profile nor command line give them. `partial` are the options present that leave jobs out.
     """
 
     arguments: list[str]
@@ -344,12 +384,19 @@ class Command(NamedTuple):
     cores: int | None
     jobs: int | None
     connections: int | None
-    parts: list[str]
+    dry_run: bool
+    partial: list[str]
 
-    def config(self, read: Callable[[Path], Any]) -> dict[str, Any]:
+    def line(self, *targets: str) -> list[str]:
+        """Return the command line of a run, or of one that makes `targets`."""
+        return [sys.executable, "-m", "snakemake", *targets, *self.arguments]
+
+    def config(self, read: Callable[[Path], Any]) -> Any:
         """Return the config of the config files, read by `read`, and of `--config`, not checked."""
         config: dict[str, Any] = {}
         for part in [*map(read, self.configfiles or [CONFIGFILE]), self.given]:
+            if not isinstance(part, dict):
+                return part  # which the check refuses
             update_config(config, part)
         return config
 
@@ -357,12 +404,19 @@ class Command(NamedTuple):
 def parse(arguments: list[str]) -> Command:
     """Return what snakemake's `arguments` and its profile ask for.
 
-    Ends the process with Snakemake's message if Snakemake refuses them.
+    Raises ConfigError for options with which snakemake builds nothing; ends the process with
+    Snakemake's message if Snakemake refuses them.
     """
     arguments = ["--snakefile", str(SNAKEFILE), *arguments]
-    with _quiet_unless_it_ends():
-        _, options = cli.parse_args([*arguments, "--dry-run"])
-        given = cli.parse_config(options.config)
+    try:
+        with _quiet_unless_it_ends():
+            _, options = cli.parse_args(arguments)
+            given = cli.parse_config(options.config)
+    except CliException as error:
+        raise ConfigError(f"{error.msg}") from None
+    for name in NO_BUILD:
+        if getattr(options, name, None):
+            raise ConfigError(f"--{name.replace('_', '-')} builds nothing; leave it out.")
     connections = options.resources.get("connections")
     return Command(
         arguments,
@@ -373,7 +427,8 @@ def parse(arguments: list[str]) -> Command:
         options.cores,
         options.jobs,
         connections.value if connections else None,
-        [name for name in EXECUTES_PART if getattr(options, name)],
+        options.dryrun,
+        [name for name in PARTIAL if getattr(options, name)],
     )
 
 
@@ -400,11 +455,24 @@ def read_graph(command: Command) -> Graph:
     workflow, dag, stale = _planned.pop()
     todo = set(dag.needrun_jobs(exclude_finished=False))  # a dry run marks its jobs as finished
     jobs = [job for level in dag.toposorted() for job in level if job.output]
+    if not jobs:
+        raise ConfigError("the targets are of rules that make no files: there is nothing to plan.")
     return Graph(
         [_describe(job, stale.get(job, []) if job in todo else None) for job in jobs],
         {rule.name: _stage(rule) for rule in workflow.rules if rule.output},
         workflow.persistence,
     )
+
+
+def read_benchmark(path: Path) -> tuple[float, float] | None:
+    """Return the CPU seconds and wall seconds in a benchmark file; None if there are none."""
+    try:
+        lines = path.read_text().splitlines()
+        row = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=True))
+        wall, cpu = float(row["s"]), float(row["cpu_time"])
+        return cpu or wall, wall  # a short job's CPU time may have been missed
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
 
 
 def _describe(job: Any, causes: list[str] | None) -> Job:

@@ -53,8 +53,8 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
     `whole`, if the arguments leave jobs out (targets, --until, --omit-from, --batch).
     """
     command = parse(arguments)
-    if whole and command.parts:
-        named = ", ".join(command.parts).replace("_", "-")
+    if whole and command.partial:
+        named = ", ".join(command.partial).replace("_", "-")
         raise ConfigError(f"the arguments have {named}; allowed are only those of a whole build.")
     try:
         os.chdir(command.directory)

@@ -10,6 +10,7 @@ MISSING = "missing"  # an output does not exist
 DAMAGED = "damaged"  # an output is not as it was when its record was written
 UNRECORDED = "unrecorded"  # an output has no readable record
 INPUT = "input"  # the content of an input changed
+FORCED = "forced"  # the user asks for the job by an option such as --forcerun
 INPUTS = "inputs"  # inputs were added or removed
 
 DELETED = "deleted"
@@ -20,19 +21,20 @@ WEB_TILES = "web tile settings changed"
 SOURCE = "source settings changed"
 ITEM = "item updated"
 POLYGON = "polygon or clip changed"
-TILES = "a tile joined or left"
+TILES = "a tile or metatile joined or left"
 
 # Phrases by cause; settings have the names that the rules give them. `explain` keeps this order.
 WORDS = {
     MISSING: DELETED,
     DAMAGED: "changed or damaged by hand",
     UNRECORDED: "without a record of what it was made of",
+    FORCED: "asked for by an option",
     INPUTS: TILES,
     "footprints": TILES,
     "code": "a script changed",
     "recipe": RECIPE,
     "codec": CODEC,
-    **dict.fromkeys(("bands", "dn", "attribution", "metadata"), SOURCE),
+    **dict.fromkeys(("bands", "dn", "attribution", "description"), SOURCE),
     **dict.fromkeys(
         ("href", "size", "checksum", "digest", "updated", "item", "epsg", "quarter"), ITEM
     ),

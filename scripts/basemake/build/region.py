@@ -45,7 +45,7 @@ def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
 
 def _load(path: Path, where: str) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.expanduser().read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RegionError(f"{where}: there is no such file; check the path.") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from basemake.build.engine import Job
 from basemake.build.layout import Layout
+from basemake.errors import ConfigError
 from basemake.forecast.estimate import Cost, Pace, size_of
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
 
@@ -185,6 +186,8 @@ def shipped_costs(connections: int, remote: bool) -> dict[str, Cost]:
 
 def amount_of(job: Job, quantities: Quantities) -> Amount:
     """Return the work of a job in the units of its rule, and the bytes of its outputs."""
+    if job.rule not in COSTS:
+        raise ConfigError(f"{job.rule} has no entry in COSTS of {Path(__file__).name}; add one.")
     return COSTS[job.rule].amount(job, quantities)
 
 

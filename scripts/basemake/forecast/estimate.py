@@ -138,20 +138,6 @@ def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connection
     return min(tiles, busy + math.ceil(waiting))
 
 
-def read_benchmark(path: Path, units: float) -> Measured | None:
-    """Return the job measured in a Snakemake benchmark file; None if that cannot be read.
-
-    `units` is the job's work, which the file does not give.
-    """
-    try:
-        lines = path.read_text().splitlines()
-        row = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=True))
-        wall, cpu = float(row["s"]), float(row["cpu_time"])
-        return Measured(units, cpu or wall, wall)  # CPU time is sampled, and 0 for a short job
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-
-
 def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder; 0 if the path does not exist."""
     if path.is_dir():

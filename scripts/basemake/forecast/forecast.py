@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from basemake.build.engine import Graph, Job
+from basemake.build.engine import Graph, Job, read_benchmark
 from basemake.build.layout import Layout
 from basemake.build.open_build import Build
 from basemake.build.reasons import MISSING
@@ -26,12 +26,12 @@ from basemake.forecast.coverage_map import draw_coverage
 from basemake.forecast.estimate import (
     HAND_MADE,
     Cost,
+    Measured,
     Time,
     Work,
     bands_in_flight,
     estimate_time,
     fit,
-    read_benchmark,
     size_of,
 )
 from basemake.system.machine import memory_for_jobs, usable_memory
@@ -191,9 +191,9 @@ def costs_here(
     """
     done: dict[str, list] = {rule: [] for rule in shipped}
     for entry in entries:
-        measured = read_benchmark(entry.job.benchmark, entry.amount.units)
-        if measured is not None:
-            done[entry.job.rule].append(measured)
+        seconds = read_benchmark(entry.job.benchmark)
+        if seconds is not None:
+            done[entry.job.rule].append(Measured(entry.amount.units, *seconds))
     costs = {rule: fit(cost, done[rule]) for rule, cost in shipped.items()}
     return costs, {rule: len(measured) for rule, measured in done.items()}
 
