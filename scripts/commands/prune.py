@@ -6,7 +6,6 @@ symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,8 +23,6 @@ from basemake.build.run_lock import alone
 
 FEW = 6  # names, up to which they are listed
 PART = ".part"  # suffix of a file that is being written
-# What export_folder writes, and the file that Snakemake adds to an output folder.
-IN_FOLDER = re.compile(rf"\d+/\d+/\d+\.(webp|png|jpg)|metadata\.json|{re.escape(FLAG)}")
 
 
 @dataclass(frozen=True)
@@ -83,20 +80,22 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
     left: list[Path] = []
     for output in sorted(_made_here() - wanted):
         kind, name = _kind_and_name(output)
-        candidates = [(kind, path) for path in _contents(output)]
+        own = list(_contents(output))
+        if out_of_reach := [path for path in own if path.is_symlink() or not _is_plain(path)]:
+            left += out_of_reach  # with its record, so that a later prune still knows it
+            continue
+        candidates = [(kind, path) for path in own]
         for end in (PART, f"{PART}.json"):
             part = output.with_name(output.name + end)
-            candidates += [("unfinished", path) for path in _contents(part)]
+            begun = part.rglob("*") if part.is_dir() else [part]
+            candidates += [("unfinished", path) for path in begun]
         for log in _logs(output) - wanted_logs:
             benchmark = Path("benchmarks", *log.parts[1:]).with_suffix(".tsv")
             candidates += [("logs", log), ("benchmarks", benchmark)]
         for kind, path in candidates:
             if _is_plain(path):
                 files[path] = Orphan(kind, name, path, path.stat().st_size)
-            elif path.is_symlink() or path.exists():
-                left.append(path)
-        beside = output.with_name(output.name + ".aux.xml")  # GDAL writes it for QGIS
-        left += [beside] if beside.exists() else []
+        left += _beside(output, own)
         record = record_of(output)
         known = [record, *graph.metadata_of(output), *graph.metadata_of(record)]
         records += [path for path in known if path.is_file()]
@@ -131,7 +130,8 @@ def table(orphans: Orphans) -> str:
         lines.append(_row("all", orphans.files))
     if orphans.left:
         named = ", ".join(map(str, orphans.left[:FEW])) + (" ..." * (len(orphans.left) > FEW))
-        lines.append(f"left alone, as basemake did not make them ({len(orphans.left)}): {named}")
+        why = "basemake did not make them, or a symlink leads to them"
+        lines.append(f"left alone, as {why} ({len(orphans.left)}): {named}")
     return "\n".join(lines)
 
 
@@ -171,19 +171,27 @@ def _kind_and_name(output: Path) -> tuple[str, str]:
     return place.parts[0], str(Path(*place.parts[1:]).with_suffix(""))
 
 
-def _contents(path: Path) -> Iterator[Path]:
-    """Yield the path of an output or, if it is a folder, the files in it that match IN_FOLDER."""
-    if path.is_dir() and not path.is_symlink():
-        for inside in path.rglob("*"):
-            if IN_FOLDER.fullmatch(str(inside.relative_to(path))):
-                yield inside
+def _contents(output: Path) -> Iterator[Path]:
+    """Yield the files of an output that exist: of a folder those that its record names."""
+    if output.is_symlink() or not output.is_dir():
+        candidates = [output]
     else:
-        yield path
+        record = read_record(output)
+        candidates = [output / name for name in [*(record.names if record else []), FLAG]]
+    yield from (path for path in candidates if path.is_symlink() or path.exists())
+
+
+def _beside(output: Path, own: list[Path]) -> list[Path]:
+    """Return files of others: in an output's folder, or what GDAL writes beside it for QGIS."""
+    beside = output.with_name(output.name + ".aux.xml")
+    inside = (path for path in output.rglob("*") if not path.is_dir()) if output.is_dir() else ()
+    return [*([beside] if beside.exists() else []), *sorted({*inside} - {*own})]
 
 
 def _is_plain(path: Path) -> bool:
-    """Return whether a path is a file, without a symlink anywhere in the path."""
-    return path.is_file() and path.resolve() == Path.cwd() / path
+    """Return whether a path is a file in the working directory, without a symlink in the path."""
+    here = not path.is_absolute() and ".." not in path.parts
+    return here and path.is_file() and path.resolve() == Path.cwd() / path
 
 
 def main() -> None:

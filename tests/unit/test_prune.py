@@ -1,5 +1,6 @@
 """Which files are orphans, and that no others are deleted."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,22 @@ def test_a_record_of_a_file_outside_results_deletes_nothing():
     assert Path("outside.tif").exists()
 
 
+@pytest.mark.parametrize("name", ["/precious", "../../../../precious", "../kept.tif"])
+def test_a_file_that_a_record_names_elsewhere_is_not_in_its_folder(tmp_path, name):
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    kept = write("results/pyramid/kept.tif")
+    folder = Path("results/pyramid/alps")
+    folder.mkdir(parents=True)
+    write_record(folder, MadeOf({}, {}, []))
+    text = record_of(folder).read_text()
+    named = str(precious) if name == "/precious" else name
+    record_of(folder).write_text(json.dumps({**json.loads(text), "names": [named]}))
+    assert prune() == set()
+    assert precious.exists()
+    assert kept.exists()
+
+
 def test_a_log_that_a_record_names_elsewhere_is_not_a_log(tmp_path):
     precious = tmp_path / "precious.log"
     precious.write_text("x")
@@ -147,6 +164,7 @@ def test_symlinks_are_never_followed(tmp_path):
     delete(found)
     assert found.files == []
     assert found.left == [Path(GONE)]
+    assert record_of(GONE).exists(), "a later prune must still know it"
     assert (outside / "33TWN_0_0.tif").exists()
 
     Path("results/tiles").unlink()
@@ -197,14 +215,16 @@ def test_parts_of_outputs_that_were_begun_are_deleted():
     assert files() == set()
 
 
-def test_a_folder_of_web_tiles_is_deleted_without_files_of_others():
+def test_a_folder_is_deleted_without_files_of_others():
     folder = "results/pyramid/alps"
-    record(folder)
-    write(f"{folder}/index.html")
-    ours = {f"{folder}/{name}" for name in ("9/277/180.webp", "metadata.json", "0/0/0.png")}
+    ours = {f"{folder}/{name}" for name in ("9/277/180.webp", "metadata.json", "0/0/0@1x.png")}
     for path in ours:
         write(path)
-    assert prune() == ours
+    write_record(Path(folder), MadeOf({}, {}, []), log_of(folder))
+    write(f"{folder}/index.html")
+    write(f"{folder}/.snakemake_timestamp")
+    assert orphans().left == [Path(folder, "index.html")]
+    assert prune() == {*ours, f"{folder}/.snakemake_timestamp"}
     assert files() == {f"{folder}/index.html"}
     assert not Path(folder, "9").exists()
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Record:
     """The record of one output.
 
     `files` is the number of its files, 1 unless it is a folder, and `size` their bytes. `sha256` is
-    empty for a folder. `log` is the path of its job's log.
+    empty for a folder, and `names` are the paths of the files in it. `log` is the path of its job's
+    log.
     """
 
     made_of: MadeOf
@@ -59,6 +60,7 @@ class Record:
     size: int
     sha256: str
     log: str = ""
+    names: list[str] = field(default_factory=list)
 
 
 def made_of(params: Any, inputs: Iterable[tuple[str, str]]) -> MadeOf:
@@ -123,8 +125,10 @@ def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
     files, size = measure(output)
+    names = sorted(str(file.relative_to(output)) for file in _inside(output))
+    record = Record(made_of, files, size, _sha256(output), log, names)
     with writing(path) as part:
-        part.write_text(json.dumps(asdict(Record(made_of, files, size, _sha256(output), log))))
+        part.write_text(json.dumps(asdict(record)))
 
 
 def is_intact(output: Path, record: Record) -> bool:
@@ -155,13 +159,14 @@ def measure(output: Path) -> tuple[int, int]:
     """Return the number of an output's files, 1 unless it is a folder, and their total bytes."""
     if not output.is_dir():
         return 1, output.stat().st_size
-    sizes = [
-        (Path(folder) / name).stat().st_size
-        for folder, _, names in os.walk(output)
-        for name in names
-        if name != FLAG
-    ]
+    sizes = [file.stat().st_size for file in _inside(output)]
     return len(sizes), sum(sizes)
+
+
+def _inside(output: Path) -> Iterator[Path]:
+    """Yield the files in a folder, but for the one that Snakemake adds."""
+    for folder, _, names in os.walk(output):
+        yield from (Path(folder) / name for name in names if name != FLAG)
 
 
 @contextmanager
