@@ -14,7 +14,7 @@ from osgeo import gdal
 
 from basemake.errors import BandError, BasemakeError
 from basemake.pixels.raster import decode, open_geotiff
-from basemake.system.files import replace
+from basemake.system.files import part_of, replace
 from basemake.web.access import Access
 from basemake.web.addresses import is_remote, without_secrets
 from basemake.web.download import Download, Promised, digest_of, sidecar_path
@@ -34,7 +34,7 @@ def fetch_band(
     not changed. Raises BandError, one sentence with the href, if the disk has too little room (then
     nothing is requested), or the band cannot be fetched or is not as `promised`.
     """
-    part, place = output.with_name(output.name + ".part"), without_secrets(href)
+    part, place = part_of(output), without_secrets(href)
     with _told_as_band_errors(place, output.parent, promised.size):
         _check_room(part, promised.size)
         _get_verified(href, part, promised, access, progress)

@@ -20,9 +20,9 @@ from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
 from basemake.build.records import FLAG, output_of, read_record, record_of
 from basemake.build.run_lock import alone
+from basemake.system.files import PART
 
 FEW = 6  # names, up to which they are listed
-PART = ".part"  # suffix of a file that is being written
 
 
 @dataclass(frozen=True)

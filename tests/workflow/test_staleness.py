@@ -8,6 +8,7 @@ Here: items, tiles and regions; the rest is in test_staleness_of_settings.py.
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -25,6 +26,8 @@ from expected import (
 )
 from osgeo import gdal
 from runs import BY_TIME, CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP
+
+from basemake.build.reasons import FOLLOWS
 
 
 def test_base_has_two_zones_and_enough_tiles(base):
@@ -223,3 +226,14 @@ def test_second_region_overlaps_the_first(scene, from_nothing):
         | packing("other")
     )
     assert scene.lasting() == from_nothing(scene)
+
+
+def test_forced_jobs_are_done_beside_stale_ones_and_each_tells_why(scene):
+    (scene.results / f"tiles/{EDGE}.tif").unlink()
+    reasons = {}
+    for job in scene.run("--dry-run", "--forcerun", "build_preview").split("\nrule ")[1:]:
+        fields = dict(re.findall(r"^    (wildcards|reason): (.*)$", job, re.MULTILINE))
+        reasons[job.split(":")[0], fields.get("wildcards")] = fields["reason"]
+    assert reasons["enhance_tile", f"tile={EDGE}"] == "not made yet, or deleted"
+    assert reasons["render_metatile", f"region=first, metatile={TIP}"] == FOLLOWS
+    assert reasons["build_preview", "region=first"] == "asked for by an option"

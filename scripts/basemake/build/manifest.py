@@ -20,7 +20,7 @@ from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import ManifestError
 from basemake.pixels.dn import DnReading
-from basemake.system.files import replace
+from basemake.system.files import part_of, replace
 
 # What reading raises where a file does not exist or is not a manifest.
 UNREADABLE = (
@@ -84,7 +84,7 @@ def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
         if path.exists() and path.read_bytes() == text.encode():
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
+        part = part_of(path)
         part.write_text(text)
         replace(part, path)
     except OSError as error:

@@ -22,7 +22,7 @@ from basemake.pixels.raster import open_geotiff
 
 Floats = NDArray[np.floating]
 
-BLOCK = 512
+BAND_BLOCK = 512
 BLOCK_CACHE = 64 * 2**20
 COORDINATE_STEP = 1_000.0
 # ^ metres between the points that PROJ transforms; between them bilinear interpolation has an
@@ -103,7 +103,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
             str(plain),
             format="COG",
             bandList=[number],
-            creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BLOCK}"],
+            creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BAND_BLOCK}"],
         )
     for band in BANDS:
         (part / f"{band}.tif").replace(folder / f"{band}.tif")
@@ -111,8 +111,8 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
 
 
 def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
-    """Write the three bands to one plain GeoTIFF, a window of BLOCK x BLOCK pixels at a time."""
-    options = ["TILED=YES", f"BLOCKXSIZE={BLOCK}", f"BLOCKYSIZE={BLOCK}"]
+    """Write the three bands to one plain GeoTIFF, a block at a time."""
+    options = ["TILED=YES", f"BLOCKXSIZE={BAND_BLOCK}", f"BLOCKYSIZE={BAND_BLOCK}"]
     driver = gdal.GetDriverByName("GTiff")
     dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
     pixel = TILE_SIDE / size
@@ -137,10 +137,10 @@ def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats,
     knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
     x, y = np.meshgrid(grid_tile.ulx + knots, grid_tile.uly - knots)
     grids = to_lonlat(grid_tile.epsg, x, y)
-    for row in range(0, size, BLOCK):
-        for column in range(0, size, BLOCK):
+    for row in range(0, size, BAND_BLOCK):
+        for column in range(0, size, BAND_BLOCK):
             down, across = (
-                (np.arange(start, min(start + BLOCK, size)) + 0.5) * (pixel / COORDINATE_STEP)
+                (np.arange(start, min(start + BAND_BLOCK, size)) + 0.5) * (pixel / COORDINATE_STEP)
                 for start in (row, column)
             )
             lon, lat = (_bilinear(grid, down, across) for grid in grids)

@@ -34,6 +34,7 @@ from basemake.forecast.estimate import (
     fit,
     size_of,
 )
+from basemake.system.files import part_of
 from basemake.system.machine import memory_for_jobs, usable_memory
 from basemake.web.addresses import is_remote
 
@@ -68,8 +69,7 @@ class Entry:
     @property
     def part(self) -> int:
         """The bytes of its interrupted download that are on disk; 0 if there is none."""
-        path = self.job.outputs[0]
-        return size_of(path.with_name(path.name + ".part"))
+        return size_of(part_of(self.job.outputs[0]))
 
     @property
     def download(self) -> float:

@@ -1,1 +1,1 @@
-"""The machine and the working directory: files written whole, logs, locks, cores and memory."""
+"""The machine and the working directory: whole files, logs, shared state, cores, memory."""

@@ -15,7 +15,13 @@ from basemake.errors import BasemakeError, TileError
 
 # By message: a full disk, an exhausted quota, and a file beyond the size limit.
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
+PART = ".part"
 PROBE = 1 << 20  # bytes written to find out whether the disk is full
+
+
+def part_of(output: Path) -> Path:
+    """Return the path at which a file or folder is written before it gets its own."""
+    return output.with_name(output.name + PART)
 
 
 def replace(part: Path, output: Path) -> None:
@@ -43,7 +49,7 @@ def writing(output: Path) -> Iterator[Path]:
 
     If the block raises, what it wrote is removed. Raises TileError if that was for a full disk.
     """
-    part = output.with_name(output.name + ".part")
+    part = part_of(output)
     _remove(part)
     try:
         yield part
