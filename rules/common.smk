@@ -71,7 +71,10 @@ def layout():
 
 
 def code(script):
-    """Return the digest of a rule's script, a param with which outputs are stale if it changes."""
+    """Return a digest of a script and the modules that it imports.
+
+    As a param it makes the outputs stale when the code changes.
+    """
     return code_digest(Path(workflow.basedir) / "scripts" / script)
 
 

@@ -2,7 +2,7 @@
 
 
 rule render_metatile:
-    """Render the web tiles of one metatile, from its top zoom down to its own."""
+    """Render a metatile and the web tiles inside it, from max_zoom to metatile_zoom."""
     input:
         tiles=lambda wildcards: enhanced(
             layout().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
@@ -46,7 +46,7 @@ rule render_metatile:
 
 
 rule render_overview:
-    """Render the web tiles above the metatiles, from the metatiles' roots."""
+    """Render the web tiles of lower zooms than the metatiles, from the metatiles' roots."""
     input:
         roots=lambda wildcards: metatiles(wildcards.region, ".png"),
     output:

@@ -1,4 +1,4 @@
-"""Render the overview: the web tiles above the metatiles, from the metatiles' roots."""
+"""Render the overview: the web tiles of lower zooms than the metatiles, from their roots."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ def render_overview(
     image_format: str,
     quality: int | str | None,
 ) -> None:
-    """Write the web tiles from `min_zoom` to just above the metatiles to the PMTiles `archive`.
+    """Write the web tiles from `min_zoom` to one zoom lower than the metatiles to `archive`.
 
     `roots` are the lossless images of the metatiles, by web tile, that render_metatile writes. Each
     web tile is halved from its four children. Fully transparent ones are left out. `image_format`

@@ -174,9 +174,9 @@ def recorded(job: Any) -> Iterator[set[str] | None]:
     """Run a job's work in the block, and write its outputs' records if the block succeeds.
 
     `job` is the object that Snakemake gives to a script, of which input, output, params and log are
-    read. If the outputs are intact and differ from what they should be in `container` only, the
-    names of the container settings that changed are yielded, else None. Raises RecordError if an
-    input has no record, because what it was made of is then unknown.
+    read. Yields the names of the `container` settings that changed if nothing else changed and the
+    outputs are intact; None if the job must do all its work. Raises RecordError if an input has no
+    record, because what it was made of is then unknown.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
     source = made_of(job.params, [(path, _content(path)) for path in job.input])

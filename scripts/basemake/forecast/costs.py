@@ -84,9 +84,9 @@ class Quantities:
         return self.metatile_pixels[region, metatile] / 4 ** self.levels[region]
 
     def overview_bytes(self, region: str) -> float:
-        """Return the bytes of the web tiles above a region's metatiles.
+        """Return the bytes of a region's web tiles of lower zooms than its metatiles.
 
-        Each zoom has a quarter of the pixels of the zoom below it, and 1/4 + 1/16 + ... is 1/3.
+        Each zoom has a quarter of the pixels of the next higher zoom, and 1/4 + 1/16 + ... is 1/3.
         """
         return self.sizes.web * self.region_pixels(region) / 4 ** self.levels[region] / 3
 
@@ -231,8 +231,8 @@ def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], fl
 def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dict[str, int]]:
     """Return `quantities` with mean sizes of this directory's files, and the number of files.
 
-    The numbers are by name of a size, as in `figures_from_jobs_here`. Files whose jobs have a
-    setting of SIZING changed are left out; a size of which there is no file stays as it is.
+    The numbers are by name of a size, as in `figures_from_jobs_here`. Files made
+    with other settings (SIZING) are ignored. A size with no such file keeps its shipped value.
     """
     tiles: dict[Path, float] = {}
     archives: dict[Path, float] = {}

@@ -129,9 +129,8 @@ def forecast(build: Build) -> dict[str, Any]:
     the numbers of jobs that are new, stale (`why`: number of jobs by reason) and fresh; `stages`
     the same for the whole build, with each stage's bytes and CPU seconds; `tiles` each tile's state
     as on the map, why it is stale, its regions and its bytes to download; `files` the paths that a
-    run would write; `figures_from_jobs_here`, by rule or size, from how many jobs or files of this
-    directory an estimate comes, 0 if it is the shipped one. Raises as `Build.layout` and
-    `Build.graph` do.
+    run would write; `figures_from_jobs_here`, by rule or size, how many local jobs or files each
+    estimate is based on; 0: shipped figures. Raises as `Build.layout` and `Build.graph` do.
     """
     plan, counts = plan_of(build)
     cores, connections, config = build.cores, build.connections, build.config
@@ -320,7 +319,7 @@ def memory_of(plan: Planned) -> dict[str, int]:
 
 
 def warnings(disk: dict[str, Any], memory: dict[str, int], keep_bands: bool) -> Iterator[str]:
-    """Yield a sentence for each of disk and memory that is too small, with what to do."""
+    """Yield one sentence for each resource (disk, memory) that is too small, and the remedy."""
     needed = disk["peak_bytes"] - disk["now_bytes"]
     if needed > disk["free_bytes"]:
         spare = ", or set keep_bands: false and run make prune" if keep_bands else ""

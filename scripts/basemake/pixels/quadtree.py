@@ -17,10 +17,10 @@ def grow(
 ) -> RGBA | None:
     """Return the image of `tile`, uint8 RGBA (size, size, 4), or None if it is transparent.
 
-    At `leaf_zoom` the image is `leaf(tile)`; above, each pixel is the mean of four pixels of the
-    children. `use` is called with every tile and image that is not transparent, children first.
-    Tiles for which `may_show` is false are left out with all below them. Memory holds the children
-    of one tile a zoom at most.
+    At `leaf_zoom` the image is `leaf(tile)`; at lower zooms each pixel is the mean of four pixels
+    of the children. `use` is called with every tile and image that is not transparent, children
+    first. Tiles for which `may_show` is false are left out with all tiles inside them. Memory holds
+    the children of one tile a zoom at most.
     """
     if not may_show(tile):
         return None

@@ -34,12 +34,12 @@ class WebTile(NamedTuple):
 
     @property
     def parent(self) -> "WebTile":
-        """The web tile one zoom up that contains this one."""
+        """The web tile of the next lower zoom that contains this one."""
         return WebTile(self.z - 1, self.x // 2, self.y // 2)
 
     @property
     def children(self) -> "tuple[WebTile, WebTile, WebTile, WebTile]":
-        """The four web tiles one zoom down: north-west, north-east, south-west, south-east."""
+        """The four web tiles one zoom higher: north-west, north-east, south-west, south-east."""
         z, x, y = self.z + 1, self.x * 2, self.y * 2
         return (
             WebTile(z, x, y),

@@ -17,7 +17,7 @@ class CredentialsError(BasemakeError):
 
 
 class Credentials:
-    """No credentials: public URLs. Base class."""
+    """Access to public URLs; base class of the other kinds of credentials."""
 
     origins: frozenset[str] = frozenset()  # scheme, host and port that may see the credentials
 
@@ -30,7 +30,7 @@ class Credentials:
         return {}
 
     def renew(self) -> bool:
-        """Use new credentials from now on, after a refusal; return False if there are none."""
+        """Replace refused credentials. Return whether a request with new ones can be tried."""
         return False
 
     def _are_for(self, address: str) -> bool:

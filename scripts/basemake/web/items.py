@@ -34,7 +34,10 @@ UNREADABLE = (
 
 
 def check_items(features: list, where: str) -> list[dict]:
-    """Return `features` if all are STAC items; else ManifestError, in which `where` names them."""
+    """Return `features` if all are STAC items.
+
+    Raises ManifestError otherwise; `where` is how the message names the source of the features.
+    """
     for number, feature in enumerate(features, 1):
         if not _is_item(feature):
             raise ManifestError(

@@ -57,10 +57,10 @@ class WebIO(StacApiIO):
 def search(source: Source, region: BaseGeometry, span: tuple[datetime, datetime]) -> list[dict]:
     """Return all items of an API's collection that may meet `region` (degrees) in `span`.
 
-    `span` is the first instant and the first one after it. Items beyond both may be among them:
-    polygons are simplified outwards, and services read intervals as closed. Raises ManifestError
-    or NetworkError, one sentence, if the service cannot be searched or does not return every item
-    that it counts.
+    `span` is the first instant and the first one after it. May include items outside region or
+    span: polygons are simplified outwards, and services read intervals as closed. Raises
+    ManifestError or NetworkError, one sentence, if the service cannot be searched or fewer items
+    arrive than the service announced.
     """
     url, limits = str(source.url), source.limits
     io = WebIO()
