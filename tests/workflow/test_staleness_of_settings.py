@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import shapely
 import yaml
 from expected import (
     all_of_pyramid,
@@ -24,7 +25,9 @@ from expected import (
     showing,
     tiles_of,
 )
-from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP
+from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM
+
+from basemake.pixels.webtiles import metatile_name, metatile_of
 
 LATER = 4_000_000_000  # seconds: in 2096
 
@@ -48,6 +51,45 @@ def test_web_tiles(scene, option):
     # The mosaic's view in Web Mercator resamples, too.
     mosaic = mosaicking(tiles_of(scene, "first")) if "resampling" in option else set()
     assert scene.jobs("--dry-run") == all_of_pyramid(scene) | mosaic
+
+
+@pytest.mark.parametrize(
+    ("option", "jobs"),
+    [
+        ({"min_zoom": 8}, packing()),  # below the metatiles' zoom
+        ({"outputs": ["mbtiles"]}, {"export_mbtiles first"}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_options_of_the_pyramid(scene, option, jobs):
+    scene.config["pyramid"] |= option
+    assert scene.jobs("--dry-run") == jobs
+
+
+def test_larger_web_tiles(scene):
+    scene.config["pyramid"]["tile_size"] = 512
+    mosaic = mosaicking(tiles_of(scene, "first"))  # has the pixels of the top zoom
+    assert scene.jobs("--dry-run") == all_of_pyramid(scene) | mosaic
+
+
+def test_other_metatiles(scene):
+    scene.config["pyramid"]["metatile_zoom"] = ZOOM - 1
+    names = {metatile_name(metatile_of(name).parent) for name in metatiles(scene)}
+    assert scene.jobs("--dry-run") == rendering(names) | packing()
+
+
+def test_clipping_switched_off(scene):
+    """Metatiles wholly inside the polygon stay."""
+    inside = {
+        name
+        for name, part in metatiles(scene).items()
+        if part.equals(shapely.box(*metatile_of(name).bounds))
+    }
+    scene.config["pyramid"]["clip"] = False
+    jobs = scene.jobs("--dry-run")
+    assert jobs >= rendering({*metatiles(scene)} - inside) | packing()
+    assert {job.split()[0] for job in jobs - packing()} == {"render_metatile"}
+    assert not jobs & rendering(inside)
 
 
 def test_quality(scene, from_nothing):
