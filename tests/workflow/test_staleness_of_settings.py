@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import shapely
 import yaml
 from expected import (
     all_of_pyramid,
@@ -25,11 +24,17 @@ from expected import (
     showing,
     tiles_of,
 )
-from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM
+from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM, Scene
 
 from basemake.pixels.webtiles import metatile_name, metatile_of
 
 LATER = 4_000_000_000  # seconds: in 2096
+
+
+@pytest.fixture
+def base(north) -> Scene:
+    return north
+
 
 # -- Settings --------------------------------------------------------------------------------------
 
@@ -37,7 +42,7 @@ LATER = 4_000_000_000  # seconds: in 2096
 def test_recipe(scene, from_nothing):
     scene.config["recipe"] = "simple-gain"
     tiles = tiles_of(scene, "first")
-    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene), search=False)
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -59,7 +64,7 @@ def test_web_tiles(scene, option):
         ({"min_zoom": 8}, packing()),  # below the metatiles' zoom
         ({"outputs": ["mbtiles"]}, {"export_mbtiles first"}),
     ],
-    ids=lambda value: str(value),
+    ids=["min_zoom", "outputs"],
 )
 def test_options_of_the_pyramid(scene, option, jobs):
     scene.config["pyramid"] |= option
@@ -78,36 +83,21 @@ def test_other_metatiles(scene):
     assert scene.jobs("--dry-run") == rendering(names) | packing()
 
 
-def test_clipping_switched_off(scene):
-    """Metatiles wholly inside the polygon stay."""
-    inside = {
-        name
-        for name, part in metatiles(scene).items()
-        if part.equals(shapely.box(*metatile_of(name).bounds))
-    }
-    scene.config["pyramid"]["clip"] = False
-    jobs = scene.jobs("--dry-run")
-    assert jobs >= rendering({*metatiles(scene)} - inside) | packing()
-    assert {job.split()[0] for job in jobs - packing()} == {"render_metatile"}
-    assert not jobs & rendering(inside)
-
-
 def test_quality(scene, from_nothing):
     scene.config["pyramid"]["quality"] = 60
-    scene.rebuild(all_of_pyramid(scene))
+    scene.rebuild(all_of_pyramid(scene), search=False)
     assert scene.lasting() == from_nothing(scene)
 
 
 def test_tile_codec_renders_nothing(base, scene, from_nothing):
     scene.config["tile_codec"] = "zstd"
-    scene.rebuild(enhancing(tiles_of(scene, "first")))
+    scene.rebuild(enhancing(tiles_of(scene, "first")), search=False)
     assert scene.lasting() == from_nothing(scene)
     assert scene.files("metatiles/**/*") == base.files("metatiles/**/*")
 
 
 def test_attribution_renders_nothing(base, scene, from_nothing):
     change_source(scene, attribution=SOURCE["attribution"] + ".")
-    scene.run("manifest")
     scene.rebuild(
         enhancing(tiles_of(scene, "first")) | {"pack_pyramid first", "build_preview first"}
     )
@@ -134,7 +124,7 @@ def test_bands_permuted(scene, from_nothing):
 def test_max_zoom(scene, from_nothing):
     scene.config["pyramid"]["max_zoom"] += 1
     # The mosaic's view has the pixels of the top zoom.
-    scene.rebuild(all_of_pyramid(scene) | mosaicking(tiles_of(scene, "first")))
+    scene.rebuild(all_of_pyramid(scene) | mosaicking(tiles_of(scene, "first")), search=False)
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -178,7 +168,7 @@ def test_code_that_only_looks_new(scene, checkout):
 def test_script_edited(scene, checkout, from_nothing):
     edit(checkout / "scripts/render_overview.py", "encode(image)", "encode(255 - image)")
     scene = replace(scene, checkout=checkout)
-    scene.rebuild(packing())
+    scene.rebuild(packing(), search=False)
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -190,7 +180,7 @@ def test_shared_module_edited(scene, checkout, from_nothing):
     )
     scene = replace(scene, checkout=checkout)
     tiles = tiles_of(scene, "first")
-    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene), search=False)
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -200,7 +190,7 @@ def test_tiles_made_again_alike_end_there(base, scene, checkout):
     path.write_text(path.read_text() + "\nNOTHING = 0\n")
     scene = replace(scene, checkout=checkout)
     tiles = tiles_of(scene, "first")
-    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene), search=False)
     for metatile in metatiles(scene):
         log = (scene.directory / f"logs/metatiles/first/{metatile}.log").read_text()
         assert "nothing to render" in log
@@ -215,7 +205,9 @@ def test_tile_deleted(base, scene):
     """Jobs that read it follow, as Snakemake plans them before it runs; they make the same."""
     (scene.results / f"tiles/{EDGE}.tif").unlink()
     touched = rendering(showing(scene, [EDGE]))
-    scene.rebuild(enhancing([EDGE]) | touched | {f"build_zone_vrt first 326{EDGE[:2]}"})
+    scene.rebuild(
+        enhancing([EDGE]) | touched | {f"build_zone_vrt first 326{EDGE[:2]}"}, search=False
+    )
     assert scene.lasting() == base.lasting()
 
 
@@ -225,7 +217,7 @@ def test_tile_damaged(base, scene, damage):
     data = tile.read_bytes()
     half = len(data) // 2
     tile.write_bytes(data[:half] if damage == "shorter" else data[:half] + data[half:][::-1])
-    scene.rebuild(enhancing([EDGE]))
+    scene.rebuild(enhancing([EDGE]), search=False)
     assert scene.lasting() == base.lasting()
 
 
@@ -234,20 +226,20 @@ def test_tile_damaged(base, scene, damage):
 )
 def test_metatile_deleted(base, scene, suffix, reader):
     (scene.results / f"metatiles/first/{TIP}{suffix}").unlink()
-    scene.rebuild(rendering([TIP]) | {f"{reader} first"})
+    scene.rebuild(rendering([TIP]) | {f"{reader} first"}, search=False)
     assert scene.lasting() == base.lasting()
 
 
 def test_archive_deleted(base, scene):
     (scene.results / "pyramid/first.pmtiles").unlink()
-    scene.rebuild({"pack_pyramid first", "build_preview first"})
+    scene.rebuild({"pack_pyramid first", "build_preview first"}, search=False)
     assert scene.lasting() == base.lasting()
 
 
 def test_record_deleted(base, scene):
     """Without its record it is unknown what a tile was made of."""
     (scene.results / f"records/tiles/{EDGE}.tif.json").unlink()
-    scene.rebuild(enhancing([EDGE]))
+    scene.rebuild(enhancing([EDGE]), search=False)
     assert scene.lasting() == base.lasting()
 
 
@@ -261,7 +253,7 @@ def test_times_lost_by_a_copy(base, scene):
     assert scene.lasting() == base.lasting()
     scene.config["recipe"] = "simple-gain"
     tiles = tiles_of(scene, "first")
-    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene))
+    scene.rebuild(enhancing(tiles) | mosaicking(tiles) | all_of_pyramid(scene), search=False)
 
 
 def test_snakemakes_own_records_lost(scene):
@@ -269,4 +261,4 @@ def test_snakemakes_own_records_lost(scene):
     assert scene.jobs("--dry-run") == set()
     shutil.rmtree(scene.directory / ".snakemake")
     scene.config["pyramid"]["quality"] = 60
-    scene.rebuild(all_of_pyramid(scene))
+    scene.rebuild(all_of_pyramid(scene), search=False)
