@@ -3,6 +3,16 @@
 They reach the user as one line. Any other exception is a defect of basemake: it has a traceback.
 """
 
+# What using a value from JSON raises if it is not of the form that was expected.
+MALFORMED = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
+
 
 class BasemakeError(Exception):
     """Base of all errors that a user can fix."""

@@ -18,21 +18,12 @@ from shapely.geometry.base import BaseGeometry
 
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
-from basemake.errors import ManifestError
+from basemake.errors import MALFORMED, ManifestError
 from basemake.pixels.dn import DnReading
 from basemake.system.files import part_of, replace
 
 # What reading raises where a file does not exist or is not a manifest.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    shapely.errors.ShapelyError,
-)
+UNREADABLE = (OSError, *MALFORMED, shapely.errors.ShapelyError)
 WHOLE_WORLD = 360 * 180  # square degrees
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from basemake.build.source import Source
+from basemake.errors import MALFORMED
 from basemake.system.shared_state import shared
 from basemake.web.access import ONLY_HTTPS, Access, Credentials, CredentialsError
 from basemake.web.addresses import allowed_hosts
@@ -108,7 +109,7 @@ class Oidc(Credentials):
                 "refresh_token": refresh and _token(refresh),
                 "refresh_ends": now + float(said.get("refresh_expires_in", 0)),
             }
-        except NO_TOKEN:
+        except MALFORMED:
             raise Interrupted(f"{urlsplit(url).netloc} answers without a token") from None
 
 
@@ -190,20 +191,11 @@ class Sas(Credentials):
             said = json.loads(body)
             ends = datetime.fromisoformat(said["msft:expiry"]).timestamp()
             state.update(token=_token(said["token"]), ends=ends)
-        except NO_TOKEN:
+        except MALFORMED:
             host = urlsplit(url).netloc
             raise Interrupted(f"{host} answers {status} without a token") from None
 
 
-# What reading an answer raises if it holds no token.
-NO_TOKEN = (
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
 KINDS = {"oidc": Oidc, "s3": S3, "sas": Sas}
 
 

@@ -16,21 +16,13 @@ from shapely.geometry.base import BaseGeometry
 from basemake.build.manifest import WHOLE_WORLD
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
-from basemake.errors import BandError, BasemakeError, ManifestError
+from basemake.errors import MALFORMED, BandError, BasemakeError, ManifestError
 from basemake.pixels.raster import open_geotiff
 from basemake.web.addresses import allowed_hosts, check_url, is_remote, local_path
 
 PRECISION = 1e-7  # degrees: a centimetre
 # What shapely raises when a geometry is not valid GeoJSON.
-UNREADABLE = (
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-    shapely.errors.ShapelyError,
-)
+UNREADABLE = (*MALFORMED, shapely.errors.ShapelyError)
 
 
 def check_items(features: list, where: str) -> list[dict]:
