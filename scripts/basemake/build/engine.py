@@ -89,10 +89,7 @@ def decide_by_records(workflow: Any) -> None:
         update_needrun, asked = dag.update_needrun, frozenset(dag.forcefiles)
 
         async def decide(create_inventory: bool = False) -> None:
-            stale = find_stale(dag)
-            for job in dag.jobs:  # --forcerun, --force and --forceall
-                if job.output and (job.rule in dag.forcerules or not asked.isdisjoint(job.output)):
-                    stale.setdefault(job, [FORCED])
+            stale = find_stale(dag, asked)
             logger.info(summary([(job.rule.name, causes) for job, causes in stale.items()]))
             dag.forcefiles.update(file for job in stale for file in job.output)
             _leave_times_out(dag, stale)
@@ -117,12 +114,9 @@ def decide_by_records(workflow: Any) -> None:
 class _Because(Reason):
     """The reason that Snakemake prints with a job, in the words of reasons.py."""
 
-    __slots__ = ("causes",)
-
     def __init__(self, causes: list[str]) -> None:
         super().__init__()
-        self.causes = causes
-        setattr(self, "forced", True)  # noqa: B010 - a slot of Reason's, whose type is not known
+        self.causes, self.forced = causes, True
 
     def __str__(self) -> str:
         return "not made yet, or deleted" if self.causes == [MISSING] else explain(self.causes)
@@ -141,16 +135,21 @@ def _add(dag: Any, stale: Collection[Any]) -> None:
     dag._len = len(dag._finished | dag._needrun)
 
 
-def find_stale(dag: Any) -> dict[Any, list[str]]:
+def find_stale(dag: Any, asked: frozenset[str]) -> dict[Any, list[str]]:
     """Return the causes (see reasons.py) of each stale job in Snakemake's graph.
 
     A job is stale if it is a target or is needed by a stale job, and the records of its outputs
-    disagree with what they should be made of, or one of its inputs is missing and will be made.
+    disagree with what they should be made of, or one of its inputs is missing and will be made. So
+    is a job that the user forces (--forcerun, --force, --forceall): of a forced rule, or with one
+    of the files `asked` for.
     """
     jobs = [job for level in dag.toposorted() for job in level]  # each after those that it needs
     expect = Expectation(dag)
     found: dict[Any, list[str]] = {}
-    needed = set(dag.targetjobs)
+    forced = {
+        job for job in dag.jobs if job.rule in dag.forcerules or not asked.isdisjoint(job.output)
+    }
+    needed = {*dag.targetjobs, *forced}
     stale: dict[Any, list[str]] = {}
     before = -1
     while before != len(needed) + len(stale):
@@ -158,7 +157,7 @@ def find_stale(dag: Any) -> dict[Any, list[str]]:
         for job in reversed(jobs):
             if job in needed and job.output and job not in stale:
                 if job not in found:
-                    found[job] = _causes(job, expect)
+                    found[job] = _causes(job, expect) or ([FORCED] if job in forced else [])
                 if found[job]:
                     stale[job] = found[job]
             if job in stale or (job in needed and not job.output):
