@@ -124,9 +124,9 @@ def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
     """
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files, size = measure(output)
-    names = sorted(str(file.relative_to(output)) for file in _inside(output))
-    record = Record(made_of, files, size, _sha256(output), log, names)
+    sizes = _sizes(output)
+    names = sorted(name for name in sizes if name)
+    record = Record(made_of, len(sizes), sum(sizes.values()), _sha256(output), log, names)
     with writing(path) as part:
         part.write_text(json.dumps(asdict(record)))
 
@@ -157,16 +157,20 @@ def is_intact(output: Path, record: Record) -> bool:
 
 def measure(output: Path) -> tuple[int, int]:
     """Return the number of an output's files, 1 unless it is a folder, and their total bytes."""
+    sizes = _sizes(output)
+    return len(sizes), sum(sizes.values())
+
+
+def _sizes(output: Path) -> dict[str, int]:
+    """Return bytes by path in a folder, without the file that Snakemake adds; "" is a file's."""
     if not output.is_dir():
-        return 1, output.stat().st_size
-    sizes = [file.stat().st_size for file in _inside(output)]
-    return len(sizes), sum(sizes)
-
-
-def _inside(output: Path) -> Iterator[Path]:
-    """Yield the files in a folder, but for the one that Snakemake adds."""
-    for folder, _, names in os.walk(output):
-        yield from (Path(folder) / name for name in names if name != FLAG)
+        return {"": output.stat().st_size}
+    return {
+        str(file.relative_to(output)): file.stat().st_size
+        for folder, _, names in os.walk(output)
+        for file in map(Path(folder).joinpath, names)
+        if file.name != FLAG
+    }
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Entry:
         """Whether a run would do it."""
         return self.job.causes is not None
 
-    @property
+    @cached_property
     def why(self) -> str | None:
         """The reason why its outputs are stale; None if they are new or fresh.
 
@@ -66,7 +67,7 @@ class Entry:
             return "no longer here, and needed again"
         return self.job.reason
 
-    @property
+    @cached_property
     def part(self) -> int:
         """The bytes of its interrupted download that are on disk; 0 if there is none."""
         return size_of(part_of(self.job.outputs[0]))
@@ -85,7 +86,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Planned:
-    """A build with all of its jobs and the cost of each rule's jobs."""
+    """A build with all of its jobs and the cost of each rule's jobs.
+
+    `remote` is whether bands come over the network.
+    """
 
     build: Build
     layout: Layout
@@ -93,22 +97,17 @@ class Planned:
     quantities: Quantities
     entries: list[Entry]
     costs: dict[str, Cost]
+    remote: bool
 
-    @property
+    @cached_property
     def todo(self) -> list[Entry]:
         """The jobs that a run would do."""
         return [entry for entry in self.entries if entry.planned]
 
-    @property
+    @cached_property
     def downloads(self) -> list[Entry]:
         """The downloads that a run would do."""
         return [entry for entry in self.todo if entry.job.rule == FETCH]
-
-    @property
-    def remote(self) -> bool:
-        """Whether bands come over the network."""
-        bands = self.layout.tiles["bands"]
-        return any(is_remote(band["href"]) for row in bands for band in row.values())
 
     def of_region(self, name: str) -> list[Entry]:
         """Return the jobs that a region needs, including those shared with other regions."""
@@ -176,9 +175,10 @@ def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
     layout, graph = build.layout(), build.graph()
     quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
     entries = [Entry(job, amount_of(job, quantities)) for job in graph.jobs]
-    shipped = Planned(build, layout, graph, quantities, entries, {})
-    costs, jobs = costs_here(entries, shipped_costs(build.connections, shipped.remote))
-    return Planned(build, layout, graph, quantities, entries, costs), {**jobs, **sizes}
+    bands = (band for row in layout.tiles["bands"] for band in row.values())
+    remote = any(is_remote(band["href"]) for band in bands)
+    costs, jobs = costs_here(entries, shipped_costs(build.connections, remote))
+    return Planned(build, layout, graph, quantities, entries, costs, remote), {**jobs, **sizes}
 
 
 def costs_here(
