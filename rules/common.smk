@@ -16,7 +16,7 @@ from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import band_identity, dn_reading
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
-from basemake.build.region import read_region
+from basemake.build.region import read_regions
 from basemake.build.run_lock import alone
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
@@ -37,21 +37,22 @@ try:
     check_codecs(config["tile_codec"], config["pyramid"]["format"])
     SOURCE = read_source(config["source"])
     STEPS = read_recipe(config["recipe"])["steps"]
-    REGIONS = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
+    REGIONS = read_regions(config["regions"])
 except BasemakeError as error:
     stop(error)
 
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
-BOUNDS = asked_of(workflow)
-# The process of a single job inherits these bounds from the main process, except for connections.
+ASKED = asked_of(workflow)
+BOUNDS = bounds(ASKED, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
+bound(workflow, connections=BOUNDS.connections)
+CORES = ASKED.cores  # which the process of a single job has from the main process
 if workflow.is_main_process:
-    BOUNDS = bounds(BOUNDS, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
-    bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
+    CORES = BOUNDS.cores
+    bound(workflow, _cores=CORES, mem_mb=BOUNDS.memory_mb)
     decide_by_records(workflow)
-bound(workflow, connections=BOUNDS.connections or SOURCE.limits.connections)
 THREADS = {
-    name: share(BOUNDS.cores, MOST_THREADS[name]) if threads == "auto" else threads
+    name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
     for name, threads in config["threads"].items()
 }
 # Only what changes web tiles: a PNG has no quality, so changing it must make nothing stale.

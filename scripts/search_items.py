@@ -205,7 +205,7 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.config import read_source
-    from basemake.build.region import read_region
+    from basemake.build.region import read_regions
     from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
 
@@ -214,10 +214,7 @@ if __name__ == "__main__":
         table = search_items(
             source=read_source(snakemake.params.source),
             quarter=Quarter.parse(snakemake.params.quarter),
-            regions={
-                name: read_region(name, Path(path))
-                for name, path in snakemake.params.regions.items()
-            },
+            regions=read_regions(snakemake.params.regions),
             manifest=Path(snakemake.params.manifest),
         )
         print(table, flush=True)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from shapely.geometry.base import BaseGeometry
 
@@ -16,7 +15,7 @@ from basemake.build.config import check, read_source, read_yaml
 from basemake.build.engine import Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
 from basemake.build.paths import MANIFEST
-from basemake.build.region import read_region
+from basemake.build.region import read_regions
 from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
@@ -62,7 +61,7 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
         raise ConfigError(f"--directory is {command.directory}: {error.strerror}.") from None
     config = check(command.config(lambda path: read_yaml(path, "config")), "config", "config")
     source = read_source(config["source"])
-    regions = {name: read_region(name, Path(path)) for name, path in config["regions"].items()}
+    regions = read_regions(config["regions"])
     limit = source.limits.connections
     # Snakemake's `cores: all` ignores a container's limit. With --jobs, jobs run on other machines,
     # and each holds at least one core there.

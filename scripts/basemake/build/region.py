@@ -21,6 +21,11 @@ from basemake.errors import RegionError
 REPAIRABLE = 1e-3
 
 
+def read_regions(paths: dict[str, str]) -> dict[str, Polygon | MultiPolygon]:
+    """Return the regions at `paths`, both by name; raises what `read_region` raises."""
+    return {name: read_region(name, Path(path)) for name, path in paths.items()}
+
+
 def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
     """Return the union of all polygons in a GeoJSON file, valid, in degrees (WGS84).
 
