@@ -9,8 +9,9 @@ RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
-# Files whole, those with whole runs first: the short ones then fill what is left.
-TESTERS := -n $(or $(shell nproc 2>/dev/null),2) --dist loadfile --no-loadscope-reorder
+# Files whole, those with whole runs first: the short ones then fill what is left. One process more
+# than cores, because a test that waits for a server or a lock leaves its core idle.
+TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo   make the demo's map, offline"

@@ -16,18 +16,18 @@ rule fetch_band:
         "logs/bands/{tile}/{band}.log",
     benchmark:
         "benchmarks/bands/{tile}/{band}.tsv"
-    priority: lambda wildcards: -layout().tiles.index.get_loc(wildcards.tile)
+    priority: lambda wildcards: -places()[wildcards.tile]
     conda:
         "../envs/conda.yaml"
     threads: 0
     resources:
         connections=1,
         mem_mb=200,
-        disk_mb=lambda wildcards: (band(wildcards)["size"] or 250_000_000) // 1_000_000 + 1,
+        disk_mb=lambda wildcards: (band(wildcards).size or 250_000_000) // 1_000_000 + 1,
         runtime=60,
     params:
-        href=lambda wildcards: band(wildcards)["href"],
+        href=lambda wildcards: band(wildcards).href,
         # No digest of the code: bands are verified, so a new version need not fetch them again.
-        settings=lambda wildcards: band_identity(band(wildcards), tile(wildcards.tile)["updated"]),
+        settings=lambda wildcards: band(wildcards).identity(tile(wildcards.tile).updated),
     script:
         "../scripts/fetch_band.py"

@@ -13,7 +13,7 @@ from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source
 from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
 from basemake.build.layout import mercator_grid, outline_text, read_layout
-from basemake.build.manifest import band_identity, dn_reading
+from basemake.build.manifest import dn_reading
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
@@ -79,17 +79,22 @@ def code(script):
     return code_digest(Path(workflow.basedir) / "scripts" / script)
 
 
-@functools.cache
 def tile(name):
-    """Return the manifest's row of a tile."""
-    if name not in layout().tiles.index:
-        stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(layout().tiles.index)}.")
-    return layout().tiles.loc[name].to_dict()
+    """Return a tile of the manifest by its name."""
+    if name not in layout().tiles:
+        stop(f"{name} is not a tile of {MANIFEST}; it has: {', '.join(layout().tiles)}.")
+    return layout().tiles[name]
+
+
+@functools.cache
+def places():
+    """Return each tile's place in the order of the manifest's tiles."""
+    return {name: place for place, name in enumerate(layout().tiles)}
 
 
 def band(wildcards):
-    """Return the manifest's entry of a band."""
-    bands = tile(wildcards.tile)["bands"]
+    """Return a band of the manifest."""
+    bands = tile(wildcards.tile).bands
     if wildcards.band not in bands:
         stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(bands)}.")
     return bands[wildcards.band]
@@ -98,25 +103,30 @@ def band(wildcards):
 def dn(wildcards):
     """Return scale, offset and nodata of a tile's DN as a dict, which is recorded as JSON."""
     try:
-        return asdict(dn_reading(SOURCE.dn, tile(wildcards.tile)["dn"]))
+        return asdict(dn_reading(SOURCE.dn, tile(wildcards.tile).dn))
     except BasemakeError as error:
         stop(error)
 
 
 def enhanced(tiles):
-    """Return the paths of enhanced tiles."""
+    """Return the paths of enhanced tiles, by their names."""
     return expand("results/tiles/{tile}.tif", tile=tiles)
+
+
+def enhanced_of(region, epsg=None):
+    """Return the paths of a region's enhanced tiles, or only of those in one UTM zone."""
+    return enhanced(tile.name for tile in layout().tiles_of(region, epsg))
 
 
 def metatiles(region, suffix):
     """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.png)."""
-    names = layout().metatiles[region].index
+    names = layout().metatiles[region]
     return expand(f"results/metatiles/{region}/{{metatile}}{suffix}", metatile=names)
 
 
 def everything():
     """Return the paths of all outputs to keep; bands and overviews are made as their inputs."""
-    paths = enhanced(layout().tiles.index)
+    paths = enhanced(layout().tiles)
     for region in layout().regions:
         paths += metatiles(region, ".pmtiles") + metatiles(region, ".png")
         paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
@@ -144,7 +154,7 @@ def exports():
 
 def tiles_to_compare():
     """Return the tiles on which codecs are compared: up to 4 that exist, or else the first."""
-    paths = enhanced(layout().tiles.index)
+    paths = enhanced(layout().tiles)
     there = [path for path in paths if Path(path).exists()]
     return there[:: max(1, len(there) // 4)][:4] or paths[:1]
 
@@ -154,9 +164,9 @@ def footprints(region):
     features = [
         {
             "type": "Feature",
-            "properties": {"id": row["tile"], "item": row["item"]},
-            "geometry": mapping(row["geometry"]),
+            "properties": {"id": tile.name, "item": tile.item},
+            "geometry": mapping(tile.geometry),
         }
-        for _, row in layout().tiles_of(region).iterrows()
+        for tile in layout().tiles_of(region)
     ]
     return {"type": "FeatureCollection", "features": features}

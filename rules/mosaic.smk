@@ -4,7 +4,7 @@
 rule build_zone_vrt:
     """Build the VRT of one UTM zone of a region, and its view in Web Mercator."""
     input:
-        lambda wildcards: enhanced(layout().tiles_of(wildcards.region, int(wildcards.epsg)).index),
+        lambda wildcards: enhanced_of(wildcards.region, int(wildcards.epsg)),
     output:
         zone="results/mosaic/{region}_{epsg}.vrt",
         mercator="results/mosaic/{region}_{epsg}_3857.vrt",

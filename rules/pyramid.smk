@@ -5,7 +5,7 @@ rule render_metatile:
     """Render a metatile and the web tiles inside it, from max_zoom to metatile_zoom."""
     input:
         tiles=lambda wildcards: enhanced(
-            layout().metatiles[wildcards.region].at[wildcards.metatile, "tiles"]
+            layout().metatiles[wildcards.region][wildcards.metatile].tiles
         ),
     output:
         # The old metatile stays until the job ends: if its tiles prove to be the same, it is kept.
@@ -32,7 +32,7 @@ rule render_metatile:
         settings=lambda wildcards: {
             **RENDERING,
             "outline": outline_text(
-                layout().metatiles[wildcards.region].at[wildcards.metatile, "outline"]
+                layout().metatiles[wildcards.region][wildcards.metatile].outline
             ),
             "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
@@ -154,7 +154,7 @@ rule export_cog:
     """Write a region's mosaic as a cloud-optimized GeoTIFF, for GIS programs."""
     input:
         mosaic="results/mosaic/{region}.vrt",
-        tiles=lambda wildcards: enhanced(layout().tiles_of(wildcards.region).index),
+        tiles=lambda wildcards: enhanced_of(wildcards.region),
     output:
         image="results/pyramid/{region}.tif",
         record="results/records/pyramid/{region}.tif.json",

@@ -31,13 +31,13 @@ rule enhance_tile:
         code=code("enhance_tile.py"),
         settings=lambda wildcards: {
             "bands": SOURCE.bands,
-            "epsg": int(tile(wildcards.tile)["epsg"]),
+            "epsg": tile(wildcards.tile).epsg,
             "recipe": STEPS,
             "dn": dn(wildcards),
         },
         container=lambda wildcards: {
             "codec": config["tile_codec"],
-            "item": tile(wildcards.tile)["item"],
+            "item": tile(wildcards.tile).item,
             "quarter": config["quarter"],
             "attribution": ATTRIBUTION,
         },

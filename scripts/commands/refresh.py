@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.engine import Graph
-from basemake.build.manifest import band_identity
+from basemake.build.manifest import Band
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
@@ -55,7 +55,7 @@ def tiles_in(manifest: Path) -> dict[str, Any]:
         for feature in json.loads(manifest.read_text())["features"]:
             said = feature["properties"]
             bands = {
-                key: band_identity(band, said["updated"]) for key, band in said["bands"].items()
+                key: Band(**band).identity(said["updated"]) for key, band in said["bands"].items()
             }
             tiles[feature["id"]] = said["item"], bands
     return tiles

@@ -3,12 +3,12 @@
 import math
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import shapely
 
 from basemake.build.engine import read_benchmark
 from basemake.build.layout import Layout
+from basemake.build.manifest import Tile
 from basemake.demo.grid import footprint, grid_tile
 from basemake.forecast.costs import COSTS as SHIPPED
 from basemake.forecast.costs import count, ground_area, mean_size, shipped_costs, web_bytes
@@ -183,10 +183,8 @@ def test_mean_size_is_of_the_files_that_exist(tmp_path: Path):
 
 def test_root_of_a_whole_metatile_has_the_pixels_of_a_web_tile():
     metatile = WebTile(9, 270, 180)
-    tiles = pd.DataFrame(
-        [{"tile": "a", "gsd": 10, "geometry": shapely.box(5, 40, 15, 50), "bands": {}}]
-    ).set_index("tile", drop=False)
-    tiles["regions"] = [["here"]]
+    footprint = shapely.box(5, 40, 15, 50)
+    tiles = {"a": Tile("a", "item", 32632, 10, None, ["here"], {}, {}, footprint)}
     config = {
         "pyramid": {
             **{"min_zoom": 0, "max_zoom": 13, "metatile_zoom": 9, "tile_size": 256},

@@ -2,11 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import shapely
 from osgeo import osr
@@ -20,7 +20,7 @@ from basemake.build.layout import (
     plan_zooms,
     read_layout,
 )
-from basemake.build.manifest import describe_request, write_manifest
+from basemake.build.manifest import Tile, describe_request, write_manifest
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_region
 from basemake.errors import ConfigError
@@ -40,15 +40,13 @@ OPTIONS = {"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_siz
 MILAN = shapely.box(9, 45, 10, 46)
 
 
-def table(footprints: dict[str, Any], gsd: Any = 10) -> pd.DataFrame:
-    """The manifest's rows of tiles with these footprints (degrees)."""
-    rows = {"tile": list(footprints), "gsd": gsd, "geometry": list(footprints.values())}
-    return pd.DataFrame(rows).set_index("tile", drop=False)
-
-
-def shown_in(row: pd.Series) -> Any:
-    """What is shown of a metatile, in Mercator metres."""
-    return shapely.box(*row["metatile"].bounds) if row["outline"] is None else row["outline"]
+def tiles_at(footprints: dict[str, Any], gsd: Any = 10) -> list[Tile]:
+    """Tiles with these footprints (degrees)."""
+    sizes = gsd if isinstance(gsd, list) else [gsd] * len(footprints)
+    return [
+        Tile(name, "item", 32632, size, None, ["here"], {}, {}, footprint)
+        for (name, footprint), size in zip(footprints.items(), sizes, strict=True)
+    ]
 
 
 # -- Zooms ----------------------------------------------------------------------------------------
@@ -75,7 +73,7 @@ def test_auto_zooms_follow_pixel_size_and_latitude(
     latitude: float, gsd: Any, changes: dict, zooms: tuple
 ) -> None:
     region = shapely.box(9, latitude - 0.5, 10, latitude + 0.5)
-    tiles = table({"a": region, "b": region}, gsd)
+    tiles = tiles_at({"a": region, "b": region}, gsd)
     assert plan_zooms({**OPTIONS, **changes}, region, tiles) == Zooms(*zooms)
 
 
@@ -91,7 +89,7 @@ def test_auto_zooms_follow_pixel_size_and_latitude(
     ],
 )
 def test_zooms_that_contradict_each_other_are_refused(changes: dict, gsd: Any, said: str) -> None:
-    tiles = table({"a": MILAN, "b": MILAN}, gsd)
+    tiles = tiles_at({"a": MILAN, "b": MILAN}, gsd)
     with pytest.raises(ConfigError) as refusal:
         plan_zooms({**OPTIONS, **changes}, MILAN, tiles)
     assert said in str(refusal.value)
@@ -117,12 +115,12 @@ REGION = shapely.Polygon(
 
 
 def test_metatiles_show_the_region_once_and_nothing_else() -> None:
-    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    plan = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip=True)
     region = geometry_to_mercator(REGION)
-    parts = [shown_in(row) for _, row in plan.iterrows()]
+    parts = [metatile.shown for metatile in plan.values()]
     assert all(part.is_valid and part.area > 0 for part in parts)
-    for (_, row), part in zip(plan.iterrows(), parts, strict=True):
-        expected = shapely.box(*row["metatile"].bounds).intersection(region)
+    for metatile, part in zip(plan.values(), parts, strict=True):
+        expected = shapely.box(*metatile.webtile.bounds).intersection(region)
         # Outlines are written to a centimetre.
         assert part.symmetric_difference(expected).area < 0.02 * expected.length
     assert sum(part.area for part in parts) == pytest.approx(region.area, rel=1e-6)
@@ -139,8 +137,8 @@ def test_a_tile_reaches_as_far_on_the_ground_at_any_latitude() -> None:
     }
     region = shapely.box(edge[0] + 0.1, edge[1] - 0.05, edge[0] + 0.2, edge[1])
     assert edge[1] == pytest.approx(70, abs=1)
-    [row] = plan_metatiles(region, table(tiles), ZOOMS, clip=True)["tiles"]
-    assert row == ["near", "inside"]
+    [metatile] = plan_metatiles(region, tiles_at(tiles), ZOOMS, clip=True).values()
+    assert metatile.tiles == ["near", "inside"]
 
 
 def to_lonlat(x: float, y: float) -> tuple[float, float]:
@@ -150,66 +148,66 @@ def to_lonlat(x: float, y: float) -> tuple[float, float]:
 
 
 def test_the_outline_is_none_where_a_metatile_is_wholly_inside() -> None:
-    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    plan = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip=True)
     region = geometry_to_mercator(REGION)
-    inside = [region.contains(shapely.box(*tile.bounds)) for tile in plan["metatile"]]
-    assert [outline is None for outline in plan["outline"]] == inside
+    inside = [region.contains(shapely.box(*found.webtile.bounds)) for found in plan.values()]
+    assert [metatile.outline is None for metatile in plan.values()] == inside
     assert 0 < sum(inside) < len(inside)
 
 
 def test_tiles_of_a_metatile_reach_it_and_keep_the_order_of_the_table() -> None:
-    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
+    plan = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip=True)
     footprints = {name: geometry_to_mercator(box) for name, box in QUARTERS.items()}
-    for _, row in plan.iterrows():
-        away = {name: shown_in(row).distance(box) for name, box in footprints.items()}
-        assert row["tiles"] == [name for name in QUARTERS if name in row["tiles"]]
-        assert set(row["tiles"]) >= {name for name in away if away[name] == 0}
+    for metatile in plan.values():
+        away = {name: metatile.shown.distance(box) for name, box in footprints.items()}
+        assert metatile.tiles == [name for name in QUARTERS if name in metatile.tiles]
+        assert set(metatile.tiles) >= {name for name in away if away[name] == 0}
         # 1 km on the ground and what edges bend are at most 1.8 km in Mercator metres at 46 N.
-        assert all(away[name] < 1800 for name in row["tiles"])
-    assert {len(tiles) for tiles in plan["tiles"]} >= {1, 2, 4}
+        assert all(away[name] < 1800 for name in metatile.tiles)
+    assert {len(metatile.tiles) for metatile in plan.values()} >= {1, 2, 4}
 
 
 def test_the_order_of_metatiles_does_not_depend_on_that_of_tiles() -> None:
-    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=True)
-    shuffled = plan_metatiles(REGION, table(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
-    pd.testing.assert_frame_equal(plan.drop(columns="tiles"), shuffled.drop(columns="tiles"))
-    assert [sorted(tiles) for tiles in plan["tiles"]] == list(shuffled["tiles"])
-    assert list(plan["metatile"]) == sorted(plan["metatile"])
-    assert [metatile_of(name) for name in plan.index] == list(plan["metatile"])
+    plan = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip=True)
+    shuffled = plan_metatiles(REGION, tiles_at(dict(sorted(QUARTERS.items()))), ZOOMS, clip=True)
+    in_order = [(name, replace(found, tiles=sorted(found.tiles))) for name, found in plan.items()]
+    assert in_order == list(shuffled.items())
+    webtiles = [metatile.webtile for metatile in plan.values()]
+    assert webtiles == sorted(webtiles) == [metatile_of(name) for name in plan]
 
 
 def test_without_clip_the_tiles_are_shown_whole() -> None:
-    plan = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip=False)
-    assert plan["outline"].isna().all()
-    shown = shapely.union_all([shapely.box(*tile.bounds) for tile in plan["metatile"]])
+    plan = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip=False)
+    assert all(metatile.outline is None for metatile in plan.values())
+    shown = shapely.union_all([metatile.shown for metatile in plan.values()])
     square = geometry_to_mercator(shapely.box(9, 44, 11, 46))
     assert shown.contains(square)
-    assert all(shapely.box(*tile.bounds).intersects(square) for tile in plan["metatile"])
+    assert all(metatile.shown.intersects(square) for metatile in plan.values())
 
 
 @pytest.mark.parametrize("clip", [True, False])
 def test_a_tile_that_is_gone_leaves_its_metatiles_and_empty_ones_go(clip: bool) -> None:
-    before = plan_metatiles(REGION, table(QUARTERS), ZOOMS, clip)
+    before = plan_metatiles(REGION, tiles_at(QUARTERS), ZOOMS, clip)
     rest = {name: box for name, box in QUARTERS.items() if name != "a_nw"}
-    after = plan_metatiles(REGION, table(rest), ZOOMS, clip)
-    alone = {name for name, tiles in before["tiles"].items() if tiles == ["a_nw"]}
+    after = plan_metatiles(REGION, tiles_at(rest), ZOOMS, clip)
+    alone = {name for name, found in before.items() if found.tiles == ["a_nw"]}
     assert alone
-    assert set(after.index) == set(before.index) - alone
-    for name, row in after.iterrows():
-        assert row["tiles"] == [tile for tile in before.at[name, "tiles"] if tile != "a_nw"]
+    assert after.keys() == before.keys() - alone
+    for name, metatile in after.items():
+        assert metatile.tiles == [tile for tile in before[name].tiles if tile != "a_nw"]
 
 
 def test_a_part_of_the_region_without_tiles_has_no_metatiles() -> None:
     region = shapely.MultiPolygon([MILAN, shapely.box(60, 10, 61, 11)])
-    plan = plan_metatiles(region, table({"milan": MILAN}), ZOOMS, clip=True)
+    plan = plan_metatiles(region, tiles_at({"milan": MILAN}), ZOOMS, clip=True)
     west, _, east, _ = geometry_to_mercator(MILAN).bounds
-    assert all(tile.bounds[2] > west and tile.bounds[0] < east for tile in plan["metatile"])
-    assert list(plan.columns) == ["metatile", "tiles", "outline"]
+    bounds = [metatile.webtile.bounds for metatile in plan.values()]
+    assert all(right > west and left < east for left, _, right, _ in bounds)
 
 
 def test_a_region_across_the_antimeridian_has_metatiles_on_both_sides() -> None:
     sides = [shapely.box(179, -18, 180, -16), shapely.box(-180, -18, -179, -16)]
-    tiles = table(
+    tiles = tiles_at(
         {
             "60K": shapely.box(178.5, -18, 179.6, -16),
             "01K": shapely.MultiPolygon(
@@ -218,11 +216,11 @@ def test_a_region_across_the_antimeridian_has_metatiles_on_both_sides() -> None:
         }
     )
     plan = plan_metatiles(shapely.MultiPolygon(sides), tiles, Zooms(0, 12, 8), clip=True)
-    assert {tile.x for tile in plan["metatile"]} == {0, 255}
-    for _, row in plan.iterrows():
+    assert {metatile.webtile.x for metatile in plan.values()} == {0, 255}
+    for metatile in plan.values():
         # 179 E lies at x 255.3, the western footprint ends at 255.7 and the other begins there.
-        assert row["tiles"] == (["01K"] if row["metatile"].x == 0 else ["60K", "01K"])
-    assert sum(shown_in(row).area for _, row in plan.iterrows()) == pytest.approx(
+        assert metatile.tiles == (["01K"] if metatile.webtile.x == 0 else ["60K", "01K"])
+    assert sum(metatile.shown.area for metatile in plan.values()) == pytest.approx(
         geometry_to_mercator(shapely.MultiPolygon(sides)).area, rel=1e-6
     )
 
@@ -234,10 +232,10 @@ def test_a_map_of_the_world_has_as_many_metatiles_as_are_allowed(
     assert most_overlapping(world, 9) == MOST_METATILES
     monkeypatch.setattr("basemake.build.layout.MOST_METATILES", 4**4)
     world = shapely.box(-180, -90, 180, 90)
-    plan = plan_metatiles(world, table({"a": world}), Zooms(0, 9, 4), clip=True)
+    plan = plan_metatiles(world, tiles_at({"a": world}), Zooms(0, 9, 4), clip=True)
     assert len(plan) == 4**4
     with pytest.raises(ConfigError, match="makes up to 1,024 metatiles"):
-        plan_metatiles(world, table({"a": world}), Zooms(0, 9, 5), clip=True)
+        plan_metatiles(world, tiles_at({"a": world}), Zooms(0, 9, 5), clip=True)
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -249,7 +247,7 @@ def test_too_many_metatiles_are_refused_before_they_are_listed(
 
     monkeypatch.setattr("basemake.build.layout.overlapping", fail)
     with pytest.raises(ConfigError) as refusal:
-        plan_metatiles(MILAN, table({"a": MILAN}), Zooms(0, 18, 18), clip)
+        plan_metatiles(MILAN, tiles_at({"a": MILAN}), Zooms(0, 18, 18), clip)
     # A degree of longitude is 728.2 metatiles, one of latitude at 45.5 N 1038.9; the first begins
     # and the last ends anywhere.
     assert str(refusal.value) == (
@@ -257,7 +255,7 @@ def test_too_many_metatiles_are_refused_before_they_are_listed(
         " most 262,144, so at most zoom 17 for this region; lower it, or max_zoom where it is auto."
     )
     with pytest.raises(AssertionError, match="lists them"):
-        plan_metatiles(MILAN, table({"a": MILAN}), Zooms(0, 18, 17), clip)
+        plan_metatiles(MILAN, tiles_at({"a": MILAN}), Zooms(0, 18, 17), clip)
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -274,12 +272,12 @@ def test_the_plan_is_the_same_wherever_rings_begin(tmp_path: Path, clip: bool) -
             plans.append(plan_of(tmp_path / "manifest.geojson", regions, clip))
     first = plans[0]
     for plan in plans[1:]:
-        pd.testing.assert_frame_equal(plan.metatiles["here"], first.metatiles["here"])
+        assert list(plan.metatiles["here"].items()) == list(first.metatiles["here"].items())
         assert plan.extent("here").wkt == first.extent("here").wkt
         assert plan.regions["here"].wkt == first.regions["here"].wkt
 
 
-ROW = {"item": "item", "regions": ["here"], "bands": {}}
+ROW = {"item": "item", "updated": None, "regions": ["here"], "bands": {}}
 
 
 def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
@@ -303,7 +301,7 @@ def test_islands_far_apart_count_by_themselves() -> None:
     islands = geometry_to_mercator(shapely.MultiPolygon(spots))
     assert len(overlapping(islands, 18)) <= most_overlapping(islands, 18) < 20
     plan = plan_metatiles(
-        shapely.MultiPolygon(spots), table({"a": spots[1]}), Zooms(0, 18, 18), True
+        shapely.MultiPolygon(spots), tiles_at({"a": spots[1]}), Zooms(0, 18, 18), True
     )
     assert 0 < len(plan) < 10
 
@@ -334,7 +332,7 @@ def utm_tile(northing: float) -> tuple[Any, np.ndarray]:
 @pytest.mark.parametrize("northing", [200_000, 5_100_000, 7_200_000, 8_800_000])
 def test_the_grid_of_a_mosaic_holds_its_tiles_at_any_latitude(northing: float) -> None:
     footprint, edge = utm_tile(northing)
-    (west, south, east, north), pixel = mercator_grid(table({"a": footprint}), 13, 256)
+    (west, south, east, north), pixel = mercator_grid(tiles_at({"a": footprint}), 13, 256)
     assert pixel == pytest.approx(2 * HALF_WORLD / 2**13 / 256)
     assert (edge > (west, south)).all()
     assert (edge < (east, north)).all()
@@ -350,7 +348,7 @@ def test_the_grid_of_a_mosaic_holds_its_tiles_at_any_latitude(northing: float) -
 def test_a_metatile_has_each_tile_whose_pixels_lie_in_it(northing: float) -> None:
     footprint, edge = utm_tile(northing)
     everywhere = shapely.box(10, footprint.bounds[1] - 3, 22, footprint.bounds[3] + 3)
-    plan = plan_metatiles(everywhere, table({"a": footprint}), Zooms(0, 14, 11), clip=True)
+    plan = plan_metatiles(everywhere, tiles_at({"a": footprint}), Zooms(0, 14, 11), clip=True)
     inside = shapely.Polygon(edge)
     west, south, east, north = inside.bounds
     size = 2 * HALF_WORLD / 2**11
@@ -360,11 +358,13 @@ def test_a_metatile_has_each_tile_whose_pixels_lie_in_it(northing: float) -> Non
         for y in range(int((HALF_WORLD - north) / size), int((HALF_WORLD - south) / size) + 1)
         if inside.intersects(shapely.box(*WebTile(11, x, y).bounds))
     }
-    assert expected <= set(plan["metatile"])
+    assert expected <= {metatile.webtile for metatile in plan.values()}
 
 
 def test_the_grid_ends_with_the_world() -> None:
-    tiles = table({"01K": shapely.box(-180, -18, -179, -16), "60K": shapely.box(179, 80, 180, 85)})
+    tiles = tiles_at(
+        {"01K": shapely.box(-180, -18, -179, -16), "60K": shapely.box(179, 80, 180, 85)}
+    )
     (west, _, east, north), _ = mercator_grid(tiles, 10, 256)
     assert (west, east) == (-HALF_WORLD, HALF_WORLD)
     assert north <= HALF_WORLD

@@ -10,6 +10,7 @@ import shapely
 
 from basemake.build.config import read_source
 from basemake.build.manifest import (
+    Band,
     check_quarter,
     describe_request,
     read_manifest,
@@ -83,40 +84,36 @@ def test_the_same_answer_leaves_the_file_as_it_is(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["manifest.geojson"]
 
 
-def test_it_reads_as_a_table_sorted_by_tile(path: Path) -> None:
-    table = read_manifest(path, request())
-    assert list(table.index) == list(table["tile"]) == ["33TWL_0_0", "33TWM_0_0"]
-    row = table.loc["33TWM_0_0"]
-    assert row["item"] == "Sentinel-2_mosaic_2025_Q3_33TWM_0_0"
-    assert row["bands"] == {"B04": {"href": "33TWM_0_0/B04.tif", "size": 5, "checksum": None}}
-    assert row["regions"] == ["alps"]
-    assert row["geometry"].equals(shapely.box(9, 45, 10, 46))
+def test_it_reads_as_tiles_sorted_by_name(path: Path) -> None:
+    tiles = read_manifest(path, request())
+    assert list(tiles) == [tile.name for tile in tiles.values()] == ["33TWL_0_0", "33TWM_0_0"]
+    tile = tiles["33TWM_0_0"]
+    assert tile.item == "Sentinel-2_mosaic_2025_Q3_33TWM_0_0"
+    assert tile.bands == {"B04": Band("33TWM_0_0/B04.tif", size=5, checksum=None)}
+    assert tile.regions == ["alps"]
+    assert tile.geometry.equals(shapely.box(9, 45, 10, 46))
 
 
-def test_the_order_of_rows_does_not_depend_on_that_of_the_file(path: Path) -> None:
+def test_the_order_of_tiles_does_not_depend_on_that_of_the_file(path: Path) -> None:
     document = json.loads(path.read_text())
     document["features"].reverse()
     path.write_text(json.dumps(document))
-    assert list(read_manifest(path, request()).index) == ["33TWL_0_0", "33TWM_0_0"]
+    assert list(read_manifest(path, request())) == ["33TWL_0_0", "33TWM_0_0"]
 
 
-def test_rows_are_in_the_order_in_which_tiles_cover_one_another(path: Path) -> None:
+def test_tiles_are_in_the_order_in_which_tiles_cover_one_another(path: Path) -> None:
     """By EPSG code, then by name: 9UXR lies under 10UBA, and the north under the south."""
     zones = {"10UBA": 32610, "9UXS": 32609, "9UXR": 32609, "33MUV": 32733, "33NUA": 32633}
     write_manifest(path, request(), [feature(name, epsg=epsg) for name, epsg in zones.items()])
     order = ["9UXR", "9UXS", "10UBA", "33NUA", "33MUV"]
-    assert list(read_manifest(path, request()).index) == order
+    assert list(read_manifest(path, request())) == order
 
 
-def test_unknown_values_read_as_none_in_columns_with_known_ones(path: Path) -> None:
-    """Not as NaN, which is unequal to itself and would make jobs stale at every run."""
-    features = [feature("a", updated=None, gsd=None), feature("b")]
-    write_manifest(path, request(), features)
-    table = read_manifest(path, request())
-    assert table["updated"].tolist() == [None, "2025-10-15T00:00:00Z"]
-    assert table["gsd"].tolist() == [None, 10]
-    assert table["gsd"].isna().tolist() == [True, False]
-    assert isinstance(table.at["b", "epsg"], int)
+def test_unknown_values_read_as_none(path: Path) -> None:
+    write_manifest(path, request(), [feature("a", updated=None, gsd=None), feature("b")])
+    tiles = read_manifest(path, request())
+    assert [tile.updated for tile in tiles.values()] == [None, "2025-10-15T00:00:00Z"]
+    assert [tile.gsd for tile in tiles.values()] == [None, 10]
 
 
 @pytest.mark.parametrize(
@@ -213,13 +210,13 @@ def test_what_is_not_a_manifest_is_refused(path: Path, change: Any) -> None:
         read_manifest(path, request())
     check_quarter(path, "2025Q3")
     assert write_manifest(path, request(), [feature("a")])
-    assert list(read_manifest(path, request()).index) == ["a"]
+    assert list(read_manifest(path, request())) == ["a"]
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("tile", 7), ("item", None), ("epsg", "EPSG:1"), ("gsd", "10 m"), ("gsd", float("nan"))),
+        *(("id", 7), ("item", None), ("epsg", "EPSG:1"), ("gsd", "10 m"), ("gsd", float("nan"))),
         *(("gsd", -1), ("regions", "alps"), ("bands", []), ("bands", {"B04": 7}), ("dn", [])),
         ("bands", {"B04": {"href": 7, "size": 5, "checksum": None}}),
         ("bands", {"B04": {"href": "a", "size": "5", "checksum": None}}),
@@ -232,10 +229,10 @@ def test_what_is_not_a_manifest_is_refused(path: Path, change: Any) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # shapely's
-def test_a_row_that_no_search_wrote_is_refused(path: Path, key: str, value: Any) -> None:
+def test_a_feature_that_no_search_wrote_is_refused(path: Path, key: str, value: Any) -> None:
     document = json.loads(path.read_text())
-    row = document["features"][0]
-    (row if key in row else row["properties"])[key] = value
+    feature = document["features"][0]
+    (feature if key in feature else feature["properties"])[key] = value
     path.write_text(json.dumps(document))
     with pytest.raises(ManifestError, match="is not a manifest; delete it and run `snakemake mani"):
         read_manifest(path, request())

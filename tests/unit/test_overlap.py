@@ -79,11 +79,11 @@ def feature(tile: Tile) -> dict:
 def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict[tuple, NDArray]:
     """The web tiles of the top zoom by x and y."""
     found = {}
-    for name, row in plan.metatiles["here"].iterrows():
+    for name, metatile in plan.metatiles["here"].items():
         archive = folder / f"{name}.pmtiles"
         render_metatile(
-            row["metatile"],
-            [paths[tile] for tile in row["tiles"]],
+            metatile.webtile,
+            [paths[tile] for tile in metatile.tiles],
             archive,
             folder / f"{name}.png",
             Rendering(
@@ -93,7 +93,7 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
                 image_format="png",
                 quality=None,
                 resampling="nearest",
-                outline=shapely.from_wkt(row["outline"]),
+                outline=metatile.outline,
             ),
             threads=1,
             made_of="these",
@@ -108,10 +108,10 @@ def mosaic_of(plan: Layout, paths: dict[str, Path], folder: Path) -> Path:
     """The mosaic, made as the rules make it."""
     views = []
     for epsg in plan.zones("here"):
-        rows = plan.tiles_of("here", epsg)
+        tiles = plan.tiles_of("here", epsg)
         zone, view = folder / f"here_{epsg}.vrt", folder / f"here_{epsg}_3857.vrt"
-        build_mosaic([paths[tile] for tile in rows.index], zone, "nearest")
-        build_warped(zone, view, *mercator_grid(rows, ZOOM, 256), "nearest")
+        build_mosaic([paths[tile.name] for tile in tiles], zone, "nearest")
+        build_warped(zone, view, *mercator_grid(tiles, ZOOM, 256), "nearest")
         views.append(view)
     mosaic = folder / "here.vrt"
     build_mosaic(views, mosaic)

@@ -220,8 +220,8 @@ def test_the_manifest_is_the_same_whatever_the_order_and_is_not_written_twice(
     search(items[::-1])
     assert "unchanged" in search.table
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, 1)
-    table = read_manifest(path, describe_request(source(), Quarter(2025, 3), REGIONS))
-    assert list(table.index) == ["a", "b", "c"]
+    tiles = read_manifest(path, describe_request(source(), Quarter(2025, 3), REGIONS))
+    assert list(tiles) == ["a", "b", "c"]
 
 
 def test_bands_are_files_relative_to_the_working_directory(search: Search) -> None:

@@ -1,21 +1,23 @@
 """The layout of a build: the tiles in the manifest, and the zooms and metatiles of each region."""
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.manifest import Tile, describe_request, read_manifest
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import ConfigError
 from basemake.pixels.webtiles import (
     HALF_WORLD,
+    WebTile,
     geometry_to_mercator,
     metatile_name,
     most_overlapping,
@@ -40,15 +42,33 @@ class Zooms(NamedTuple):
     metatile: int
 
 
+@dataclass(frozen=True)
+class Metatile:
+    """A metatile of a region.
+
+    `tiles` are the names of the tiles that may show in it; `outline` is the part of it to show, in
+    Mercator metres, or None where that is all of it.
+    """
+
+    webtile: WebTile
+    tiles: list[str]
+    outline: BaseGeometry | None
+
+    @property
+    def shown(self) -> BaseGeometry:
+        """The part of it to show, in Mercator metres."""
+        return shapely.box(*self.webtile.bounds) if self.outline is None else self.outline
+
+
 class Layout:
     """The tiles of a build, and by region its zooms and metatiles.
 
-    `tiles` is the table of `read_manifest`, `metatiles` are tables of `plan_metatiles`. `regions`
-    are polygons in degrees, normalized, so that where a ring begins and its direction do not count.
+    `tiles` are those of `read_manifest`, `metatiles` those of `plan_metatiles`. `regions` are
+    polygons in degrees, normalized, so that where a ring begins and its direction do not count.
     """
 
     def __init__(
-        self, tiles: pd.DataFrame, regions: dict[str, BaseGeometry], pyramid: dict
+        self, tiles: dict[str, Tile], regions: dict[str, BaseGeometry], pyramid: dict
     ) -> None:
         """Lay out `tiles` for `regions` (degrees) by config's checked `pyramid`.
 
@@ -56,22 +76,22 @@ class Layout:
         """
         self.tiles = tiles
         self.zooms: dict[str, Zooms] = {}
-        self.metatiles: dict[str, pd.DataFrame] = {}
+        self.metatiles: dict[str, dict[str, Metatile]] = {}
         self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
         self._clip = pyramid["clip"]
         for name, region in self.regions.items():
-            rows = self.tiles_of(name)
-            zooms = self.zooms[name] = plan_zooms(pyramid, region, rows)
-            self.metatiles[name] = plan_metatiles(region, rows, zooms, self._clip)
+            own = self.tiles_of(name)
+            zooms = self.zooms[name] = plan_zooms(pyramid, region, own)
+            self.metatiles[name] = plan_metatiles(region, own, zooms, self._clip)
 
-    def tiles_of(self, region: str, epsg: int | None = None) -> pd.DataFrame:
-        """Return the manifest's rows of a region's tiles, or only of those in one UTM zone."""
-        rows = self.tiles[[region in regions for regions in self.tiles["regions"]]]
-        return rows if epsg is None else rows[rows["epsg"] == epsg]
+    def tiles_of(self, region: str, epsg: int | None = None) -> list[Tile]:
+        """Return a region's tiles, or only those in one UTM zone."""
+        own = [tile for tile in self.tiles.values() if region in tile.regions]
+        return own if epsg is None else [tile for tile in own if tile.epsg == epsg]
 
     def zones(self, region: str) -> list[int]:
         """Return the EPSG codes of a region's tiles, in the order of the tiles."""
-        return list(self.tiles_of(region)["epsg"].unique())
+        return list(dict.fromkeys(tile.epsg for tile in self.tiles_of(region)))
 
     def extent(self, region: str) -> BaseGeometry:
         """Return the area that a region's map shows, in degrees.
@@ -80,7 +100,7 @@ class Layout:
         """
         if self._clip:
             return self.regions[region]
-        return shapely.normalize(unary_union(list(self.tiles_of(region)["geometry"])))
+        return shapely.normalize(unary_union([tile.geometry for tile in self.tiles_of(region)]))
 
 
 def read_layout(
@@ -95,23 +115,24 @@ def read_layout(
     return Layout(read_manifest(manifest, request), regions, config["pyramid"])
 
 
-def plan_zooms(options: dict, region: BaseGeometry, tiles: pd.DataFrame) -> Zooms:
+def plan_zooms(options: dict, region: BaseGeometry, tiles: Collection[Tile]) -> Zooms:
     """Return the zooms of the pyramid of `region` (degrees), with `auto` resolved.
 
-    `options` is config's `pyramid`; `tiles` are the manifest's rows of the region. Raises
+    `options` is config's `pyramid`; `tiles` are those of the region. Raises
     ConfigError if the zooms contradict each other, a metatile would have more than METATILE_PIXELS
     a side, or max_zoom is `auto` and an item does not give its pixel size.
     """
     size = options["tile_size"]
     top = options["max_zoom"]
     if top == "auto":
-        if tiles["gsd"].isna().any():
+        pixels = [tile.gsd for tile in tiles if tile.gsd is not None]
+        if len(pixels) < len(tiles):
             raise ConfigError(
                 "pyramid.max_zoom is auto, but the items do not say how large pixels are;"
                 " give a zoom, such as 13 for pixels of 10 m."
             )
         latitude = region.representative_point().y
-        top = min(nearest_zoom(float(tiles["gsd"].min()), latitude, size), MAX_ZOOM)
+        top = min(nearest_zoom(min(pixels), latitude, size), MAX_ZOOM)
     metatile = options["metatile_zoom"]
     if metatile == "auto":
         metatile = max(0, top - (METATILE_PIXELS // size).bit_length() + 1)
@@ -123,10 +144,10 @@ def plan_zooms(options: dict, region: BaseGeometry, tiles: pd.DataFrame) -> Zoom
         raise ConfigError(
             f"pyramid.metatile_zoom is {metatile}; allowed: at most max_zoom, here {top}."
         )
-    pixels = size << (top - metatile)
-    if pixels > METATILE_PIXELS:
+    side = size << (top - metatile)
+    if side > METATILE_PIXELS:
         raise ConfigError(
-            f"pyramid.metatile_zoom is {metatile}, which makes metatiles of {pixels} pixels a side;"
+            f"pyramid.metatile_zoom is {metatile}, which makes metatiles of {side} pixels a side;"
             f" allowed: at most {METATILE_PIXELS}, so at least zoom"
             f" {top - (METATILE_PIXELS // size).bit_length() + 1}."
         )
@@ -134,16 +155,15 @@ def plan_zooms(options: dict, region: BaseGeometry, tiles: pd.DataFrame) -> Zoom
 
 
 def plan_metatiles(
-    region: BaseGeometry, tiles: pd.DataFrame, zooms: Zooms, clip: bool
-) -> pd.DataFrame:
-    """Return a table of metatiles, indexed by name (such as 9_277_180), in order of x and y.
+    region: BaseGeometry, tiles: Collection[Tile], zooms: Zooms, clip: bool
+) -> dict[str, Metatile]:
+    """Return the metatiles by name (such as 9_277_180), in order of x and y.
 
-    `region` is in degrees; `clip` cuts the map at it. Columns: metatile (WebTile), tiles (names of
-    those that may show in it, in the order of the rows of `tiles`) and outline (the part of it to
-    show, in Mercator metres, or None where that is the whole metatile). Raises ConfigError if there
-    would be more than MOST_METATILES.
+    `region` is in degrees; `clip` cuts the map at it. Tiles in a metatile keep the order of
+    `tiles`. Raises ConfigError if there would be more than MOST_METATILES.
     """
-    footprints = np.array([geometry_to_mercator(g) for g in tiles["geometry"]])
+    names = [tile.name for tile in tiles]
+    footprints = np.array([geometry_to_mercator(tile.geometry) for tile in tiles])
     reach = _reach(tiles)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
@@ -157,26 +177,17 @@ def plan_metatiles(
         )
     shapely.prepare(shown)
 
-    rows = []
-    for metatile in overlapping(shown, zooms.metatile):
-        box = shapely.box(*metatile.bounds)
+    metatiles = {}
+    for webtile in overlapping(shown, zooms.metatile):
+        box = shapely.box(*webtile.bounds)
         inside = not clip or shown.covers(box)
         part = box if inside else _polygons(shown.intersection(box))
         near = tree.query(part, predicate="dwithin", distance=float(reach.max()))
         near = [i for i in sorted(near) if shapely.dwithin(footprints[i], part, reach[i])]
         if near:
-            rows.append(
-                {
-                    "metatile": metatile,
-                    "tiles": [tiles.index[i] for i in near],
-                    "outline": None if inside else part,
-                }
-            )
-    # As objects, because pandas would turn None into NaN in a column of text.
-    table = pd.DataFrame(rows, columns=["metatile", "tiles", "outline"], dtype=object)
-    return table.set_index(
-        pd.Index([metatile_name(tile) for tile in table["metatile"]], dtype=object)
-    )
+            outline = None if inside else part
+            metatiles[metatile_name(webtile)] = Metatile(webtile, [names[i] for i in near], outline)
+    return metatiles
 
 
 def outline_text(outline: BaseGeometry | None) -> str | None:
@@ -190,9 +201,9 @@ def outline_text(outline: BaseGeometry | None) -> str | None:
     return shapely.to_wkt(corners, rounding_precision=2)
 
 
-def _reach(tiles: pd.DataFrame) -> NDArray:
+def _reach(tiles: Collection[Tile]) -> NDArray:
     """Return how far each tile may reach beyond its footprint: (tiles,), Mercator metres."""
-    lat = np.radians([geometry.centroid.y for geometry in tiles["geometry"]])
+    lat = np.radians([tile.geometry.centroid.y for tile in tiles])
     return FOOTPRINT_ERROR * (1 + 0.25 * np.abs(np.tan(lat))) / np.cos(lat)
 
 
@@ -202,14 +213,14 @@ def _polygons(geometry: BaseGeometry) -> BaseGeometry:
     return unary_union(parts)
 
 
-def mercator_grid(tiles: pd.DataFrame, zoom: int, tile_size: int) -> tuple[list[float], float]:
+def mercator_grid(tiles: Collection[Tile], zoom: int, tile_size: int) -> tuple[list[float], float]:
     """Return ([west, south, east, north], pixel size) in Mercator metres of a grid over `tiles`.
 
     The grid is that of the pixels of web tiles at `zoom`, so that a mosaic in it has the pixels of
     the web map. `tile_size` is in pixels.
     """
     pixel = resolution(zoom, tile_size)
-    bounds = shapely.bounds([geometry_to_mercator(geometry) for geometry in tiles["geometry"]])
+    bounds = shapely.bounds([geometry_to_mercator(tile.geometry) for tile in tiles])
     reach = _reach(tiles)[:, np.newaxis]
     low = np.floor(((bounds[:, :2] - reach).min(axis=0) + HALF_WORLD) / pixel)
     high = np.ceil(((bounds[:, 2:] + reach).max(axis=0) + HALF_WORLD) / pixel)

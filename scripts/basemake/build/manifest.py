@@ -5,13 +5,12 @@ member `request` identifies the search that it answers, so that a build can tell
 fits the config.
 """
 
-import dataclasses
 import hashlib
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -20,11 +19,59 @@ from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import MALFORMED, ManifestError
 from basemake.pixels.dn import DnReading
-from basemake.system.files import part_of, replace
+from basemake.system import files
 
 # What reading raises where a file does not exist or is not a manifest.
 UNREADABLE = (OSError, *MALFORMED, shapely.errors.ShapelyError)
 WHOLE_WORLD = 360 * 180  # square degrees
+
+
+@dataclass(frozen=True)
+class Band:
+    """A band's file as its item states it; None is what the item does not state.
+
+    `size` is in bytes, `checksum` a multihash in hexadecimal digits, and `digest` the SHA-256 of a
+    local file, which can change while its item does not.
+    """
+
+    href: str
+    size: int | None
+    checksum: str | None
+    digest: str | None = None
+
+    def identity(self, updated: str | None) -> dict[str, Any]:
+        """Return the settings that identify its content; if one changes, it is fetched again.
+
+        `updated` is its item's. With a checksum or digest, a band that moved to another address is
+        not fetched again.
+        """
+        return {
+            "href": None if self.digest or self.checksum else self.href,
+            "digest": self.digest,
+            "size": self.size,
+            "checksum": self.checksum,
+            "updated": updated,
+        }
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of the manifest: the item that shows it, and what jobs must know of that.
+
+    `gsd` is the size of a pixel in metres, or None; `regions` are the names of those that it
+    covers; `bands` are by asset key; `dn` has the properties for `dn_reading`; `geometry` is the
+    footprint in degrees.
+    """
+
+    name: str
+    item: str
+    epsg: int
+    gsd: float | None
+    updated: str | None
+    regions: list[str]
+    bands: dict[str, Band]
+    dn: dict[str, Any]
+    geometry: BaseGeometry
 
 
 def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGeometry]) -> dict:
@@ -75,36 +122,32 @@ def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
         if path.exists() and path.read_bytes() == text.encode():
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = part_of(path)
+        part = files.part_of(path)
         part.write_text(text)
-        replace(part, path)
+        files.replace(part, path)
     except OSError as error:
         raise ManifestError(f"{path} cannot be written: {error.strerror}.") from None
     return True
 
 
-def read_manifest(path: Path, request: dict) -> pd.DataFrame:
-    """Return the manifest as a table with one row a tile, indexed by tile.
+def read_manifest(path: Path, request: dict) -> dict[str, Tile]:
+    """Return the manifest's tiles by name.
 
-    Rows are in the order in which tiles cover one another, the later over the earlier: by EPSG
+    They are in the order in which tiles cover one another, the later over the earlier: by EPSG
     code, then by name. Tiles of a zone are neighbours in that order, because a VRT has one CRS and
-    a mosaic of several zones is made of one VRT a zone. Archive, VRTs and COG all keep it. Columns:
-    item, epsg, updated, gsd (metres a pixel, or None), regions (list of names), bands (asset key ->
-    href, size, checksum, and digest for local files), dn (properties for `dn_reading`) and geometry
-    (shapely, degrees). Raises ManifestError, which names the command to run, if the manifest is
-    missing, is damaged or answers another request.
+    a mosaic of several zones is made of one VRT a zone. Archive, VRTs and COG all keep it. Raises
+    ManifestError, which names the command to run, if the manifest is missing, is damaged or answers
+    another request.
     """
     if not path.exists():
         raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
     try:
         document = json.loads(path.read_text())
         answered, features = document["request"], document["features"]
-        rows = [_row(feature) for feature in features]
-        # As objects, because pandas would turn None into NaN in a column of text.
-        table = pd.DataFrame(rows, dtype=object).sort_values(["epsg", "tile"])
-        table = table.set_index("tile", drop=False)
-        if not table.index.is_unique:
-            raise ValueError("a tile comes twice")
+        found = sorted(map(_tile, features), key=lambda tile: (tile.epsg, tile.name))
+        tiles = {tile.name: tile for tile in found}
+        if not len(tiles) == len(found) > 0:
+            raise ValueError("no tile, or one that comes twice")
         changed = None if answered == request else _difference(answered, request)
     except UNREADABLE:
         raise ManifestError(
@@ -115,40 +158,35 @@ def read_manifest(path: Path, request: dict) -> pd.DataFrame:
         raise ManifestError(
             f"{changed} changed since {path} was written: run `snakemake manifest` to search again."
         )
-    return table
+    return tiles
 
 
-def _row(feature: dict) -> dict[str, Any]:
-    """Return a feature as a row; raises one of UNREADABLE if it is not a manifest's."""
-    row = {"tile": feature["id"], **feature["properties"], "geometry": shape(feature["geometry"])}
-    kinds = (("tile", str), ("item", str), ("epsg", int), ("regions", list), ("bands", dict))
-    fine = all(isinstance(row[key], kind) for key, kind in kinds)
-    fine &= row["gsd"] is None or 0 < row["gsd"] < 1e6
-    fine &= isinstance(row.get("dn", {}), dict) and 0 < row["geometry"].area <= WHOLE_WORLD
-    for band in row["bands"].values():
-        fine &= isinstance(band["href"], str)
-        fine &= isinstance(band["size"], int | None)
-        fine &= isinstance(band["checksum"], str | None)
-        fine &= isinstance(band.get("digest"), str | None)
+def _tile(feature: dict) -> Tile:
+    """Return a feature as a tile; raises one of UNREADABLE if it is not a manifest's."""
+    stated = feature["properties"]
+    bands = {key: Band(**band) for key, band in stated["bands"].items()}
+    tile = Tile(
+        feature["id"],
+        stated["item"],
+        stated["epsg"],
+        stated["gsd"],
+        stated["updated"],
+        stated["regions"],
+        bands,
+        stated.get("dn", {}),
+        shape(feature["geometry"]),
+    )
+    kinds = ((tile.name, str), (tile.item, str), (tile.epsg, int), (tile.regions, list))
+    fine = all(isinstance(value, kind) for value, kind in kinds) and isinstance(tile.dn, dict)
+    fine = fine and (tile.gsd is None or 0 < tile.gsd < 1e6)
+    fine = fine and 0 < tile.geometry.area <= WHOLE_WORLD
+    for band in bands.values():
+        texts = (band.checksum, band.digest)
+        fine = fine and isinstance(band.href, str) and isinstance(band.size, int | None)
+        fine = fine and all(isinstance(text, str | None) for text in texts)
     if not fine:
-        raise ValueError("not a row of a manifest")
-    return row
-
-
-def band_identity(band: dict[str, Any], updated: str | None) -> dict[str, Any]:
-    """Return the settings that identify a band's content; if one changes, it is fetched again.
-
-    `band` is its entry in the manifest, `updated` its item's. With a checksum or digest, a band
-    that moved to another address is not fetched again.
-    """
-    digest = band.get("digest")
-    return {
-        "href": None if digest or band["checksum"] else band["href"],
-        "digest": digest,
-        "size": band["size"],
-        "checksum": band["checksum"],
-        "updated": updated,
-    }
+        raise ValueError("not a feature of a manifest")
+    return tile
 
 
 def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
@@ -169,7 +207,7 @@ def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
         below = "below" in rule and value is not None and str(value) < rule["below"]
         if equal or below:
             changes = {key: rule[key] for key in ("scale", "offset") if key in rule}
-            return dataclasses.replace(reading, **changes)
+            return replace(reading, **changes)
     return reading
 
 

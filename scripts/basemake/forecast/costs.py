@@ -196,12 +196,12 @@ def count(layout: Layout, config: dict) -> Quantities:
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
     pixels, bands, sized = {}, {}, set()
-    for tile, row in layout.tiles.iterrows():
-        pixels[tile] = ground_area(row["geometry"]) / (row["gsd"] or PIXEL_SIZE) ** 2
-        sizes = {band: entry["size"] for band, entry in row["bands"].items()}
-        sized |= {(tile, band) for band, size in sizes.items() if size is not None}
-        assumed = BAND_BYTES * pixels[tile]
-        bands[tile] = {band: assumed if size is None else size for band, size in sizes.items()}
+    for name, tile in layout.tiles.items():
+        pixels[name] = ground_area(tile.geometry) / (tile.gsd or PIXEL_SIZE) ** 2
+        sizes = {key: band.size for key, band in tile.bands.items()}
+        sized |= {(name, band) for band, size in sizes.items() if size is not None}
+        assumed = BAND_BYTES * pixels[name]
+        bands[name] = {band: assumed if size is None else size for band, size in sizes.items()}
     return Quantities(
         pixels,
         bands,
@@ -214,17 +214,13 @@ def count(layout: Layout, config: dict) -> Quantities:
 
 def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], float]:
     """Return the pixels of the top zoom that tiles cover, by region and metatile."""
-    footprints = {
-        name: geometry_to_mercator(row["geometry"]) for name, row in layout.tiles.iterrows()
-    }
+    footprints = {name: geometry_to_mercator(tile.geometry) for name, tile in layout.tiles.items()}
     pixels = {}
-    for region, table in layout.metatiles.items():
+    for region, metatiles in layout.metatiles.items():
         pixel = resolution(layout.zooms[region].max, tile_size) ** 2
-        for name, row in table.iterrows():
-            whole = row["outline"] is None
-            shown = shapely.box(*row["metatile"].bounds) if whole else row["outline"]
-            covered = shapely.union_all([footprints[tile] for tile in row["tiles"]])
-            pixels[region, name] = shown.intersection(covered).area / pixel
+        for name, metatile in metatiles.items():
+            covered = shapely.union_all([footprints[tile] for tile in metatile.tiles])
+            pixels[region, name] = metatile.shown.intersection(covered).area / pixel
     return pixels
 
 

@@ -111,11 +111,10 @@ class Planned:
 
     def of_region(self, name: str) -> list[Entry]:
         """Return the jobs that a region needs, including those shared with other regions."""
-        regions = self.layout.tiles["regions"]
 
         def needs(job: Job) -> bool:
             if "tile" in job.wildcards:
-                return name in regions[job.wildcards["tile"]]
+                return name in self.layout.tiles[job.wildcards["tile"]].regions
             return job.wildcards["region"] == name
 
         return [entry for entry in self.entries if needs(entry.job)]
@@ -175,8 +174,8 @@ def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
     layout, graph = build.layout(), build.graph()
     quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
     entries = [Entry(job, amount_of(job, quantities)) for job in graph.jobs]
-    bands = (band for row in layout.tiles["bands"] for band in row.values())
-    remote = any(is_remote(band["href"]) for band in bands)
+    bands = (band for tile in layout.tiles.values() for band in tile.bands.values())
+    remote = any(is_remote(band.href) for band in bands)
     costs, jobs = costs_here(entries, shipped_costs(build.connections, remote))
     return Planned(build, layout, graph, quantities, entries, costs, remote), {**jobs, **sizes}
 
@@ -223,8 +222,8 @@ def region_of(name: str, plan: Planned) -> dict[str, Any]:
 def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
     """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes."""
     tiles: dict[str, dict[str, Any]] = {
-        name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": row["regions"]}
-        for name, row in plan.layout.tiles.iterrows()
+        name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": tile.regions}
+        for name, tile in plan.layout.tiles.items()
     }
     for entry in plan.todo:
         if entry.job.rule == ENHANCE:
@@ -239,8 +238,9 @@ def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
 
 def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
     """Write the map of a plan to MAP; `tiles` is the value of `tiles_of`."""
-    geometries = plan.layout.tiles["geometry"]
-    places = {name: (geometries[name], tile["state"]) for name, tile in tiles.items()}
+    places = {
+        name: (plan.layout.tiles[name].geometry, tile["state"]) for name, tile in tiles.items()
+    }
     title = f"Plan of {plan.build.config['quarter']}: {', '.join(plan.layout.zooms)}"
     draw_coverage(MAP, title, places, plan.build.regions)
 
