@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo plan test lint bench serve prune refresh clean-env
+.PHONY: help env demo plan draft test lint bench serve prune refresh clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -16,6 +16,7 @@ TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadfile 
 help:
 	@echo "make demo   make the demo's map, offline"
 	@echo "make plan   what a run would do, take and cost, before a byte moves (after a search)"
+	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
@@ -44,6 +45,9 @@ demo: env
 
 plan: env
 	@$(BIN)/python scripts/commands/plan.py $(ARGS)
+
+draft: env
+	@$(BIN)/python scripts/commands/draft.py $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)

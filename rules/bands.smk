@@ -3,19 +3,19 @@
 
 # A download is bound by the network, so it holds one of the run's `connections` and no core. The
 # priority fetches tile by tile, so that tiles are enhanced early and few bands wait on disk.
-rule fetch_band:
-    """Fetch one band of a tile and verify it."""
+rule fetch_bands:
+    """Fetch what the maps need of the bands of a tile, and verify it."""
     output:
-        band=(
-            "results/bands/{tile}/{band}.tif"
-            if config["keep_bands"]
-            else temp("results/bands/{tile}/{band}.tif")
-        ),
-        record="results/records/bands/{tile}/{band}.tif.json",
+        # The old bands stay until the job ends: what is still needed of them is not fetched again.
+        bands=[
+            update(path) if config["keep_bands"] else temp(update(path))
+            for path in expand("results/bands/{{tile}}/{band}.tif", band=BANDS)
+        ],
+        records=update(expand("results/records/bands/{{tile}}/{band}.tif.json", band=BANDS)),
     log:
-        "logs/bands/{tile}/{band}.log",
+        "logs/bands/{tile}.log",
     benchmark:
-        "benchmarks/bands/{tile}/{band}.tsv"
+        "benchmarks/bands/{tile}.tsv"
     priority: lambda wildcards: -places()[wildcards.tile]
     conda:
         "../envs/conda.yaml"
@@ -23,11 +23,16 @@ rule fetch_band:
     resources:
         connections=1,
         mem_mb=200,
-        disk_mb=lambda wildcards: (band(wildcards).size or 250_000_000) // 1_000_000 + 1,
+        disk_mb=lambda wildcards: (
+            sum(band.size or 250_000_000 for band in bands(wildcards).values()) // 1_000_000 + 1
+        ),
         runtime=60,
     params:
-        href=lambda wildcards: band(wildcards).href,
+        hrefs=lambda wildcards: {key: band.href for key, band in bands(wildcards).items()},
+        identities=lambda wildcards: identities(wildcards),
+        epsg=lambda wildcards: tile(wildcards.tile).epsg,
+        need=lambda wildcards: need_as_json(wildcards),
         # No digest of the code: bands are verified, so a new version need not fetch them again.
-        settings=lambda wildcards: band(wildcards).identity(tile(wildcards.tile).updated),
+        settings=lambda wildcards: settings_of_bands(wildcards),
     script:
-        "../scripts/fetch_band.py"
+        "../scripts/fetch_bands.py"

@@ -9,6 +9,7 @@ from shapely.geometry import mapping
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from basemake.build.bands import band_path, known_of, settings_of, settings_together
 from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source
 from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
@@ -16,11 +17,13 @@ from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
+from basemake.build.records import read_record
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
+from basemake.web.addresses import is_remote
 
 MOST_THREADS = {"enhance": 4, "render": 2}  # of a job where config has `auto`
 
@@ -41,6 +44,7 @@ try:
 except BasemakeError as error:
     stop(error)
 
+BANDS = list(dict.fromkeys(SOURCE.bands.values()))  # asset keys of red, green and blue
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 ASKED = asked_of(workflow)
@@ -92,12 +96,42 @@ def places():
     return {name: place for place, name in enumerate(layout().tiles)}
 
 
-def band(wildcards):
-    """Return a band of the manifest."""
-    bands = tile(wildcards.tile).bands
-    if wildcards.band not in bands:
-        stop(f"{wildcards.band} is not a band of {MANIFEST}; it has: {', '.join(bands)}.")
-    return bands[wildcards.band]
+def bands(wildcards):
+    """Return the manifest's bands of a tile, by asset key in the order of BANDS."""
+    known = tile(wildcards.tile).bands
+    for key in BANDS:
+        if key not in known:
+            stop(f"{key} is not a band of {MANIFEST}; it has: {', '.join(known)}.")
+    return {key: known[key] for key in BANDS}
+
+
+def identities(wildcards):
+    """Return what identifies the content of each of a tile's bands."""
+    updated = tile(wildcards.tile).updated
+    return {key: band.identity(updated) for key, band in bands(wildcards).items()}
+
+
+@functools.cache
+def need(name):
+    """Return what the maps need of a tile's bands; None if they are to be fetched whole."""
+    return layout().need(name)
+
+
+def need_as_json(wildcards):
+    """Return what the maps need of a tile's bands as a param."""
+    found = need(wildcards.tile)
+    return None if found is None else found.as_json()
+
+
+def settings_of_bands(wildcards):
+    """Return the settings of a tile's bands, as far as their records tell what they are."""
+    row, own = tile(wildcards.tile), {}
+    for key, identity in identities(wildcards).items():
+        remote = is_remote(row.bands[key].href)
+        record = read_record(band_path(row.name, key))
+        known = known_of(record.known) if record else None
+        own[key] = settings_of(identity, need(row.name) if remote else None, known, row.epsg)
+    return settings_together(own)
 
 
 def dn(wildcards):
@@ -124,14 +158,20 @@ def metatiles(region, suffix):
     return expand(f"results/metatiles/{region}/{{metatile}}{suffix}", metatile=names)
 
 
+def with_tiles(path):
+    """Return the output `path`, which is of use only as long as there are enhanced tiles."""
+    return path if config["keep_tiles"] else temp(path)
+
+
 def everything():
     """Return the paths of all outputs to keep; bands and overviews are made as their inputs."""
-    paths = enhanced(layout().tiles)
+    paths = enhanced(layout().tiles) if config["keep_tiles"] else []
     for region in layout().regions:
         paths += metatiles(region, ".pmtiles") + metatiles(region, ".png")
-        paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
-        paths += [f"results/mosaic/{region}.vrt", f"results/preview/{region}.html"]
-        paths.append(f"results/pyramid/{region}.pmtiles")
+        if config["keep_tiles"]:
+            paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
+            paths.append(f"results/mosaic/{region}.vrt")
+        paths += [f"results/pyramid/{region}.pmtiles", f"results/preview/{region}.html"]
         for export in EXPORTS:
             paths.append(str(export.output[0].apply_wildcards({"region": region})))
     return paths

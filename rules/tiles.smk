@@ -12,7 +12,11 @@ rule enhance_tile:
         blue=f"results/bands/{{tile}}/{SOURCE.bands['blue']}.tif",
     output:
         # The old tile stays until the job ends: if only its credit changed, its pixels are kept.
-        tile=update("results/tiles/{tile}.tif"),
+        tile=(
+            update("results/tiles/{tile}.tif")
+            if config["keep_tiles"]
+            else temp(update("results/tiles/{tile}.tif"))
+        ),
         record=update("results/records/tiles/{tile}.tif.json"),
     log:
         "logs/tiles/{tile}.log",

@@ -1,7 +1,6 @@
 """Enhance one tile: three bands of digital numbers to a true-colour RGBA GeoTIFF."""
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -28,14 +27,12 @@ from basemake.pixels.codecs import BLOCK, CODECS
 from basemake.pixels.dn import DnReading
 from basemake.pixels.raster import RGBA, halve, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
+from basemake.pixels.tags import TEXT_TAGS, geo_tags, metadata_tags
 from basemake.system.files import writing
 from basemake.system.machine import usable_cores
 
 SOFTWARE = "basemake"
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
-# Pixel scale, tie point, transformation, and geo keys with their numbers and texts.
-GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
-TEXT_TAGS = (33432, 42112)  # copyright, GDAL's metadata
 # BLAKE2 is fast on every processor; SHA-256 is four times slower on those without SHA instructions.
 new_digest = partial(hashlib.blake2b, digest_size=32)
 
@@ -103,7 +100,7 @@ def enhance_tile(
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
         tags = [
-            *_geo_tags(datasets[0]),
+            *geo_tags(datasets[0].GetGeoTransform(), datasets[0].GetSpatialRef().ExportToWkt()),
             *((code, 2, 1, b"\0", True) for code in _texts({**metadata, "DIGEST": "to come"})),
         ]
         grid = [enhancement.epsg, shape, datasets[0].GetGeoTransform()]
@@ -214,49 +211,9 @@ def _describe(dataset: gdal.Dataset) -> str:
     )
 
 
-def _geo_tags(dataset: gdal.Dataset) -> list[tuple]:
-    """Return the georeference of a dataset as tifffile's extratags."""
-
-    def locate(small: gdal.Dataset) -> None:
-        small.SetSpatialRef(dataset.GetSpatialRef())
-        small.SetGeoTransform(dataset.GetGeoTransform())
-
-    return _written_by_gdal(locate, GEO_TAGS)
-
-
 def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
     """Return the texts of the TIFF tags that hold `metadata`, by tag number."""
-    tags = _written_by_gdal(lambda small: small.SetMetadata(metadata), TEXT_TAGS)
-    return {code: text for code, _, _, text, _ in tags}
-
-
-def _written_by_gdal(
-    describe: Callable[[gdal.Dataset], object], codes: tuple[int, ...]
-) -> list[tuple]:
-    """Return the tags with `codes` that GDAL writes for a dataset, as tifffile's extratags.
-
-    `describe` sets georeference or metadata of the dataset.
-    """
-    name = "/vsimem/tags.tif"
-    small = gdal.GetDriverByName("GTiff").Create(name, 1, 1, 1, gdal.GDT_Byte)
-    describe(small)
-    del small
-    content = bytes(gdal.VSIFReadL(1, gdal.VSIStatL(name).size, file := gdal.VSIFOpenL(name, "rb")))
-    gdal.VSIFCloseL(file)
-    gdal.Unlink(name)
-    with tifffile.TiffFile(io.BytesIO(content)) as tif:
-        tags = [tag for tag in tif.pages[0].tags if tag.code in codes]
-        return [
-            # Texts as bytes: GDAL's are UTF-8, and tifffile takes only ASCII as str.
-            (
-                tag.code,
-                tag.dtype,
-                tag.count,
-                tag.value.encode() if tag.dtype == 2 else tag.value,
-                True,
-            )
-            for tag in tags
-        ]
+    return {code: text for code, _, _, text, _ in metadata_tags(metadata)}
 
 
 def _whole_blocks(pixels: int) -> int:

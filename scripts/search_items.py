@@ -205,16 +205,18 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.config import read_source
+    from basemake.build.manifest import read_manifest
     from basemake.build.region import read_regions
     from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
+    from basemake.web.unchanged import keep_unchanged
 
     with job_log(snakemake.log[0]):
         set_up_libraries(snakemake.config["gdal_cache_mb"])
-        table = search_items(
-            source=read_source(snakemake.params.source),
-            quarter=Quarter.parse(snakemake.params.quarter),
-            regions=read_regions(snakemake.params.regions),
-            manifest=Path(snakemake.params.manifest),
-        )
-        print(table, flush=True)
+        source = read_source(snakemake.params.source)
+        quarter = Quarter.parse(snakemake.params.quarter)
+        regions, manifest = read_regions(snakemake.params.regions), Path(snakemake.params.manifest)
+        print(search_items(source, quarter, regions, manifest), flush=True)
+        tiles = read_manifest(manifest, describe_request(source, quarter, regions))
+        if kept := keep_unchanged(tiles.values(), source):
+            print(f"{kept} bands of newer items are the same as before: they are kept.", flush=True)

@@ -1,10 +1,13 @@
 """Sources and access for tests, with the defaults of the schema."""
 
+from pathlib import Path
 from typing import Any
 
 from basemake.build.config import check
 from basemake.build.source import Limits, Source
 from basemake.web.access import Access, Credentials
+from basemake.web.download import Promised
+from fetch_bands import Wanted, fetch_bands, tidy
 
 
 def source(**settings: Any) -> Source:
@@ -27,3 +30,10 @@ def limits(**settings: Any) -> Limits:
 def access(*hosts: str, credentials: Credentials | None = None, **settings: Any) -> Access:
     """Access to `hosts` within the limits of `settings`."""
     return Access(frozenset(hosts), limits(**settings), credentials or Credentials())
+
+
+def fetch_band(href: str, output: Path, promised: Promised, within: Access) -> None:
+    """Fetch a band whole, as the job of its tile does."""
+    band = Wanted(href, output, promised, {"href": href})
+    fetch_bands([band], within)
+    tidy([band])

@@ -6,6 +6,7 @@ symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
+import glob
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -52,26 +53,25 @@ class Orphans:
 def orphans_of(build: Build) -> Orphans:
     """Return the orphans in the build's directory, which is the current one.
 
-    If config's `keep_bands` is false, the bands of finished tiles are orphans, too. Raises what
+    So are the bands, or the enhanced tiles, that config does not keep and no job needs. Raises what
     `Build.graph` raises.
     """
     graph = build.graph()
-    return find_orphans(graph, surplus_bands(build, graph, graph.stale))
+    return find_orphans(graph, surplus(build, graph, graph.stale))
 
 
-def surplus_bands(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
-    """Return the bands that no `stale` job reads; none if config's `keep_bands` is true."""
-    if build.config["keep_bands"]:
-        return []
+def surplus(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
+    """Return the bands and enhanced tiles that config does not keep and no `stale` job reads."""
+    kept = {"fetch_bands": build.config["keep_bands"], "enhance_tile": build.config["keep_tiles"]}
     needed = {path for job in stale for path in job.inputs}
-    bands = [path for job in graph.jobs if job.rule == "fetch_band" for path in job.outputs]
-    return [path for path in bands if str(path) not in needed]
+    made = [path for job in graph.jobs if not kept.get(job.rule, True) for path in job.outputs]
+    return [path for path in made if str(path) not in needed]
 
 
 def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
     """Return the orphans: files of outputs in the current directory that no job of `graph` makes.
 
-    The band files in `surplus` are orphans, too, but their records and logs are not.
+    The files in `surplus` are orphans, too, but their records and logs are not.
     """
     wanted = {path for job in graph.jobs for path in job.outputs}
     wanted_logs = {job.log for job in graph.jobs}
@@ -85,8 +85,7 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
             left += out_of_reach  # with its record, so that a later prune still knows it
             continue
         candidates = [(kind, path) for path in own]
-        for end in (PART, f"{PART}.json"):
-            part = output.with_name(output.name + end)
+        for part in output.parent.glob(f"{glob.escape(output.name)}{PART}*"):
             begun = part.rglob("*") if part.is_dir() else [part]
             candidates += [("unfinished", path) for path in begun]
         for log in _logs(output) - wanted_logs:
@@ -147,8 +146,8 @@ def _row(kind: str, files: list[Orphan]) -> str:
 def _made_here() -> set[Path]:
     """Return the outputs that have a record, and those that have a .part file and a log."""
     recorded = {output_of(path) for path in RECORDS.glob("*/**/*.json")}
-    parts = [part for depth in ("*/*", "*/*/*") for part in RESULTS.glob(depth + PART)]
-    begun = {part.with_name(part.name.removesuffix(PART)) for part in parts}
+    parts = [part for depth in ("*/*", "*/*/*") for part in RESULTS.glob(f"{depth}{PART}*")]
+    begun = {part.with_name(part.name[: part.name.rindex(PART)]) for part in parts}
     return recorded | {output for output in begun if any(map(_is_plain, _logs(output)))}
 
 
@@ -158,7 +157,8 @@ def _logs(output: Path) -> set[Path]:
     if record and Path(record.log).parts[:1] == ("logs",):
         return {Path(record.log)}
     place = Path("logs", *output.parts[1:]).with_suffix("")
-    return {place.with_name(f"{place.name}.log"), *place.parent.glob(f"{place.name}.*.log")}
+    own = {place.with_name(f"{place.name}.log"), *place.parent.glob(f"{place.name}.*.log")}
+    return own | {Path(f"{place.parent}.log")}  # a job that makes all outputs of a folder
 
 
 def _orphan(path: Path) -> Orphan:

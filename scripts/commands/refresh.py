@@ -25,7 +25,7 @@ from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
-from prune import FEW, delete, find_orphans, megabytes, surplus_bands
+from prune import FEW, delete, find_orphans, megabytes, surplus
 
 LOG = Path("logs/refresh.log")
 BUSY = os.EX_TEMPFAIL  # 75
@@ -94,7 +94,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     jobs = graph.stale
     if jobs and _snakemake(build, lock):
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
-    orphans = find_orphans(graph, surplus_bands(build, graph, stale=[]))  # all are built
+    orphans = find_orphans(graph, surplus(build, graph, stale=[]))  # all are built
     if prune:
         delete(orphans)
     if jobs or any(changes) or (prune and orphans.files):

@@ -37,7 +37,7 @@ def bench_overlap(folder: Path, count: int, pixel_size: float) -> Section:
         for item in items:
             for asset in item["assets"].values():
                 asset["href"] = server.url + asset["href"].removeprefix(".")
-        network, _ = _build(folder, "network", items, keep_bands=True, until="fetch_band")
+        network, _ = _build(folder, "network", items, keep_bands=True, until="fetch_bands")
         both, peak = _build(folder, "both", items, keep_bands=False)
     tile = size / count
     return Section(

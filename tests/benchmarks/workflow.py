@@ -32,7 +32,7 @@ def bench_workflow(folder: Path, runs: int, quick: bool, seconds: dict[str, floa
     region = SMALL_REGION if quick else REGION
     build = Build(folder / "region", region, SOURCE, pyramid=PYRAMID, threads=THREADS)
     build.snakemake("manifest")
-    build.snakemake("--until", "fetch_band", "--cores", CORES)
+    build.snakemake("--until", "fetch_bands", "--cores", CORES)
     found = json.loads((build.directory / "results/manifest.geojson").read_text())["features"]
     through = Measured(f"snakemake --cores 1: {len(found)} tiny tiles", own=True)
     through.runs = [build.snakemake("--until", "enhance_tile", "--cores", 1)]

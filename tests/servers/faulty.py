@@ -316,6 +316,8 @@ def _ranged(
         headers["ETag"] = tag
     if tag and asked.headers.get("if-none-match") == tag:
         return Answer(304, b"", headers)
+    if etags != "none" and asked.headers.get("if-modified-since") == modified:
+        return Answer(304, b"", headers)
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked.range or "")
     if condition is not None and (condition.startswith("W/") or condition not in (tag, modified)):
         match = None

@@ -146,7 +146,12 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
     [
         ("config", "pyramd", {}, "unknown key 'pyramd' with value {} (did you mean pyramid?);"),
         ("config", "pyramid.max_zom", 3, "'max_zom' with value 3 in pyramid (did you mean max_zo"),
-        ("config", "zzz", 1, "unknown key 'zzz' with value 1; allowed: gdal_cache_mb, keep_bands"),
+        (
+            "config",
+            "zzz",
+            1,
+            "unknown key 'zzz' with value 1; allowed: fetch, gdal_cache_mb, keep_bands",
+        ),
         ("config", "quarter", REMOVED, "quarter is missing"),
         ("config", "quarter", "2025Q5", "quarter is '2025Q5'; allowed: a year, Q and the quarter"),
         ("config", "quarter", 2025, "quarter is 2025; allowed: text"),

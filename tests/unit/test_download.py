@@ -24,8 +24,6 @@ from basemake.errors import BandError
 from basemake.web.access import Credentials
 from basemake.web.credentials import credentials_of
 from basemake.web.download import Download, Promised
-from basemake.web.progress import Progress
-from fetch_band import fetch_band
 from servers import (
     Answer,
     Asked,
@@ -48,7 +46,7 @@ from servers import (
     status,
     trickle,
 )
-from sources import access, limits
+from sources import access, fetch_band, limits
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HALF = 200_000  # bytes: about half of a band
@@ -107,7 +105,7 @@ def fetch(
     if content is not None:
         promised = Promised(len(content), sha256(content), "int16")
     within = access(*hosts, credentials=credentials, **{**LIMITS, **options})
-    fetch_band(href, output, promised, within, Progress("tile band"))
+    fetch_band(href, output, promised, within)
 
 
 def refusal(href: str, output: Path, *hosts: str, **options) -> str:
@@ -454,18 +452,18 @@ def test_a_server_that_breaks_off_at_every_start_is_given_up(
 
 JOB = f"""
 import json, sys
-sys.path[:0] = [{str(CHECKOUT / "scripts")!r}]
+sys.path[:0] = [{str(CHECKOUT / "scripts")!r}, {str(CHECKOUT / "tests")!r}]
 from pathlib import Path
 from basemake.build.source import Limits
 from basemake.errors import BandError
 from basemake.web.access import Access, Credentials
 from basemake.web.download import Promised
 from basemake.web.progress import Progress
-from fetch_band import fetch_band
+from sources import fetch_band
 href, output, promised, host, limits = json.loads(sys.argv[1])
 access = Access(frozenset([host]), Limits.of(limits), Credentials())
 try:
-    fetch_band(href, Path(output), Promised(**promised), access, Progress("a b"))
+    fetch_band(href, Path(output), Promised(**promised), access)
 except BandError as error:
     sys.exit(str(error))
 """

@@ -26,7 +26,7 @@ from basemake.forecast.estimate import (
 from basemake.pixels.webtiles import WebTile, metatile_name
 
 COSTS = {
-    "fetch_band": Cost(Pace(1, 0.1), Pace(2, 0.5)),
+    "fetch_bands": Cost(Pace(1, 0.1), Pace(2, 0.5)),
     "enhance_tile": Cost(Pace(1, 0.2), Pace(1, 0.1)),
     "render_metatile": Cost(Pace(1, 0.3), Pace(1, 0.2)),
     "render_overview": Cost(Pace(1, 0), Pace(2, 0), last=True),
@@ -38,7 +38,7 @@ LAST = ("render_overview", "pack_pyramid", "build_preview")
 
 def work(tiles: int, band: float = 100) -> list[Work]:
     """A region of `tiles`, each with three bands of `band` MB, and as many metatiles."""
-    jobs = [Work("fetch_band", band, 0)] * 3 * tiles
+    jobs = [Work("fetch_bands", band, 0)] * 3 * tiles
     jobs += [Work("enhance_tile", 100, 4), Work("render_metatile", 10, 2, "r")] * tiles
     return jobs + [Work(rule, 1, 1, "r") for rule in LAST]
 
@@ -96,15 +96,15 @@ def test_more_cores_never_take_longer():
 
 def test_shipped_network_is_a_line_of_100_mbit_whatever_the_connections():
     for connections in (1, 4, 10):
-        cost = shipped_costs(connections, remote=True)["fetch_band"].wall
+        cost = shipped_costs(connections, remote=True)["fetch_bands"].wall
         assert cost.per_unit / connections == pytest.approx(1 / 12.5)  # seconds a MB
-    assert shipped_costs(4, remote=False)["fetch_band"].wall.per_unit < 0.01
+    assert shipped_costs(4, remote=False)["fetch_bands"].wall.per_unit < 0.01
 
 
 def test_full_tiles_as_shipped_agree_with_the_published_benchmarks():
     """85 tiles are 38 GB, an hour at 100 Mbit/s (README); a full tile takes 9 to 10 s of CPU."""
     assert SHIPPED["enhance_tile"].cost.cpu.of(100.16) == pytest.approx(9.8, abs=1)
-    jobs = [Work("fetch_band", 150, 0)] * 255 + [Work("enhance_tile", 100.16, 4)] * 85
+    jobs = [Work("fetch_bands", 150, 0)] * 255 + [Work("enhance_tile", 100.16, 4)] * 85
     time = estimate_time(jobs, shipped_costs(4, remote=True), 4, 4)
     assert 45 * 60 < time.wall < 70 * 60
 
@@ -115,7 +115,7 @@ def test_fit_takes_the_median_pace_of_what_was_done():
     assert cost.cpu.of(10) == pytest.approx(3.2)
     assert cost.wall.of(10) == pytest.approx(2.1)
     assert cost.wall.of(20) == pytest.approx(0.5 + 20 * 0.16)
-    assert fit(COSTS["fetch_band"], []) is COSTS["fetch_band"]
+    assert fit(COSTS["fetch_bands"], []) is COSTS["fetch_bands"]
 
 
 def test_fit_of_jobs_without_units_is_their_median():

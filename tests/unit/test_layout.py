@@ -293,7 +293,9 @@ def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
     ]
     write_manifest(manifest, describe_request(source(), Quarter(2025, 3), regions), features)
     pyramid = {**OPTIONS, "clip": clip, "outputs": []}
-    return read_layout(manifest, {"quarter": "2025Q3", "pyramid": pyramid}, source(), regions)
+    return read_layout(
+        manifest, {"quarter": "2025Q3", "fetch": "needed", "pyramid": pyramid}, source(), regions
+    )
 
 
 def test_islands_far_apart_count_by_themselves() -> None:

@@ -51,8 +51,9 @@ def test_explain(causes, why):
 
 
 def test_every_name_with_a_phrase_is_a_setting():
-    """A setting of the rules, or of manifest.py, from which rules take settings."""
-    files = [*(SCRIPTS.parent / "rules").glob("*.smk"), SCRIPTS / "basemake/build/manifest.py"]
+    """A setting of the rules, or of the modules from which rules take settings."""
+    files = [*(SCRIPTS.parent / "rules").glob("*.smk")]
+    files += [SCRIPTS / "basemake/build" / name for name in ("manifest.py", "bands.py")]
     text = "".join(path.read_text() for path in files)
     names = {*re.findall(r'"(\w+)"', text), *re.findall(r"^ +(\w+)=", text, re.MULTILINE)}
     assert WORDS.keys() - {MISSING, DAMAGED, UNRECORDED, FORCED, INPUTS} <= names

@@ -24,11 +24,10 @@ from basemake.build.source import Source
 from basemake.errors import BandError, ManifestError
 from basemake.web.credentials import access_to
 from basemake.web.download import Promised
-from basemake.web.progress import Progress
-from fetch_band import fetch_band
 from search_items import search_items
 from servers import S3Keys, SasTokens, StacServer, Tokens, redirect
 from servers.auth import TOKEN_PATH
+from sources import fetch_band
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SOURCES = CHECKOUT / "config" / "sources"
@@ -83,7 +82,6 @@ def fetch(source: Source, band: dict) -> bytes:
         output,
         Promised(band["size"], band["checksum"], source.dn["dtype"]),
         access_to(source),
-        Progress("tile band"),
     )
     return output.read_bytes()
 

@@ -35,7 +35,7 @@ def tiles_of(scene: Scene, region: str) -> set[str]:
 
 
 def fetching(tiles: Iterable[str]) -> set[str]:
-    return {f"fetch_band {tile} {band}" for tile in tiles for band in ("B02", "B03", "B04")}
+    return {f"fetch_bands {tile}" for tile in tiles}
 
 
 def enhancing(tiles: Iterable[str]) -> set[str]:

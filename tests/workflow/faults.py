@@ -16,7 +16,7 @@ INJECTOR = Path(__file__).with_name("injector")
 # Outputs, in the order in which the scripts make them, of rules that have more than one.
 OUTPUTS = {"build_zone_vrt": 2, "render_metatile": 2}
 RULES = (
-    "fetch_band",
+    "fetch_bands",
     "enhance_tile",
     "build_zone_vrt",
     "build_vrt",

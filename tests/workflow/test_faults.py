@@ -31,7 +31,7 @@ ORPHANS = (EDGE, TIP, "first_32634")
 PIXELS = {"item updated", "tile joined", "recipe"}
 MAP = {*PIXELS, "tile left", "polygon", "quality"}
 STALE_AFTER = {
-    "fetch_band": {"item updated", "tile joined"},
+    "fetch_bands": {"item updated", "tile joined"},
     "enhance_tile": PIXELS,
     "build_zone_vrt": PIXELS,
     "build_vrt": {*PIXELS, "tile left"},
@@ -41,8 +41,8 @@ STALE_AFTER = {
 
 ROWS = [
     # rule, moment, kind of fault, change, --keep-going
-    ("fetch_band", "middle", "kill", "tile joined", True),
-    ("fetch_band", "after", "kill all", "item updated", False),
+    ("fetch_bands", "middle", "kill", "tile joined", True),
+    ("fetch_bands", "after", "kill all", "item updated", False),
     ("enhance_tile", "before", "full disk", "recipe", True),
     ("enhance_tile", "middle", "exception", "item updated", False),
     ("enhance_tile", "recording", "kill all", "tile joined", False),
@@ -162,7 +162,7 @@ def test_overviews_job_fails_once(after):
 
 def test_bands_are_deleted_before_their_tile_is_made(after):
     scene, heals = after("item updated")
-    scene.run("--cores", "4", "--until", "fetch_band")
+    scene.run("--cores", "4", "--until", "fetch_bands")
     shutil.rmtree(scene.results / "bands")
     heals()
 
@@ -176,7 +176,7 @@ def test_snakemakes_own_records_are_deleted(after):
 def test_clock_is_set_back_between_two_steps(after):
     scene, heals = after("item updated")
     begin = time.time()
-    scene.run("--cores", "4", "--until", "fetch_band")
+    scene.run("--cores", "4", "--until", "fetch_bands")
     for path in scene.results.rglob("*"):
         if path.stat().st_mtime >= begin:
             os.utime(path, (begin - 86400, begin - 86400))

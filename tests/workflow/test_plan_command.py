@@ -159,7 +159,7 @@ def test_a_plan_and_then_its_build(story, scene):
     scene.config["recipe"] = "natural"
     again = report(scene, "--cores", "2")
     assert again["figures_from_jobs_here"]["size_of_tiles"] == len(tiles)
-    assert again["figures_from_jobs_here"]["fetch_band"] == len(bands)
+    assert again["figures_from_jobs_here"]["fetch_bands"] == len(bands)
     assert again["disk"]["after_bytes"] == pytest.approx(disk, rel=0.05)
 
 

@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_where_it_was(
     one = build(server.api, 2, {"connections": 3})
     one.run("manifest")
     server.rate = 150_000
-    killed = one.start("--cores", "2", "--until", "fetch_band")
+    killed = one.start("--cores", "2", "--until", "fetch_bands")
     half = len(band) // 2
 
     def sizes() -> list[int]:
@@ -175,7 +175,7 @@ def test_a_killed_run_goes_on_where_it_was(
     assert min(kept.values()) > half
     begun = len(server.log)
     server.rate = None
-    one.run("--cores", "2", "--until", "fetch_band")
+    one.run("--cores", "2", "--until", "fetch_bands")
     assert set(one.files("bands/*/*.tif").values()) == {band}
     assert len(one.files("bands/*/*")) == 6
     later = [asked for asked in downloads(server) if asked in server.log[begun:]]
@@ -193,7 +193,7 @@ def test_bad_weather_ends_in_the_right_bytes_within_the_limits(
     server.misbehave(5, weather, share=0.6, prefix="/bands")
     one = build(server.api, 2, {"connections": 2})
     one.run("manifest")
-    one.run("--cores", "2", "--until", "fetch_band")
+    one.run("--cores", "2", "--until", "fetch_bands")
     assert list(one.files("bands/*/*").values()) == [band] * 6
     asked = downloads(server)
     faults = [a for a in asked if a.fault != "behave"]
@@ -208,7 +208,7 @@ def test_a_band_that_is_gone_is_named(server: StacServer, build: Callable, band:
     gone = server.items[0]["assets"]["B03"]["href"] = f"{server.url}/bands/0af3"
     one = build(server.api, 1)
     one.run("manifest")
-    printed = one.run("--cores", "2", "--until", "fetch_band", check=False)
+    printed = one.run("--cores", "2", "--until", "fetch_bands", check=False)
     (sentence,) = {line for line in printed.splitlines() if line.startswith("basemake:")}
     for word in ("32TAA_0_0", "B03", "404", gone):
         assert word in sentence
@@ -224,7 +224,7 @@ def test_a_redirect_to_a_foreign_host_is_refused(
         server.always(path, redirect(f"http://{server.other_host}/other.tif"))
     one = build(server.api, 1)
     one.run("manifest")
-    printed = one.run("--cores", "2", "--until", "fetch_band", check=False)
+    printed = one.run("--cores", "2", "--until", "fetch_bands", check=False)
     assert f"'{server.other_host}'" in printed
     assert not server.asked("/other.tif")
 
@@ -285,7 +285,7 @@ def test_one_login_serves_a_run_and_no_secret_is_left_anywhere(
     watch.start()
     printed = [
         one.run("manifest"),
-        one.run("--cores", "2", "--until", "fetch_band", "--verbose", "--printshellcmds"),
+        one.run("--cores", "2", "--until", "fetch_bands", "--verbose", "--printshellcmds"),
     ]
     assert list(one.files("bands/*/*").values()) == [band] * 6
     assert tokens.logins == 1
@@ -293,7 +293,7 @@ def test_one_login_serves_a_run_and_no_secret_is_left_anywhere(
     tokens.revoke()
     monkeypatch.setenv("TEST_PASSWORD", "wrong-pass-word-of-the-test")
     (one.results / "bands/32TAA_0_0/B04.tif").unlink()
-    printed += [one.run("--cores", "2", "--until", "fetch_band", check=False)]
+    printed += [one.run("--cores", "2", "--until", "fetch_bands", check=False)]
     watch.over.set()
     watch.join()
     assert "TEST_PASSWORD" in printed[-1]
@@ -327,7 +327,7 @@ def test_signatures_are_left_nowhere(
         one = build(server.api, 1, credentials=credentials)
         printed = [
             one.run("manifest"),
-            one.run("--cores", "2", "--until", "fetch_band", "--keep-going", check=False),
+            one.run("--cores", "2", "--until", "fetch_bands", "--keep-going", check=False),
         ]
         assert list(one.files("bands/*/B0[34].tif").values()) == [band] * 2
         assert "403" in printed[-1]

@@ -44,7 +44,7 @@ def test_file_replaced_under_an_unchanged_item(scene, from_nothing):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert path.stat().st_size == before.st_size
     followers = enhancing([EDGE]) | mosaicking([EDGE]) | rendering(showing(scene, [EDGE]))
-    scene.rebuild({f"fetch_band {EDGE} B04"} | followers | packing())
+    scene.rebuild({f"fetch_bands {EDGE}"} | followers | packing())
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -52,7 +52,7 @@ def test_file_replaced_under_an_item_with_its_checksum(scene):
     band = next(scene.directory.glob(f"catalog/*{EDGE}/B04.tif"))
     band.write_bytes(band.read_bytes()[:-1] + b"x")
     scene.run("manifest")
-    assert f"fetch_band {EDGE} B04" in scene.jobs("--dry-run")
+    assert f"fetch_bands {EDGE}" in scene.jobs("--dry-run")
     printed = scene.run("--cores", "4", check=False)
     assert f"basemake: tile {EDGE}, band B04: " in printed
     assert "its sha256 is" in printed
@@ -78,7 +78,7 @@ def test_each_part_of_an_items_record_counts(scene, key):
         bands = fetching([EDGE])
     else:
         item["assets"]["B04"][key] = 4711 if key == "file:size" else "1220" + 64 * "0"
-        bands = {f"fetch_band {EDGE} B04"}
+        bands = {f"fetch_bands {EDGE}"}
     scene.items = items
     scene.run("manifest")
     touched = rendering(showing(scene, [EDGE]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
+from basemake.build.bands import Need, need_of
 from basemake.build.manifest import Tile, describe_request, read_manifest
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
@@ -68,17 +69,25 @@ class Layout:
     """
 
     def __init__(
-        self, tiles: dict[str, Tile], regions: dict[str, BaseGeometry], pyramid: dict
+        self,
+        tiles: dict[str, Tile],
+        regions: dict[str, BaseGeometry],
+        pyramid: dict,
+        *,
+        whole: bool = False,
+        holes: bool = True,
     ) -> None:
         """Lay out `tiles` for `regions` (degrees) by config's checked `pyramid`.
 
+        With `whole` bands are fetched whole; `holes` is whether they may have missing pixels.
         Raises ConfigError as `plan_zooms` and `plan_metatiles` do.
         """
         self.tiles = tiles
         self.zooms: dict[str, Zooms] = {}
         self.metatiles: dict[str, dict[str, Metatile]] = {}
         self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
-        self._clip = pyramid["clip"]
+        self._clip, self._tile_size = pyramid["clip"], pyramid["tile_size"]
+        self._whole, self._holes = whole, holes
         for name, region in self.regions.items():
             own = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(pyramid, region, own)
@@ -102,6 +111,19 @@ class Layout:
             return self.regions[region]
         return shapely.normalize(unary_union([tile.geometry for tile in self.tiles_of(region)]))
 
+    def need(self, tile: str) -> Need | None:
+        """Return what the maps need of a tile's bands; None if these are to be fetched whole."""
+        if self._whole:
+            return None
+        maps = [
+            (
+                self.regions[region] if self._clip and self._holes else None,
+                resolution(self.zooms[region].max, self._tile_size),
+            )
+            for region in self.tiles[tile].regions
+        ]
+        return need_of(self.tiles[tile], maps, FOOTPRINT_ERROR)
+
 
 def read_layout(
     manifest: Path, config: dict, source: Source, regions: dict[str, BaseGeometry]
@@ -112,7 +134,13 @@ def read_layout(
     request, and ConfigError as `plan_zooms` and `plan_metatiles` do.
     """
     request = describe_request(source, Quarter.parse(config["quarter"]), regions)
-    return Layout(read_manifest(manifest, request), regions, config["pyramid"])
+    return Layout(
+        read_manifest(manifest, request),
+        regions,
+        config["pyramid"],
+        whole=config["fetch"] == "whole",
+        holes=source.dn["nodata"] is not None,
+    )
 
 
 def plan_zooms(options: dict, region: BaseGeometry, tiles: Collection[Tile]) -> Zooms:

@@ -19,6 +19,7 @@ RECIPE = "recipe changed"
 CODEC = "tile codec changed"
 WEB_TILES = "web tile settings changed"
 SOURCE = "source settings changed"
+PART = "another part of its bands is needed"
 ITEM = "item updated"
 POLYGON = "polygon or clip changed"
 TILES = "a tile or metatile joined or left"
@@ -35,9 +36,9 @@ WORDS = {
     "recipe": RECIPE,
     "codec": CODEC,
     **dict.fromkeys(("bands", "dn", "attribution", "description"), SOURCE),
-    **dict.fromkeys(
-        ("href", "size", "checksum", "digest", "updated", "item", "epsg", "quarter"), ITEM
-    ),
+    **dict.fromkeys(("href", "size", "checksum", "digest", "validator", "updated"), ITEM),
+    **dict.fromkeys(("item", "epsg", "quarter"), ITEM),
+    "part": PART,
     **dict.fromkeys(("outline", "extent"), POLYGON),
     **dict.fromkeys(("image_format", "quality", "tile_size", "min_zoom", "max_zoom"), WEB_TILES),
     **dict.fromkeys(("resampling", "grid"), WEB_TILES),
@@ -51,6 +52,8 @@ def explain(causes: list[str]) -> str:
     """
     if INPUTS in causes:  # a mosaic's grid changes only because its tiles do
         causes = [cause for cause in causes if cause != "grid"]
+    if "updated" in causes or "validator" in causes:  # what is needed of it is then told anew
+        causes = [cause for cause in causes if cause != "part"]
     words = [word for cause, word in WORDS.items() if cause in causes]
     if set(causes) - {*WORDS, INPUT}:
         words.append("settings changed")

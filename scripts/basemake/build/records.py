@@ -52,7 +52,7 @@ class Record:
 
     `files` is the number of its files, 1 unless it is a folder, and `size` their bytes. `sha256` is
     empty for a folder, and `names` are the paths of the files in it. `log` is the path of its job's
-    log.
+    log. `known` is what else the job found out, as JSON (see bands.py).
     """
 
     made_of: MadeOf
@@ -61,6 +61,7 @@ class Record:
     sha256: str
     log: str = ""
     names: list[str] = field(default_factory=list)
+    known: dict[str, Any] = field(default_factory=dict)
 
 
 def made_of(params: Any, inputs: Iterable[tuple[str, str]]) -> MadeOf:
@@ -117,7 +118,9 @@ def read_record(output: str | Path) -> Record | None:
         return None
 
 
-def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
+def write_record(
+    output: Path, made_of: MadeOf, log: str = "", known: dict[str, Any] | None = None
+) -> None:
     """Write the record of a finished output, whole or not at all.
 
     Raises TileError if the disk is full.
@@ -126,9 +129,18 @@ def write_record(output: Path, made_of: MadeOf, log: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sizes = _sizes(output)
     names = sorted(name for name in sizes if name)
-    record = Record(made_of, len(sizes), sum(sizes.values()), _sha256(output), log, names)
+    record = Record(
+        made_of, len(sizes), sum(sizes.values()), _sha256(output), log, names, known or {}
+    )
     with writing(path) as part:
         part.write_text(json.dumps(asdict(record)))
+
+
+def forget_records(outputs: Iterable[str | Path]) -> None:
+    """Delete the records of outputs, before a job changes them; records among them are left out."""
+    for output in outputs:
+        if not is_record(output):
+            record_of(output).unlink(missing_ok=True)
 
 
 def is_intact(output: Path, record: Record) -> bool:
@@ -185,8 +197,7 @@ def recorded(job: Any) -> Iterator[set[str] | None]:
     outputs = [Path(path) for path in job.output if not is_record(path)]
     source = made_of(job.params, [(path, _content(path)) for path in job.input])
     changes = [_changes_of_container(output, source) for output in outputs]
-    for output in outputs:
-        record_of(output).unlink(missing_ok=True)
+    forget_records(outputs)
     _bring_to_now(job.input)
     yield None if None in changes else {name for change in changes for name in change or ()}
     for output in outputs:

@@ -10,7 +10,7 @@ WIDTH = 96
 FEW = 12  # tiles, up to which they are named
 # What is estimated from the jobs or files of this directory, by the keys of figures_from_jobs_here.
 FIGURES = {
-    "fetch_band": "seconds of downloads",
+    "fetch_bands": "seconds of downloads",
     "enhance_tile": "of tiles",
     "render_metatile": "of web tiles",
     "size_of_tiles": "bytes of tiles",

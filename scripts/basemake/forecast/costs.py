@@ -17,14 +17,15 @@ from shapely.geometry.base import BaseGeometry
 from basemake.build.engine import Job
 from basemake.build.layout import Layout
 from basemake.errors import ConfigError
+from basemake.forecast.downloads import PIXEL_SIZE, BandSize, Seen, known_here, size_of_band
 from basemake.forecast.estimate import Cost, Pace, size_of
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
+from basemake.web.addresses import is_remote
 
 # ASSUME: until a directory has files of its own, sizes are those of Sentinel-2's quarterly mosaics.
-PIXEL_SIZE = 10.0  # metres, where items do not give it
-BAND_BYTES = 1.47  # bytes a pixel: 147 MB a band on average
-# Bytes of an enhanced tile with its reduced images per byte of its bands: 205 MB from 461 MB.
-TILE_BYTES = {"webp": 0.45, "jxl": 0.43, "zstd": 0.56, "deflate": 0.6}
+# Bytes of an enhanced tile with its reduced images per byte of its bands without them: 205 MB from
+# 334 MB of 461 MB.
+TILE_BYTES = {"webp": 0.61, "jxl": 0.59, "zstd": 0.77, "deflate": 0.83}
 # Bytes of web tiles of all zooms per pixel of the top zoom, at each of QUALITIES; from docs/bench,
 # and from Pillow on the same pixels.
 QUALITIES = [1, 50, 80, 95, 100]
@@ -39,7 +40,7 @@ NETWORK = 12.5e6  # bytes a second over all connections together: 100 Mbit/s
 LOCAL = 200e6  # bytes a second when bands are copied from files
 # If one of these settings changed, the sizes of existing outputs do not predict those of new ones.
 SIZING = {"codec", "image_format", "quality", "tile_size", "min_zoom", "max_zoom", "resampling"}
-FETCH, ENHANCE, RENDER = "fetch_band", "enhance_tile", "render_metatile"
+FETCH, ENHANCE, RENDER = "fetch_bands", "enhance_tile", "render_metatile"
 
 
 class Amount(NamedTuple):
@@ -53,7 +54,7 @@ class Amount(NamedTuple):
 class Sizes:
     """Mean output bytes per unit of input."""
 
-    tile: float  # bytes of an enhanced tile per byte of its bands
+    tile: float  # bytes of an enhanced tile per byte of its bands without reduced images
     web: float  # bytes of web tiles of all zooms per pixel of the top zoom
     root: float  # bytes of a metatile's root per pixel of the root
 
@@ -62,18 +63,25 @@ class Sizes:
 class Quantities:
     """The sizes of all parts of a build.
 
-    `tile_pixels` are pixels by tile. `bands` are bytes by tile and band, and `sized` the pairs
-    whose items give these; the others are estimated. `metatile_pixels` are pixels of the top zoom
-    by region and metatile, where tiles cover it. `levels` is the number of zooms from a region's
-    metatiles to its top zoom. `sizes` are used for all outputs.
+    `bands` are what the maps need of each band, by tile and asset key; `unsized` is the number of
+    bands by tile whose items do not give their size, which is then estimated. `metatile_pixels` are
+    pixels of the top zoom by region and metatile, where tiles cover it. `levels` is the number of
+    zooms from a region's metatiles to its top zoom. `sizes` are used for all outputs.
     """
 
-    tile_pixels: dict[str, float]
-    bands: dict[str, dict[str, float]]
-    sized: frozenset[tuple[str, str]]
+    bands: dict[str, dict[str, BandSize]]
+    unsized: dict[str, int]
     metatile_pixels: dict[tuple[str, str], float]
     levels: dict[str, int]
     sizes: Sizes
+
+    def image_bytes(self, tile: str) -> float:
+        """Return the bytes of the blocks of a tile's bands, without reduced images."""
+        return sum(band.image_bytes for band in self.bands[tile].values())
+
+    def missing(self, tile: str) -> float:
+        """Return the bytes of a tile's bands that are still to be fetched."""
+        return sum(band.missing for band in self.bands[tile].values())
 
     def region_pixels(self, region: str) -> float:
         """Return the number of pixels of a region's top zoom that tiles cover."""
@@ -103,17 +111,17 @@ class RuleCost:
     amount: Callable[[Job, Quantities], Amount]
 
 
-def _band(job: Job, quantities: Quantities) -> Amount:
-    """Units: MB."""
-    size = quantities.bands[job.wildcards["tile"]][job.wildcards["band"]]
-    return Amount(size / 1e6, size)
+def _bands(job: Job, quantities: Quantities) -> Amount:
+    """Units: MB that come, as if nothing was here yet."""
+    bands = quantities.bands[job.wildcards["tile"]].values()
+    return Amount(sum(band.fetched for band in bands) / 1e6, sum(b.file_bytes for b in bands))
 
 
 def _tile(job: Job, quantities: Quantities) -> Amount:
-    """Units: Mpx of the tile."""
+    """Units: Mpx of the tile that its bands hold."""
     tile = job.wildcards["tile"]
-    size = quantities.sizes.tile * sum(quantities.bands[tile].values())
-    return Amount(quantities.tile_pixels[tile] / 1e6, size)
+    pixels = max(band.pixels for band in quantities.bands[tile].values())
+    return Amount(pixels / 1e6, quantities.sizes.tile * quantities.image_bytes(tile))
 
 
 def _vrts(job: Job, quantities: Quantities) -> Amount:
@@ -159,7 +167,7 @@ def _page(job: Job, quantities: Quantities) -> Amount:
 # docs/bench, with 4 cores and the default threads.
 COSTS = {
     # shipped_costs adds the seconds that a MB takes over the network.
-    FETCH: RuleCost(Cost(Pace(0.6, 0.01), Pace(0.8, 0.0)), _band),
+    FETCH: RuleCost(Cost(Pace(0.6, 0.01), Pace(0.8, 0.0)), _bands),
     ENHANCE: RuleCost(Cost(Pace(0.6, 0.09), Pace(0.5, 0.025)), _tile),
     "build_zone_vrt": RuleCost(Cost(Pace(0.7, 0.0), Pace(0.6, 0.0)), _vrts),
     "build_vrt": RuleCost(Cost(Pace(0.6, 0.0), Pace(0.5, 0.0)), _vrt),
@@ -195,17 +203,22 @@ def count(layout: Layout, config: dict) -> Quantities:
     """Return the quantities of a build with checked `config`, with the shipped sizes."""
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
-    pixels, bands, sized = {}, {}, set()
+    known = {name: known_here(tile) for name, tile in layout.tiles.items()}
+    seen = Seen.of(band for bands in known.values() for band in bands.values())
+    bands: dict[str, dict[str, BandSize]] = {}
     for name, tile in layout.tiles.items():
-        pixels[name] = ground_area(tile.geometry) / (tile.gsd or PIXEL_SIZE) ** 2
-        sizes = {key: band.size for key, band in tile.bands.items()}
-        sized |= {(name, band) for band, size in sizes.items() if size is not None}
-        assumed = BAND_BYTES * pixels[name]
-        bands[name] = {band: assumed if size is None else size for band, size in sizes.items()}
+        pixels = ground_area(tile.geometry) / (tile.gsd or PIXEL_SIZE) ** 2
+        bands[name] = {}
+        for key, band in tile.bands.items():
+            need = layout.need(name) if is_remote(band.href) else None
+            bands[name][key] = size_of_band(tile, key, pixels, need, known[name].get(key), seen)
+    unsized = {
+        name: sum(band.size is None for band in tile.bands.values())
+        for name, tile in layout.tiles.items()
+    }
     return Quantities(
-        pixels,
         bands,
-        frozenset(sized),
+        unsized,
         _metatile_pixels(layout, pyramid["tile_size"]),
         {region: zooms.max - zooms.metatile for region, zooms in layout.zooms.items()},
         Sizes(TILE_BYTES[config["tile_codec"]], web, ROOT_BYTES),
@@ -237,7 +250,7 @@ def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dic
         if SIZING & {*(job.causes or [])}:
             continue
         if job.rule == ENHANCE:
-            tiles[job.outputs[0]] = sum(quantities.bands[job.wildcards["tile"]].values())
+            tiles[job.outputs[0]] = quantities.image_bytes(job.wildcards["tile"])
         if job.rule == RENDER:
             key = job.wildcards["region"], job.wildcards["metatile"]
             archive, root = job.outputs

@@ -101,7 +101,7 @@ def estimate_time(
     overlapping = [job for job in work if job.threads and not costs[job.rule].last]
     compute = sum(_held(job, costs, cores) for job in overlapping) / cores
     last = _last(work, costs, cores)
-    first = math.ceil(3 / connections) * median(downloads) if downloads else 0.0
+    first = median(downloads) if downloads else 0.0
     after = sum(
         max((costs[job.rule].wall.of(job.units) for job in work if job.rule == rule), default=0.0)
         for rule in ("enhance_tile", "render_metatile")
@@ -130,11 +130,11 @@ def _last(work: list[Work], costs: dict[str, Cost], cores: int) -> float:
 def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connections: int) -> int:
     """Return the most tiles whose bands are on disk at the same time if bands are not kept.
 
-    These are the tiles being enhanced (each by `threads`) and downloaded (three bands each) and, if
-    computing is slower than the network, the tiles that wait for a core.
+    These are the tiles being enhanced (each by `threads`), those being downloaded and, if computing
+    is slower than the network, the tiles that wait for a core.
     """
     waiting = tiles * max(0.0, 1 - time.network / time.compute) if time.compute else 0.0
-    busy = max(1, cores // threads) + math.ceil(connections / 3)
+    busy = max(1, cores // threads) + connections
     return min(tiles, busy + math.ceil(waiting))
 
 

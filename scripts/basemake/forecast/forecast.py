@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from basemake.build.engine import Graph, Job, read_benchmark
@@ -48,6 +49,7 @@ class Entry:
 
     job: Job
     amount: Amount
+    missing: float = 0.0  # bytes that a download still has to fetch, but for `part`
 
     @property
     def planned(self) -> bool:
@@ -63,19 +65,23 @@ class Entry:
         gone = not any(path.exists() for path in self.job.outputs)
         if not self.planned or (gone and not self.job.benchmark.exists()):
             return None
-        if gone and self.job.rule == FETCH and self.job.causes == [MISSING]:
+        if gone and self.job.rule in (FETCH, ENHANCE) and self.job.causes == [MISSING]:
             return "no longer here, and needed again"
         return self.job.reason
 
     @cached_property
     def part(self) -> int:
         """The bytes of its interrupted download that are on disk; 0 if there is none."""
-        return size_of(part_of(self.job.outputs[0]))
+        return sum(
+            size_of(part.with_name(part.name + end))
+            for part in map(part_of, self.job.outputs)
+            for end in ("", ".ranges")
+        )
 
     @property
     def download(self) -> float:
         """The bytes that a run would download for it; 0 if it is no download."""
-        return max(0.0, self.amount.bytes - self.part) if self.job.rule == FETCH else 0.0
+        return max(0.0, self.missing - self.part) if self.job.rule == FETCH else 0.0
 
     @property
     def work(self) -> Work:
@@ -173,7 +179,14 @@ def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
     """Return a build's jobs and costs, and from how many jobs or files each estimate comes."""
     layout, graph = build.layout(), build.graph()
     quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
-    entries = [Entry(job, amount_of(job, quantities)) for job in graph.jobs]
+    entries = [
+        Entry(
+            job,
+            amount_of(job, quantities),
+            quantities.missing(job.wildcards["tile"]) if job.rule == FETCH else 0.0,
+        )
+        for job in graph.jobs
+    ]
     bands = (band for tile in layout.tiles.values() for band in tile.bands.values())
     remote = any(is_remote(band.href) for band in bands)
     costs, jobs = costs_here(entries, shipped_costs(build.connections, remote))
@@ -247,14 +260,13 @@ def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
 
 def download_of(plan: Planned) -> dict[str, Any]:
     """Return the number and bytes of downloads, and the bytes a second of all connections."""
-    bands, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB on one connection
+    jobs, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB on one connection
     return {
-        "files": len(bands),
-        "bytes": round(sum(entry.download for entry in bands)),
-        "already_here_bytes": sum(entry.part for entry in bands),
+        "files": sum(len(entry.job.outputs) for entry in jobs),
+        "bytes": round(sum(entry.download for entry in jobs)),
+        "already_here_bytes": sum(entry.part for entry in jobs),
         "files_of_unknown_size": sum(
-            (entry.job.wildcards["tile"], entry.job.wildcards["band"]) not in plan.quantities.sized
-            for entry in bands
+            plan.quantities.unsized[entry.job.wildcards["tile"]] for entry in jobs
         ),
         "over_the_network": plan.remote,
         "bytes_per_second": round(plan.build.connections * 1e6 / rate) if rate else None,
@@ -268,8 +280,9 @@ def totals_of(stage: str, plan: Planned) -> dict[str, Any]:
     folders = {Path(*path.parts[:2]) for entry in entries for path in entry.job.outputs}
     now = sum(map(size_of, folders))
     todo = [entry for entry in entries if entry.planned]
-    kept = [e for e in todo if e.job.rule != FETCH or plan.build.config["keep_bands"]]
-    made = sum(entry.amount.bytes for entry in kept)
+    config = plan.build.config
+    kept = {FETCH: config["keep_bands"], ENHANCE: config["keep_tiles"]}
+    made = sum(entry.amount.bytes for entry in todo if kept.get(entry.job.rule, True))
     replaced = sum(entry.part + sum(map(size_of, entry.job.outputs)) for entry in todo)
     return {
         "download_bytes": round(sum(entry.download for entry in todo)),
@@ -287,17 +300,42 @@ def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any
     after = sum(stage["disk_after_bytes"] for stage in stages.values())
     waiting = 0.0
     if plan.downloads and not plan.build.config["keep_bands"]:
-        tiles = {entry.job.wildcards["tile"] for entry in plan.downloads}
         threads = next(e.job.threads for e in plan.todo if e.job.rule == ENHANCE)
         cores, connections = plan.build.cores, plan.build.connections
-        flight = bands_in_flight(len(tiles), time, cores, threads, connections)
-        waiting = flight * sum(entry.amount.bytes for entry in plan.downloads) / len(tiles)
+        flight = bands_in_flight(len(plan.downloads), time, cores, threads, connections)
+        waiting += flight * mean(entry.amount.bytes for entry in plan.downloads)
+    enhanced = [entry for entry in plan.todo if entry.job.rule == ENHANCE]
+    if enhanced and not plan.build.config["keep_tiles"]:
+        flight = min(len(enhanced), tiles_in_flight(plan.layout))
+        waiting += flight * mean(entry.amount.bytes for entry in enhanced)
     return {
         "now_bytes": now,
         "peak_bytes": round(max(now, after + waiting)),
         "after_bytes": after,
         "free_bytes": shutil.disk_usage(Path("results")).free,
     }
+
+
+def tiles_in_flight(layout: Layout) -> int:
+    """Return the most enhanced tiles that wait for others, if tiles are made in order.
+
+    A tile is of use until all metatiles in which it shows are made, each of which is made as soon
+    as its last tile is.
+    """
+    places = {name: place for place, name in enumerate(layout.tiles)}
+    until = dict.fromkeys(layout.tiles, 0)
+    for metatiles in layout.metatiles.values():
+        for metatile in metatiles.values():
+            last = max(places[tile] for tile in metatile.tiles)
+            for tile in metatile.tiles:
+                until[tile] = max(until[tile], last)
+    waiting, most = 0, 0
+    left = Counter(until.values())
+    for place in places.values():
+        waiting += 1
+        most = max(most, waiting)
+        waiting -= left[place]
+    return most
 
 
 def memory_of(plan: Planned) -> dict[str, int]:

@@ -20,7 +20,11 @@ def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest")
     """
     try:
         mosaic = gdal.BuildVRT(
-            "", [str(path) for path in sources], resampleAlg=resampling, strict=True
+            "",
+            [str(path) for path in sources],
+            resolution="highest",
+            resampleAlg=resampling,
+            strict=True,
         )
         document = ElementTree.fromstring(mosaic.GetMetadata("xml:VRT")[0])
     except RuntimeError as error:

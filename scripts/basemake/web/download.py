@@ -1,27 +1,38 @@
-"""Downloads that resume where they stopped, in this run or a later one."""
+"""Downloads of objects, whole or in parts, that resume where they stopped, in any later run."""
 
 import json
+import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import requests
 
 from basemake.build.source import Stall
 from basemake.errors import BandError
-from basemake.web.access import Access
+from basemake.system.files import writing
 from basemake.web.progress import Progress
 from basemake.web.session import BROKEN_BODY, Interrupted, Patience, Session
 
 CHUNK = 1 << 20
 # Multihash prefixes (code and length) that occur in the file:checksum of STAC items.
 DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
 class Refused(Exception):
     """The service does not accept the credentials, or asks for some."""
+
+
+class Changed(Exception):
+    """The object is another one than that of which parts are here already."""
+
+
+class NoParts(Exception):
+    """The service gives no parts of an object, or does not tell of which one they are."""
 
 
 @dataclass(frozen=True)
@@ -47,94 +58,140 @@ def sidecar_path(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-class Download:
-    """The download of one band to its part file, which an earlier run may have begun."""
+class Transfer:
+    """Requests for bytes of one object, with patience and credentials."""
 
     def __init__(
-        self, href: str, part: Path, promised: Promised, access: Access, progress: Progress
+        self, href: str, part: Path, promised: Promised, session: Session, progress: Progress
     ) -> None:
-        """Prepare the download of `href` to the file `part`; nothing is read or sent yet."""
+        """Prepare to bring bytes of `href` to the file `part`; nothing is read or sent yet."""
         self._href, self._part, self._promised = href, part, promised
-        self._access, self._progress = access, progress
+        self._session, self._progress = session, progress
         self._object = {"href": href, "size": promised.size, "checksum": promised.checksum}
         # The ETag or date of the object that the part belongs to. Without one a download cannot be
         # resumed, as the object may have changed.
         self._validator: str | None = None
 
-    def run(self) -> None:
-        """Write the whole object to the part file, resuming an earlier download of it.
+    @property
+    def validator(self) -> str | None:
+        """The object's ETag, or else its date, if the service names one of them."""
+        return self._validator
 
-        Failures that may pass are retried until the source's patience ends (NetworkError); after a
-        refusal the credentials are renewed once. Raises BandError if the service does not give the
-        object.
+    def _persist(self, fetch: Callable[[], None]) -> None:
+        """Call `fetch` until it succeeds, while failures may pass and patience lasts.
+
+        After a refusal the credentials are renewed once.
         """
-        self._resume()
-        patience, refusals, reached = Patience(self._access.limits), 0, self._there()
-        with Session(self._access) as session:
-            while True:
-                try:
-                    self._fetch_rest(session)
-                    return
-                except Refused as refusal:
-                    refusals += 1
-                    if refusals > 1 or not self._access.credentials.renew():
-                        raise BandError(
-                            f"the service refuses access ({refusal}); check the source's"
-                            " credentials, and that they may read this data."
-                        ) from None
-                except Interrupted as failure:
-                    if self._there() > reached:  # bytes fetched again from the start do not count
-                        reached = self._there()
-                        patience.progressed()
-                    patience.wait(failure)
-
-    def _resume(self) -> None:
-        """Keep the part file if its sidecar has the same object and a validator; else remove it."""
-        try:
-            known = dict(json.loads(sidecar_path(self._part).read_text()))
-        except (OSError, ValueError, TypeError, RecursionError):
-            known = {}
-        same = {key: known.get(key) for key in self._object} == self._object
-        if same and self._part.exists():
-            self._validator = known.get("validator")
-        if self._validator is None:
-            self._part.unlink(missing_ok=True)
+        access = self._session.access
+        patience, refusals, reached = Patience(access.limits), 0, self._there()
+        while True:
+            try:
+                fetch()
+                return
+            except Refused as refusal:
+                refusals += 1
+                if refusals > 1 or not access.credentials.renew():
+                    raise BandError(
+                        f"the service refuses access ({refusal}); check the source's"
+                        " credentials, and that they may read this data."
+                    ) from None
+            except Interrupted as failure:
+                if self._there() > reached:  # bytes fetched again from the start do not count
+                    reached = self._there()
+                    patience.progressed()
+                patience.wait(failure)
 
     def _there(self) -> int:
         """Return the size of the part file in bytes, or 0 if it cannot be resumed."""
-        return self._part.stat().st_size if self._validator else 0
+        return self._part.stat().st_size if self._validator and self._part.exists() else 0
 
-    def _fetch_rest(self, session: Session) -> None:
+    def _known(self) -> dict:
+        """Return the sidecar's content if it is of this object and the part file is there."""
+        try:
+            known = dict(json.loads(sidecar_path(self._part).read_text()))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return {}
+        same = {key: known.get(key) for key in self._object} == self._object
+        return known if same and self._part.exists() else {}
+
+    def _ask(self, start: int, stop: int | None) -> requests.Response:
+        """Return the answer to a request for bytes `start` to before `stop`, its body still unread.
+
+        None is the object's end. Raises Refused if the credentials are not accepted.
+        """
+        credentials = self._session.access.credentials
+        address = credentials.address(self._href)
+        headers = {"Accept-Encoding": "identity", **credentials.headers(address)}
+        if start or stop:
+            headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+            if self._validator is not None:
+                headers["If-Range"] = self._validator
+        answer = self._session.get(address, headers=headers, stream=True)
+        if answer.status_code in (401, 403):
+            answer.close()
+            raise Refused(f"{answer.status_code} {answer.reason}")
+        return answer
+
+    def _receive(
+        self, answer: requests.Response, file: IO[bytes], start: int, total: int | None
+    ) -> int:
+        """Append the answer's body to `file`; return the bytes that came with `start` before them.
+
+        Ends where more than `total` came, perhaps without end. Raises Interrupted if the body
+        breaks off or comes too slowly.
+        """
+        pace, at = _Pace(self._session.access.limits.stall), start
+        try:
+            # read1 returns the bytes that have arrived; read would wait for a whole chunk.
+            while chunk := answer.raw.read1(CHUNK):
+                file.write(chunk)
+                at += len(chunk)
+                self._progress.update(at, total)
+                if total is not None and at > total:
+                    break
+                pace.check(len(chunk))
+        except BROKEN_BODY:
+            raise Interrupted("the transfer broke off") from None
+        return at
+
+
+class Download(Transfer):
+    """The download of one whole object to its part file, which an earlier run may have begun."""
+
+    def run(self) -> None:
+        """Write the whole object to the part file, resuming an earlier download of it.
+
+        Failures that may pass are retried until the source's patience ends (NetworkError). Raises
+        BandError if the service does not give the object.
+        """
+        self._resume()
+        self._persist(self._fetch_rest)
+
+    def _resume(self) -> None:
+        """Keep the part file if its sidecar has the same object and a validator; else remove it."""
+        self._validator = self._known().get("validator")
+        if self._validator is None:
+            self._part.unlink(missing_ok=True)
+
+    def _fetch_rest(self) -> None:
         """Request the bytes after the end of the part file and append them.
 
-        Raises Interrupted if the transfer breaks off, Refused if the credentials are not accepted,
-        BandError for any other status that is final.
+        Raises Interrupted if the transfer breaks off, BandError for a status that is final.
         """
         start = self._there()
         if start and start == self._promised.size:
             return
-        with self._ask(session, start) as answer:
+        with self._ask(start, None) as answer:
             status = answer.status_code
             if status == 200:
                 self._start_over(answer)
-                self._receive(answer, 0, None)
+                self._append(answer, 0, None)
             elif status == 206:
-                self._receive(answer, start, self._total_of_rest(answer, start))
+                self._append(answer, start, self._total_of_rest(answer, start))
             elif status == 416:
                 self._check_complete(answer, start)
-            elif status in (401, 403):
-                raise Refused(f"{status} {answer.reason}")
             else:
                 raise BandError(_refusal(answer))
-
-    def _ask(self, session: Session, start: int) -> requests.Response:
-        """Return the answer to a request for the bytes from `start` on, its body still unread."""
-        credentials = self._access.credentials
-        address = credentials.address(self._href)
-        headers = {"Accept-Encoding": "identity", **credentials.headers(address)}
-        if start:
-            headers |= {"Range": f"bytes={start}-", "If-Range": str(self._validator)}
-        return session.get(address, headers=headers, stream=True)
 
     def _start_over(self, answer: requests.Response) -> None:
         """Remove the part file and write the sidecar of the object that the answer holds whole."""
@@ -154,7 +211,7 @@ class Download:
         if not given or int(given[1]) != start or not self._is_same(answer):
             self._validator = None
             raise Interrupted("the service did not send the rest of what was begun")
-        return None if given[2] == "*" else int(given[2])
+        return None if given[3] == "*" else int(given[3])
 
     def _check_complete(self, answer: requests.Response, start: int) -> None:
         """Raise Interrupted, and make the next try start over, if a 416 means a changed object."""
@@ -174,29 +231,136 @@ class Download:
             return digest_of(self._promised.checksum) is not None
         return validator == self._validator
 
-    def _receive(self, answer: requests.Response, start: int, total: int | None) -> None:
+    def _append(self, answer: requests.Response, start: int, total: int | None) -> None:
         """Write the answer's body to the part from byte `start` on.
 
         `total` is the object's size in bytes by the answer's Content-Range, or None. Raises
-        Interrupted if the body ends early or comes too slowly.
+        Interrupted if the body ends early.
         """
         length = answer.raw.length_remaining  # None if Content-Length is missing or invalid
         total = self._promised.size or total or (None if length is None else start + length)
-        pace = _Pace(self._access.limits.stall)
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            try:
-                # read1 returns the bytes that have arrived; read would wait for a whole chunk.
-                while chunk := answer.raw.read1(CHUNK):
-                    file.write(chunk)
-                    self._progress.update(file.tell(), total)
-                    if total is not None and file.tell() > total:
-                        return  # too large, perhaps without end; comparing the size refuses it
-                    pace.check(len(chunk))
-            except BROKEN_BODY:
-                raise Interrupted("the transfer broke off") from None
-            if total is not None and file.tell() < total:
-                raise Interrupted(f"the transfer ended at {file.tell()} of {total} bytes")
+            came = self._receive(answer, file, start, total)
+        if total is not None and came < total:  # one that is too large is refused by its size
+            raise Interrupted(f"the transfer ended at {came} of {total} bytes")
+
+
+class Parts(Transfer):
+    """Ranges of one object's bytes, some of which an earlier run may have fetched.
+
+    The part file holds one range after another, and its sidecar lists them. All are of one object:
+    `validator` is its ETag, or its date, and `size` its bytes; both are None before anything came.
+    """
+
+    def __init__(
+        self, href: str, part: Path, promised: Promised, session: Session, progress: Progress
+    ) -> None:
+        """Keep what the part file holds of the object `href`; remove it if that is nothing."""
+        super().__init__(href, part, promised, session, progress)
+        known = self._known()
+        self._validator, self.size = known.get("validator"), known.get("total")
+        self._ranges: list[tuple[int, int]] = []
+        if self._validator is None or self.size is None:
+            self._forget()
+            return
+        left = part.stat().st_size
+        for start, stop in known["ranges"]:  # the last ones may have been cut short
+            if left > 0:
+                self._ranges.append((start, min(stop, start + left)))
+            left -= stop - start
+        if left > 0:
+            os.truncate(part, part.stat().st_size - left)
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Bring bytes `start` to before `stop`, or to the object's end, to the part file.
+
+        Bytes that are there are not requested again. Failures that may pass are retried until the
+        source's patience ends (NetworkError). Raises BandError if the service does not give the
+        object or it has another size than promised, Changed if it is another object than before,
+        of which nothing is kept, and NoParts if the service gives no parts.
+        """
+        for first, last in sorted(self._ranges):
+            if first <= start < last:
+                start = last
+            elif start < first < stop:
+                self._fetch(start, first)
+                start = last
+        if start < min(stop, self.size or stop):
+            self._fetch(start, stop)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes `start` to before `stop` of the object, as far as they were fetched."""
+        found, at = b"", 0
+        for first, last in self._ranges:
+            if first <= start < last:
+                with self._part.open("rb") as file:
+                    file.seek(at + start - first)
+                    found = file.read(min(stop, last) - start)
+                break
+            at += last - first
+        rest = start + len(found)
+        return found + self.read(rest, stop) if found and rest < stop else found
+
+    def _forget(self) -> None:
+        self._part.unlink(missing_ok=True)
+        self._validator, self.size, self._ranges = None, None, []
+
+    def _fetch(self, start: int, stop: int) -> None:
+        """Fetch a range of which nothing is there."""
+        before = self._there()
+        self._ranges.append((start, stop))
+        self._persist(lambda: self._fetch_rest(start, stop, before))
+
+    def _fetch_rest(self, first: int, stop: int, before: int) -> None:
+        """Fetch what is missing of a range, which begins after `before` bytes of the part."""
+        start, stop = first + self._there() - before, min(stop, self.size or stop)
+        if start >= stop:
+            return
+        with self._ask(start, stop) as answer:
+            if answer.status_code not in (200, 206):
+                raise BandError(_refusal(answer))
+            if self._validator not in (None, _validator(answer)):
+                self._forget()
+                raise Changed
+            stop = self._agreed(answer, start, stop)
+            self._ranges[-1] = first, stop
+            self._write_sidecar()
+            with self._part.open("ab" if self._there() else "wb") as file:
+                came = self._receive(answer, file, start, stop)
+        if came > stop:
+            os.truncate(self._part, before + stop - first)
+        if came < stop:
+            raise Interrupted(f"the transfer ended at {came - first} of {stop - first} bytes")
+
+    def _agreed(self, answer: requests.Response, start: int, stop: int) -> int:
+        """Return before which byte an answer to a request for `start` to `stop` ends.
+
+        Raises what `fetch` raises, and Interrupted if it begins or ends elsewhere.
+        """
+        given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if answer.status_code == 200 or given is None or given[3] == "*":
+            raise NoParts("the service does not give parts of it")
+        self._validator, total = _validator(answer), int(given[3])
+        if self._validator is None:
+            raise NoParts("the service names no version of it, so that its parts could differ")
+        if total != (self.size or total):
+            self._forget()
+            raise Changed
+        if self._promised.size not in (None, total):
+            raise BandError(
+                f"it has {total} bytes, the item promises {self._promised.size}; search again:"
+                " `snakemake manifest`."
+            )
+        self.size, stop = total, min(stop, total)
+        if (int(given[1]), int(given[2])) != (start, stop - 1):
+            raise Interrupted("the service did not send the bytes that were asked for")
+        return stop
+
+    def _write_sidecar(self) -> None:
+        known = {"validator": self._validator, "total": self.size, "ranges": self._ranges}
+        with writing(sidecar_path(self._part)) as sidecar:
+            sidecar.write_text(json.dumps({**self._object, **known}))
 
 
 class _Pace:

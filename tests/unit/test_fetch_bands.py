@@ -14,9 +14,7 @@ from osgeo import gdal, osr
 from basemake import __version__
 from basemake.errors import BandError
 from basemake.web.download import Promised
-from basemake.web.progress import Progress
-from fetch_band import fetch_band
-from sources import access
+from sources import access, fetch_band
 
 DN = np.arange(48 * 40, dtype=np.int16).reshape(48, 40)
 DN[7, 5] = -32768
@@ -130,7 +128,7 @@ def output(tmp_path: Path) -> Path:
 def fetch(href: str | Path, output: Path, hosts: set[str] | None = None, **promises) -> None:
     """Fetch with the promises of an item; by default it makes none."""
     within = access(*(hosts or set()), **LIMITS)
-    fetch_band(str(href), output, Promised(**promises), within, Progress("tile band"))
+    fetch_band(str(href), output, Promised(**promises), within)
 
 
 def refusal(href: str | Path, output: Path, hosts: set[str] | None = None, **promises) -> str:
@@ -432,7 +430,7 @@ def test_a_disk_without_room_is_named_before_a_byte_is_asked_for(
     content = band.read_bytes()
     href = site.serve("/B04.tif", answer(content)) if by_web else str(band)
     free = SimpleNamespace(total=10**12, used=0, free=len(content) - 1)
-    monkeypatch.setattr("fetch_band.shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("fetch_bands.shutil.disk_usage", lambda _: free)
     message = refusal(href, output, {site.host}, size=len(content))
     assert not site.headers
     assert not list(output.parent.iterdir())

@@ -1,0 +1,249 @@
+"""Bands: what a map needs of each, and what its file is made of.
+
+A band comes with reduced images of itself. The map at its top zoom needs the coarsest one whose
+pixels are no larger than its own, and of that only the blocks that the regions touch. Which blocks
+these are can be told only once the header of the band's file was read; its record keeps it then.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from osgeo import osr
+from shapely.geometry.base import BaseGeometry
+
+from basemake.build.manifest import Tile
+from basemake.build.paths import RESULTS
+from basemake.pixels.blocks import Image, image_of, runs_of
+from basemake.pixels.webtiles import HALF_WORLD
+
+MARGIN = 5  # map pixels beyond a region that resampling reads: the warper's three, and rounding
+SAMPLES = 5  # points along a tile's side at which sizes of pixels are compared
+METRES_PER_DEGREE = 110_000  # of latitude, at least
+WHOLE = "whole"
+HEADER_BYTES = 64 << 10  # that nearly always hold a header, and are fetched first
+GAP_BYTES = 256 << 10  # between blocks, up to which they are fetched by one request
+
+Runs = list[list[int]]  # of numbers of blocks, each [first, last]
+
+
+@dataclass(frozen=True)
+class Need:
+    """What the maps need of a tile: pixels of at most `pixel` Mercator metres in `area`.
+
+    `area` is in degrees, and may reach beyond the tile; None is all of the tile.
+    """
+
+    pixel: float
+    area: BaseGeometry | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON, the area as WKT."""
+        return {"pixel": self.pixel, "area": self.area and self.area.wkt}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Need":
+        """Return what `as_json` gave."""
+        area = document["area"]
+        return cls(document["pixel"], area and shapely.from_wkt(area))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part of a band's file: blocks of its image `level`, 0 for the full one."""
+
+    level: int
+    blocks: Runs
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a band's object since it was fetched, as it is kept in the band's record.
+
+    `identity` is that of the band then (see `Band.identity`). `size` is the object's bytes, and
+    `validator` its ETag or date, if the service gave one. `images` are its full and its reduced
+    ones, each [width, height, width and height of a block], and `image_bytes` the bytes of each;
+    both are empty if the band was fetched whole. `transform` is GDAL's geotransform of the full
+    one. `level` and `blocks` are the image and the blocks that the band's file holds, and `counts`
+    the bytes of each block of that image in the object.
+    """
+
+    identity: dict[str, Any]
+    size: int
+    validator: str | None = None
+    images: Sequence[Sequence[int]] = ()
+    image_bytes: Sequence[int] = ()
+    transform: Sequence[float] = ()
+    level: int = 0
+    blocks: Runs = field(default_factory=list)
+    counts: Sequence[int] = ()
+
+    @property
+    def all_images(self) -> tuple[Image, ...]:
+        """Its images."""
+        return tuple(image_of(sides) for sides in self.images)
+
+    def cut(self, need: Need, epsg: int) -> Cut | None:
+        """Return the part of the object that `need` takes; None for all of it."""
+        if not self.images:
+            return None
+        return cut_of(need, self.all_images, tuple(self.transform), epsg)
+
+
+def band_path(tile: str, key: str) -> Path:
+    """Return the path of a band's file."""
+    return RESULTS / "bands" / tile / f"{key}.tif"
+
+
+def known_of(fields: dict[str, Any]) -> Known | None:
+    """Return what a record keeps of a band's object, or None if that is nothing readable."""
+    try:
+        return Known(**fields)
+    except TypeError:
+        return None
+
+
+def settings_of(
+    identity: dict[str, Any], need: Need | None, known: Known | None, epsg: int
+) -> dict[str, Any]:
+    """Return the settings that a band's file is made of, by name; if one changes, it is stale.
+
+    `need` is None if the band is to be fetched whole. If `known` is of this band, the settings are
+    what that file has to hold: its `part` is the image and the blocks. Else they are unlike those
+    of any file that was fetched.
+    """
+    if known is None or known.identity != identity:
+        return {**identity, "validator": None, "part": need.as_json() if need else WHOLE}
+    cut = None if need is None else known.cut(need, epsg)
+    named = identity["digest"] or identity["checksum"] or known.validator is None
+    return {
+        **identity,
+        # A validator tells versions of an object apart, so that no date of its item need do it.
+        "updated": identity["updated"] if named else None,
+        "validator": None if named else known.validator,
+        "part": WHOLE if cut is None else [cut.level, cut.blocks],
+    }
+
+
+def settings_together(bands: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the settings of a tile's bands, given by band and name, by name and band."""
+    names = {name for settings in bands.values() for name in settings}
+    return {
+        name: {key: settings[name] for key, settings in bands.items()} for name in sorted(names)
+    }
+
+
+def need_of(tile: Tile, maps: Iterable[tuple[BaseGeometry | None, float]], reach: float) -> Need:
+    """Return what maps need of a tile.
+
+    `maps` are, of each that shows the tile, its polygon in degrees, or None if it shows all of the
+    tile, and the pixel of its top zoom in Mercator metres. `reach` is how far a tile may extend
+    beyond its footprint, in metres.
+    """
+    areas, pixels = zip(*maps, strict=True)
+    pixel = min(pixels)
+    if None in areas:
+        return Need(pixel, None)
+    margin = (reach + 2 * MARGIN * max(pixels)) / METRES_PER_DEGREE
+    stretch = 1 / np.cos(np.radians(min(89, max(map(abs, tile.geometry.bounds[1::2])))))
+    around = tile.geometry.buffer(margin * stretch)
+    for area in areas:
+        shapely.prepare(area)
+        if area.covers(around):
+            return Need(pixel, None)
+    return Need(pixel, shapely.normalize(shapely.union_all(areas).intersection(around)))
+
+
+@lru_cache(16)
+def cut_of(need: Need, images: tuple[Image, ...], transform: tuple[float, ...], epsg: int) -> Cut:
+    """Return the part of a band's file that `need` takes.
+
+    `images` are the full one and its reduced ones, from fine to coarse; `transform` is GDAL's
+    geotransform of the full one, in the CRS `epsg`.
+    """
+    full = images[0]
+    columns, rows = (np.linspace(0, side - 1, SAMPLES) for side in (full.width, full.height))
+    columns, rows = np.meshgrid(columns, rows)
+    pixel = _pixels(transform, columns.ravel(), rows.ravel(), epsg)
+    level = 0
+    for number, image in enumerate(images):
+        scale = max(full.width / image.width, full.height / image.height)
+        if pixel.max() * scale <= need.pixel:
+            level = number
+    image = images[level]
+    every = range(image.across * image.down)
+    area = None if need.area is None else area_in_crs(need.area, epsg)
+    if area is None:
+        return Cut(level, runs_of(every))
+    area = area.buffer(MARGIN * need.pixel / pixel.min() * abs(transform[1]))
+    shapely.prepare(area)
+    touched = shapely.intersects(area, _boxes(image, full, transform))
+    return Cut(level, runs_of(n for n in every if touched[n]))
+
+
+def _pixels(transform: Sequence[float], columns: NDArray, rows: NDArray, epsg: int) -> NDArray:
+    """Return the sizes in Mercator metres of a tile's pixels, the larger of width and height.
+
+    A size is infinite where Mercator is not defined.
+    """
+    left, width, _, top, _, height = transform
+    corner, right, below = (
+        _transformed(
+            np.column_stack([left + (columns + x) * width, top + (rows + y) * height]), epsg, 3857
+        )
+        for x, y in ((0, 0), (1, 0), (0, 1))
+    )
+    with np.errstate(invalid="ignore"):
+        sizes = np.array([np.hypot(*(other - corner).T) for other in (right, below)]).max(axis=0)
+    # Across the antimeridian neighbours are a world apart.
+    return np.where(np.isfinite(sizes) & (sizes < HALF_WORLD), sizes, np.inf)
+
+
+def area_in_crs(area: BaseGeometry, epsg: int) -> BaseGeometry | None:
+    """Return an area in degrees in the CRS `epsg`, None if that is not defined for all of it.
+
+    Its edges are straight in degrees.
+    """
+    fine = shapely.segmentize(area, 0.02)
+    there = shapely.transform(fine, lambda at: _transformed(at, 4326, epsg))
+    defined = np.isfinite(shapely.get_coordinates(there)).all()
+    return shapely.make_valid(there) if defined else None
+
+
+def _boxes(image: Image, full: Image, transform: Sequence[float]) -> NDArray:
+    """Return the extent of each block of an image, row by row, in the tile's CRS."""
+    left, width, _, top, _, height = transform
+    x = np.minimum(np.arange(image.across + 1) * image.block_width, image.width)
+    y = np.minimum(np.arange(image.down + 1) * image.block_height, image.height)
+    x = left + x * (width * full.width / image.width)
+    y = top + y * (height * full.height / image.height)
+    return shapely.box(x[:-1], y[1:, np.newaxis], x[1:], y[:-1, np.newaxis]).ravel()
+
+
+def _transformed(points: NDArray, source: int, target: int) -> NDArray:
+    """Return points (n, 2), x before y, transformed from one EPSG code to another, as (n, 2).
+
+    All are NaN if one of them is outside of what the target CRS is defined for.
+    """
+    try:
+        found = np.array(_transformation(source, target).TransformPoints(points.tolist()))
+    except RuntimeError:
+        return np.full((len(points), 2), np.nan)
+    return found[:, :2]
+
+
+@lru_cache(256)
+def _transformation(source: int, target: int) -> Any:
+    osr.UseExceptions()
+    systems = []
+    for code in (source, target):
+        system = osr.SpatialReference()
+        system.ImportFromEPSG(code)
+        system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+        systems.append(system)
+    return osr.CoordinateTransformation(*systems)

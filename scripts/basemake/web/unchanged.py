@@ -1,0 +1,78 @@
+"""Whether bands are the same although their items are newer, so that nothing need be made again."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from basemake.build.bands import Known, band_path, known_of
+from basemake.build.manifest import Tile
+from basemake.build.records import read_record, record_of
+from basemake.build.source import Source
+from basemake.errors import BasemakeError
+from basemake.system.files import writing
+from basemake.web.addresses import is_remote
+from basemake.web.credentials import access_to
+from basemake.web.session import Interrupted, Session
+
+
+def keep_unchanged(tiles: Iterable[Tile], source: Source) -> int:
+    """Take over the bands of items of which only `updated` changed; return how many.
+
+    The service is asked for each, under the condition that it changed. If it did not, its record
+    gets the new `updated`. A band about which the service gives no answer is left as it is: a run
+    will then fetch it.
+    """
+    asked = list(_newer(tiles))
+    if not asked:
+        return 0
+    kept = 0
+    try:
+        with Session(access_to(source)) as session:
+            for path, href, known in asked:
+                if _is_unchanged(href, known, session):
+                    _write(path, known)
+                    kept += 1
+    except (BasemakeError, Interrupted, OSError) as error:
+        logging.info("whether bands changed could not be asked for: %s", error)
+    return kept
+
+
+def _newer(tiles: Iterable[Tile]) -> Iterator[tuple[Path, str, Known]]:
+    """Yield path, href and what is then known of each band of which only `updated` changed.
+
+    Left out are those with a checksum, which tells by itself whether they changed.
+    """
+    for tile in tiles:
+        for key, band in tile.bands.items():
+            path, identity = band_path(tile.name, key), band.identity(tile.updated)
+            record = read_record(path)
+            known = known_of(record.known) if record else None
+            if known is None or known.validator is None or known.identity == identity:
+                continue
+            alike = {**known.identity, "updated": tile.updated} == identity
+            if alike and is_remote(band.href) and not band.checksum:
+                yield path, band.href, replace(known, identity=identity)
+
+
+def _is_unchanged(href: str, known: Known, session: Session) -> bool:
+    """Return whether the service says that an object is as it was, by one request."""
+    credentials, validator = session.access.credentials, str(known.validator)
+    condition = "If-None-Match" if validator.startswith('"') else "If-Modified-Since"
+    address = credentials.address(href)
+    # If it changed, one byte of it comes.
+    headers = {condition: validator, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
+    headers |= credentials.headers(address)
+    with session.get(address, headers=headers, stream=True) as answer:
+        return answer.status_code == 304
+
+
+def _write(band: Path, known: Known) -> None:
+    """Write what is known of a band to its record, and leave all else there, its time included."""
+    path = record_of(band)
+    document, moment = json.loads(path.read_bytes()), path.stat()
+    with writing(path) as part:
+        part.write_text(json.dumps({**document, "known": asdict(known)}))
+    os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))

@@ -1,0 +1,114 @@
+"""Make a draft: the map of all regions from the smallest reduced images of the bands, in draft/.
+
+It is the same workflow in a working directory of its own, with a lower max_zoom, and takes about a
+thousandth of the bytes. So polygon, quarter, holes, snow and look can be checked before anything
+else is downloaded.
+"""
+
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
+
+from basemake.build.config import read_yaml
+from basemake.build.layout import read_layout
+from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.open_build import Build, as_command, open_build
+from basemake.build.paths import MANIFEST
+from basemake.build.quarter import Quarter
+from basemake.errors import ManifestError
+from basemake.pixels.webtiles import resolution
+
+DRAFT = Path("draft")
+PIXEL = 320.0  # metres: that of the smallest reduced image of bands of 10 m
+FOLDER = Path("simulated")  # in which the simulated source keeps its bands
+
+
+def draft(build: Build) -> int:
+    """Make the draft of a build in its directory, which is the current one; return the status."""
+    DRAFT.mkdir(exist_ok=True)
+    config = _config(build)
+    _write(config)
+    if not _has_manifest(build) and (status := _snakemake(build, "manifest")):
+        return status
+    config["pyramid"] |= {"max_zoom": _zoom(build), "metatile_zoom": "auto"}
+    config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], _zoom(build))
+    _write(config)
+    if status := _snakemake(build):
+        return status
+    pages = ", ".join(str(DRAFT / f"results/preview/{region}.html") for region in build.regions)
+    print(f"The draft is made: {pages}. To look at it: make serve RESULTS={DRAFT}/results")
+    return 0
+
+
+def _config(build: Build) -> dict[str, Any]:
+    """Return the draft's config: the build's, with paths that hold in the draft's directory."""
+    config = {**build.config, "fetch": "needed"}
+    config["pyramid"] = {**config["pyramid"], "outputs": ["pmtiles"]}
+    config["regions"] = {
+        name: str(Path(path).expanduser().absolute()) for name, path in config["regions"].items()
+    }
+    for key in ("source", "recipe"):
+        if config[key].endswith((".yaml", ".yml")):
+            config[key] = str(Path(config[key]).expanduser().absolute())
+    if build.source.type == "catalog" and config["source"] != build.config["source"]:
+        source = read_yaml(Path(config["source"]), "source")
+        source["items"] = str(Path(source["items"]).expanduser().absolute())
+        config["source"] = str((DRAFT / "source.yaml").absolute())
+        Path(config["source"]).write_text(yaml.safe_dump(source))
+    link = DRAFT / FOLDER
+    if build.source.type == "simulated" and not link.exists():
+        FOLDER.mkdir(exist_ok=True)
+        link.symlink_to(FOLDER.absolute())
+    return config
+
+
+def _write(config: dict[str, Any]) -> None:
+    (DRAFT / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _has_manifest(build: Build) -> bool:
+    """Return whether the draft has a manifest; an API's answer is taken from the build's."""
+    if build.source.type != "api":
+        return False
+    request = describe_request(build.source, Quarter.parse(build.config["quarter"]), build.regions)
+    try:
+        read_manifest(MANIFEST, request)
+    except ManifestError:
+        return False
+    (DRAFT / MANIFEST).parent.mkdir(exist_ok=True)
+    shutil.copyfile(MANIFEST, DRAFT / MANIFEST)
+    return True
+
+
+def _zoom(build: Build) -> int:
+    """Return the highest zoom whose pixels are nowhere in the tiles smaller than PIXEL."""
+    config = {**build.config, "pyramid": {**build.config["pyramid"], "max_zoom": 0, "min_zoom": 0}}
+    config["pyramid"]["metatile_zoom"] = 0
+    layout = read_layout(DRAFT / MANIFEST, config, build.source, build.regions)
+    zooms = []
+    for tile in layout.tiles.values():
+        latitude = min(85.0, max(map(abs, tile.geometry.bounds[1::2])))
+        ground = resolution(0, config["pyramid"]["tile_size"]) * math.cos(math.radians(latitude))
+        zooms.append(math.floor(math.log2(ground / PIXEL)))
+    return max(0, min(zooms))
+
+
+def _snakemake(build: Build, *targets: str) -> int:
+    """Run snakemake in the draft's directory; return its status."""
+    place = ["--directory", str(DRAFT.absolute())]
+    place += ["--configfile", str((DRAFT / "config.yaml").absolute())]
+    # The last ones count: an empty --config sets nothing.
+    command = [*build.command.line(*targets), *place, "--config"]
+    return subprocess.run(command, cwd=build.command.called_in, check=False).returncode
+
+
+if __name__ == "__main__":
+    with as_command("draft"):
+        sys.exit(draft(open_build(sys.argv[1:], whole=True)))

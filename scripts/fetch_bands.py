@@ -1,0 +1,555 @@
+"""Fetch the bands of a tile to results/bands/ from files, the web or S3, and verify them.
+
+Of a band on the web comes what the map needs: blocks of one of its images (see build/bands.py).
+They are written to a sparse GeoTIFF, in which what was not fetched reads as nodata. A job works in
+files beside the band's own, whose names begin with that of the band and .part:
+
+- `.part` is the download of a band that is fetched whole, `.part.ranges` has bytes of one that is
+  fetched in parts;
+- `.part.old` is the band as it was: blocks of it are taken over if they are still the object's;
+- `.part.new` is the finished band.
+
+All bands of a tile get their names when the last one is finished, and what is beside them is
+deleted only after their records are written: a job that dies at any moment loses no block.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import requests
+from osgeo import gdal
+
+from basemake.build.bands import GAP_BYTES, HEADER_BYTES, Cut, Known, Need, cut_of, known_of
+from basemake.build.records import is_intact, read_record
+from basemake.errors import BandError, BasemakeError
+from basemake.pixels.blocks import Image, numbers_of
+from basemake.pixels.cog import (
+    LARGEST_BLOCK,
+    LARGEST_SIDE,
+    Header,
+    Unsuitable,
+    read_header,
+    write_blocks,
+)
+from basemake.pixels.raster import decode, open_geotiff
+from basemake.system import files
+from basemake.system.files import PART, part_of, writing
+from basemake.web.access import Access
+from basemake.web.addresses import is_remote, without_secrets
+from basemake.web.download import (
+    Changed,
+    Download,
+    NoParts,
+    Parts,
+    Promised,
+    digest_of,
+    sidecar_path,
+)
+from basemake.web.progress import Progress
+from basemake.web.session import Session
+
+HEADERS = (HEADER_BYTES, 1 << 20)  # bytes that hold a header: nearly always, and at most
+TRIES = 3  # of a band that comes damaged, or changes while it is fetched
+DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
+
+
+class Damaged(Exception):
+    """A block that was fetched cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A band to fetch: from `href`, a path or an address, to `output`.
+
+    `identity` is that of the band (see `Band.identity`); `name` is what errors call it. `need` is
+    what the map needs of it, None for all; `epsg` is the CRS of its tile; `nodata` is what blocks
+    that are not fetched read as.
+    """
+
+    href: str
+    output: Path
+    promised: Promised
+    identity: dict[str, Any]
+    name: str = ""
+    need: Need | None = None
+    epsg: int = 0
+    nodata: str | None = None
+
+    def beside(self, end: str = "") -> Path:
+        """Return the path of a file that its job works in."""
+        part = part_of(self.output)
+        return part.with_name(part.name + end)
+
+    @property
+    def place(self) -> str:
+        """The href as it may be shown."""
+        return without_secrets(self.href)
+
+    @property
+    def title(self) -> str:
+        """Name and href, as errors begin."""
+        return f"{self.name}: {self.place}" if self.name else self.place
+
+
+def fetch_bands(wanted: Sequence[Wanted], access: Access) -> list[Known]:
+    """Write bands, all or none, and return what is known of each.
+
+    An interrupted download resumes where it stopped, in this run or a later one, if the object has
+    not changed. Raises BandError, one sentence with the href, if the disk has too little room or a
+    band cannot be fetched or is not as promised. Call `tidy` once what is known is recorded.
+    """
+    known = []
+    with Session(access) as session:
+        for band in wanted:
+            progress = Progress(f"{band.output.parent.name} {band.output.stem}")
+            with _told_as_band_errors(band):
+                known.append(_fetch(band, session, progress))
+    for band in wanted:
+        with _told_as_band_errors(band):
+            files.replace(band.beside(".new"), band.output)
+            logging.info("%s: %d bytes", band.place, band.output.stat().st_size)
+    return known
+
+
+def keep_old(wanted: Sequence[Wanted]) -> None:
+    """Keep bands that are as their records say, for the blocks in them; call it before all else."""
+    for band in wanted:
+        record, old = read_record(band.output), band.beside(".old")
+        if record is not None and record.known and is_intact(band.output, record):
+            with writing(sidecar_path(old)) as sidecar:
+                sidecar.write_text(json.dumps({**record.known, "sha256": record.sha256}))
+            _share(band.output, old)
+
+
+def tidy(wanted: Sequence[Wanted]) -> None:
+    """Delete all files beside finished bands that their job worked in."""
+    for band in wanted:
+        for path in band.output.parent.glob(f"{band.output.name}{PART}*"):
+            path.unlink()
+
+
+def _fetch(band: Wanted, session: Session, progress: Progress) -> Known:
+    """Write a band to its new file."""
+    if not is_remote(band.href):
+        return _copied(band)
+    try:
+        return _in_parts(band, session, progress)
+    except (NoParts, Unsuitable) as reason:
+        logging.info("%s: fetched whole: %s", band.place, reason)
+        return _whole(band, session, progress)
+
+
+def _share(source: Path, target: Path) -> None:
+    """Make `target` a hard link of `source`, or a copy where the file system has no links."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _told(known: Known, header: Header, cut: Cut, counts: Sequence[int]) -> Known:
+    """Return what is known of a band with what its header tells, and which part of it is here."""
+    sides = [
+        [image.width, image.height, image.block_width, image.block_height]
+        for image in header.images
+    ]
+    total = [sum(image.counts) for image in header.images]
+    return replace(
+        known,
+        images=sides,
+        image_bytes=total if any(total) else known.image_bytes,
+        transform=list(header.transform),
+        level=cut.level,
+        blocks=cut.blocks,
+        counts=list(counts),
+    )
+
+
+# -- Bands fetched whole ---------------------------------------------------------------------------
+
+
+def _copied(band: Wanted) -> Known:
+    """Copy a band that is a file on this machine."""
+    part = band.beside()
+    _check_room(band, _rest_of(part, band.promised.size))
+    shutil.copyfile(band.href, part)
+    _verify(part, band.promised)
+    part.replace(band.beside(".new"))
+    return Known(band.identity, band.beside(".new").stat().st_size)
+
+
+def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
+    """Fetch a band whole, unless it is here; a download that is not as promised is repeated."""
+    old, part = _Old.of(band), band.beside()
+    if old is not None and old.whole and old.known.identity == band.identity:
+        _share(old.path, band.beside(".new"))
+        return old.known
+    _check_room(band, _rest_of(part, band.promised.size))
+    for last in (False, True):
+        download = Download(band.href, part, band.promised, session, progress)
+        download.run()
+        try:
+            _verify(part, band.promised)
+            break
+        except BandError as error:
+            part.unlink()
+            if last:
+                raise
+            logging.warning("%s: %s Trying once more.", band.place, error)
+    _share(part, band.beside(".new"))
+    known = Known(band.identity, part.stat().st_size, download.validator)
+    with suppress(Unsuitable):
+        if band.need is not None:  # parts of it cannot be had
+            return known
+        header = _header_of(part)
+        full = header.images[0]
+        every = Cut(0, [[0, full.across * full.down - 1]])
+        known = _told(known, header, every, full.counts)
+    return known
+
+
+def _rest_of(part: Path, size: int | None) -> int:
+    """Return the bytes that a part file lacks; 0 if the size of the whole is unknown."""
+    return (size or 0) - (part.stat().st_size if part.exists() else 0)
+
+
+# -- Bands fetched in parts ------------------------------------------------------------------------
+
+
+class _Old:
+    """A band file as it was when its record was written, and what was known of it then."""
+
+    def __init__(self, path: Path, known: Known) -> None:
+        """Take a file that `keep_old` kept."""
+        self.path, self.known = path, known
+        self.whole = path.stat().st_size == known.size
+
+    @classmethod
+    def of(cls, band: Wanted) -> "_Old | None":
+        """Return the old file of a band if there is one and it is intact."""
+        path = band.beside(".old")
+        try:
+            fields = json.loads(sidecar_path(path).read_text())
+            with path.open("rb") as file:
+                intact = hashlib.file_digest(file, "sha256").hexdigest() == fields.pop("sha256")
+            known = known_of(fields)
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+            return None
+        return cls(path, known) if intact and known else None
+
+    def is_of(self, known: Known) -> bool:
+        """Return whether it is of the same object."""
+        mine = self.known.identity["href"], self.known.size, self.known.validator
+        return mine == (known.identity["href"], known.size, known.validator)
+
+    @cached_property
+    def _own(self) -> Header:
+        return _header_of(self.path, reduced=self.whole)
+
+    @property
+    def header(self) -> Header:
+        """The header of its object; only a whole file's tells where blocks are."""
+        if self.whole:
+            return self._own
+        return replace(
+            self._own, images=self.known.all_images, transform=tuple(self.known.transform)
+        )
+
+    def counts(self, level: int) -> Sequence[int]:
+        """Return the bytes of the blocks of an image of its object; nothing if that is unknown."""
+        if self.whole:
+            return self._own.images[level].counts
+        return self.known.counts if level == self.known.level else ()
+
+    def block(self, level: int, number: int) -> bytes:
+        """Return a block of an image as it is encoded; nothing if the file does not have it."""
+        if not self.whole and level != self.known.level:
+            return b""
+        image = self._own.images[level if self.whole else 0]
+        with self.path.open("rb") as file:
+            file.seek(image.offsets[number])
+            return file.read(image.counts[number])
+
+
+def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
+    """Write the blocks of a band that the map needs, and fetch only those that are not here.
+
+    Raises Unsuitable or NoParts if the band is to be fetched whole.
+    """
+    if band.need is None:
+        raise NoParts("the config asks for that")
+    old = _Old.of(band)
+    if old is not None and old.known.identity == band.identity:
+        cut = old.known.cut(band.need, band.epsg)
+        if cut is None:
+            raise Unsuitable("no parts of it can be had")
+        counts = old.counts(cut.level)
+        if counts and all(old.block(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
+            known = _told(old.known, old.header, cut, counts)
+            _write(band, old.header, cut, old.block, known)
+            return known
+    for _ in range(TRIES):
+        parts = Parts(band.href, band.beside(".ranges"), band.promised, session, progress)
+        try:
+            return _fetch_parts(band, old, parts)
+        except Changed:
+            logging.info("%s changed: its parts are fetched anew", band.place)
+        except Damaged as damage:
+            logging.warning("%s: a block cannot be decoded (%s)", band.place, damage)
+            band.beside(".ranges").unlink()
+    raise BandError("it is damaged, or changes while it is fetched; run again later.")
+
+
+def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
+    """Write the blocks of a band that the map needs, from its old file and from `parts`."""
+    assert band.need is not None
+    header = _header_from(parts)
+    cut = cut_of(band.need, header.images, header.transform, band.epsg)
+    image = header.images[cut.level]
+    known = Known(band.identity, parts.size or 0, parts.validator)
+    known = _told(known, header, cut, image.counts)
+    if old is not None and not old.is_of(known):
+        old = None
+
+    def block(level: int, number: int) -> bytes:
+        start = image.offsets[number]
+        here = old.block(level, number) if old is not None else b""
+        return here or parts.read(start, start + image.counts[number])
+
+    lacking = [
+        number
+        for number in numbers_of(cut.blocks)
+        if image.counts[number] and not (old is not None and old.block(cut.level, number))
+    ]
+    _check_room(band, 2 * sum(image.counts[number] for number in lacking))
+    for start, stop in _ranges(image, lacking):
+        parts.fetch(start, stop)
+    _write(band, header, cut, block, known)
+    return known
+
+
+def _header_from(parts: Parts) -> Header:
+    """Return the header of a band on the web; Unsuitable if it is to be fetched whole."""
+    for length in HEADERS:
+        parts.fetch(0, length)
+        try:
+            return read_header(parts.read(0, length), parts.size or 0)
+        except Unsuitable:
+            if length == HEADERS[-1] or length >= (parts.size or 0):
+                raise
+    raise AssertionError
+
+
+def _header_of(path: Path, reduced: bool = True) -> Header:
+    """Return the header of a file here; Unsuitable as `read_header`."""
+    with path.open("rb") as file:
+        return read_header(file.read(HEADERS[-1]), path.stat().st_size, reduced)
+
+
+def _ranges(image: Image, numbers: list[int]) -> list[tuple[int, int]]:
+    """Return ranges of bytes that hold blocks, [start, stop); small gaps are part of them."""
+    ranges: list[tuple[int, int]] = []
+    for start, count in sorted((image.offsets[n], image.counts[n]) for n in numbers):
+        if ranges and start - ranges[-1][1] <= GAP_BYTES:
+            ranges[-1] = ranges[-1][0], max(ranges[-1][1], start + count)
+        else:
+            ranges.append((start, start + count))
+    return ranges
+
+
+def _write(
+    band: Wanted, header: Header, cut: Cut, block: Callable[[int, int], bytes], known: Known
+) -> None:
+    """Write the part `cut` of a band to its new file; Damaged if a block cannot be decoded."""
+    new, numbers = band.beside(".new"), set(numbers_of(cut.blocks))
+    new.unlink(missing_ok=True)
+    metadata = {
+        "LEVEL": str(cut.level),
+        "BLOCKS": ",".join("-".join(map(str, sorted({*run}))) for run in cut.blocks),
+        "SIZE": str(known.size),
+        "VALIDATOR": known.validator or "",
+    }
+    write_blocks(
+        new,
+        header,
+        cut.level,
+        lambda number: block(cut.level, number) if number in numbers else b"",
+        nodata=band.nodata if band.nodata is not None else header.nodata,
+        metadata=metadata,
+    )
+    _verify_raster(new, band.promised.dtype)
+    try:
+        decode(new)
+    except RuntimeError as error:
+        raise Damaged(str(error)) from None
+
+
+# -- Checks ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _told_as_band_errors(band: Wanted) -> Iterator[None]:
+    """Turn errors of the network and the disk, and basemake's own, into a BandError."""
+    place = band.title
+    try:
+        yield
+    except requests.TooManyRedirects:
+        raise BandError(f"{place}: the service redirects without end.") from None
+    except requests.RequestException as error:  # its message holds the whole address
+        raise BandError(
+            f"{place}: the service's answer is not valid HTTP ({type(error).__name__}); check"
+            " the address and the source."
+        ) from None
+    except OSError as error:
+        problem = _problem_of_disk(error, band.output.parent, band.promised.size)
+        raise BandError(f"{place}: {problem}") from None
+    except BasemakeError as error:
+        raise BandError(f"{place}: {error}") from None
+
+
+def _problem_of_disk(error: OSError, folder: Path, size: int | None) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(folder).free
+        need = f"{size / 1e6:.1f} MB" if size else "an unknown size"
+        return (
+            f"the disk of {folder} is full: the band needs {need}, and {free / 1e6:.1f} MB are"
+            " free; make room and run again."
+        )
+    file = f" ({without_secrets(str(error.filename))})" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{file}; run again."
+
+
+def _check_room(band: Wanted, needed: int) -> None:
+    """Raise BandError if the disk has too little room for `needed` more bytes."""
+    free = shutil.disk_usage(band.output.parent).free
+    if needed > free:
+        raise BandError(
+            f"it needs {needed / 1e6:.1f} MB, and the disk of {band.output.parent} has"
+            f" {free / 1e6:.1f} MB free; make room, or set keep_bands: false and prune what it no"
+            " longer keeps (make prune), and run again."
+        )
+
+
+def _verify(part: Path, promised: Promised) -> None:
+    """Raise BandError if the file is not as promised, or not a GeoTIFF band that can be read."""
+    comparable = _verify_bytes(part, promised)
+    _verify_raster(part, promised.dtype)
+    # Without a size or checksum a file that ends early is found only by decoding all of it, which
+    # takes 1 s of CPU for a tile's band.
+    if not comparable:
+        try:
+            decode(part)
+        except RuntimeError as error:
+            raise BandError(f"it is not whole, or damaged ({error}); run again.") from None
+
+
+def _verify_bytes(part: Path, promised: Promised) -> bool:
+    """Compare size and checksum with those promised; return whether either could be compared."""
+    found = part.stat().st_size
+    if promised.size is not None and found != promised.size:
+        raise BandError(
+            f"{found} bytes came, the item promises {promised.size}; search again:"
+            " `snakemake manifest`."
+        )
+    known = digest_of(promised.checksum)
+    if known is None:
+        if promised.checksum is not None:
+            logging.warning(
+                "checksum %r is of an unknown kind and was not compared", promised.checksum
+            )
+        return promised.size is not None
+    algorithm, expected = known
+    with part.open("rb") as file:
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    if digest != expected:
+        raise BandError(
+            f"its {algorithm} is {digest}, the item promises {expected};"
+            " run again, or search again: `snakemake manifest`."
+        )
+    return True
+
+
+def _verify_raster(part: Path, dtype: str | None) -> None:
+    """Raise BandError unless the file is a GeoTIFF with a CRS and one band of at most 16 bits.
+
+    Raises it, too, if width, height or block size are too large. No pixel is decoded.
+    """
+    try:
+        with open_geotiff(part) as dataset:
+            first = dataset.GetRasterBand(1)
+            found = DTYPES.get(first.DataType)
+            bands, placed = dataset.RasterCount, dataset.GetSpatialRef() is not None
+            sides, block = (dataset.RasterXSize, dataset.RasterYSize), first.GetBlockSize()
+    except RuntimeError as error:
+        raise BandError(
+            f"it is not a GeoTIFF ({error}); check the address and the source."
+        ) from None
+    if bands != 1 or not placed or found is None or dtype not in (None, found):
+        raise BandError(
+            f"it has {bands} band(s) of {found or 'another type'},"
+            f" {'with' if placed else 'without'} a CRS; allowed: one band of"
+            f" {dtype or 'uint8, int16 or uint16'}, with a CRS."
+        )
+    # A file of a few hundred bytes can claim any size, and later jobs would allocate it.
+    if max(sides) > LARGEST_SIDE or block[0] * block[1] > LARGEST_BLOCK:
+        raise BandError(
+            f"it claims to have {sides[0]} x {sides[1]} pixels in blocks of {block[0]} x"
+            f" {block[1]}; allowed: at most {LARGEST_SIDE} pixels a side, and {LARGEST_BLOCK} in a"
+            " block."
+        )
+
+
+if __name__ == "__main__":
+    snakemake: Any  # put here by Snakemake
+
+    from basemake.build.bands import settings_of, settings_together
+    from basemake.build.config import read_source
+    from basemake.build.records import forget_records, made_of, write_record
+    from basemake.pixels.raster import set_up_libraries
+    from basemake.system.job_log import job_log
+    from basemake.web.credentials import access_to
+
+    with job_log(snakemake.log[0]):
+        set_up_libraries(snakemake.config["gdal_cache_mb"])
+        source, params = read_source(snakemake.config["source"]), snakemake.params
+        need, nodata = params.need and Need.from_json(params.need), source.dn["nodata"]
+        wanted = []
+        for output, (key, identity) in zip(
+            snakemake.output.bands, params.identities.items(), strict=True
+        ):
+            # A local file must still be the one that the search found: its SHA-256 as a multihash.
+            checksum = identity["checksum"] or (identity["digest"] and f"1220{identity['digest']}")
+            wanted.append(
+                Wanted(
+                    params.hrefs[key],
+                    Path(output),
+                    Promised(identity["size"], checksum, source.dn.get("dtype")),
+                    identity,
+                    f"tile {snakemake.wildcards.tile}, band {key}",
+                    need if is_remote(params.hrefs[key]) else None,
+                    params.epsg,
+                    None if nodata is None else str(nodata),
+                )
+            )
+        keep_old(wanted)
+        forget_records(snakemake.output)
+        known = fetch_bands(wanted, access_to(source))
+        settings = {
+            key: settings_of(band.identity, band.need, found, band.epsg)
+            for key, band, found in zip(params.hrefs, wanted, known, strict=True)
+        }
+        made = made_of({"settings": settings_together(settings)}, [])
+        for band, found in zip(wanted, known, strict=True):
+            write_record(band.output, made, snakemake.log[0], asdict(found))
+        tidy(wanted)
