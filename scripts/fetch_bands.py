@@ -37,6 +37,7 @@ from basemake.pixels.cog import (
     LARGEST_BLOCK,
     LARGEST_SIDE,
     Header,
+    Incomplete,
     Unsuitable,
     read_header,
     write_blocks,
@@ -142,6 +143,8 @@ def _fetch(band: Wanted, session: Session, progress: Progress) -> Known:
     """Write a band to its new file."""
     if not is_remote(band.href):
         return _copied(band)
+    if _was_begun(band, band.beside()):
+        return _whole(band, session, progress)
     try:
         return _in_parts(band, session, progress)
     except (NoParts, Unsuitable) as reason:
@@ -195,6 +198,10 @@ def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
     if old is not None and old.whole and old.known.identity == band.identity:
         _share(old.path, band.beside(".new"))
         return old.known
+    begun = band.beside(".ranges")
+    if _was_begun(band, begun):
+        sidecar_path(begun).replace(sidecar_path(part))
+        begun.replace(part)
     _check_room(band, _rest_of(part, band.promised.size))
     for last in (False, True):
         download = Download(band.href, part, band.promised, session, progress)
@@ -217,6 +224,16 @@ def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
         every = Cut(0, [[0, full.across * full.down - 1]])
         known = _told(known, header, every, full.counts)
     return known
+
+
+def _was_begun(band: Wanted, part: Path) -> bool:
+    """Return whether a file has the beginning of a band, as fetched to read its header."""
+    try:
+        known = json.loads(sidecar_path(part).read_text())
+        alike = (known["href"], known["size"]) == (band.href, band.promised.size)
+        return alike and len(known["ranges"]) == 1 and part.exists()
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _rest_of(part: Path, size: int | None) -> int:
@@ -345,7 +362,7 @@ def _header_from(parts: Parts) -> Header:
         parts.fetch(0, length)
         try:
             return read_header(parts.read(0, length), parts.size or 0)
-        except Unsuitable:
+        except Incomplete:
             if length == HEADERS[-1] or length >= (parts.size or 0):
                 raise
     raise AssertionError

@@ -16,8 +16,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.config import read_yaml
-from basemake.build.layout import read_layout
+from basemake.build.config import read_source, read_yaml
 from basemake.build.manifest import describe_request, read_manifest
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import MANIFEST
@@ -37,8 +36,9 @@ def draft(build: Build) -> int:
     _write(config)
     if not _has_manifest(build) and (status := _snakemake(build, "manifest")):
         return status
-    config["pyramid"] |= {"max_zoom": _zoom(build), "metatile_zoom": "auto"}
-    config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], _zoom(build))
+    zoom = _zoom(build, config)
+    config["pyramid"] |= {"max_zoom": zoom, "metatile_zoom": "auto"}
+    config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], zoom)
     _write(config)
     if status := _snakemake(build):
         return status
@@ -87,13 +87,12 @@ def _has_manifest(build: Build) -> bool:
     return True
 
 
-def _zoom(build: Build) -> int:
+def _zoom(build: Build, config: dict[str, Any]) -> int:
     """Return the highest zoom whose pixels are nowhere in the tiles smaller than PIXEL."""
-    config = {**build.config, "pyramid": {**build.config["pyramid"], "max_zoom": 0, "min_zoom": 0}}
-    config["pyramid"]["metatile_zoom"] = 0
-    layout = read_layout(DRAFT / MANIFEST, config, build.source, build.regions)
+    source, quarter = read_source(config["source"]), Quarter.parse(config["quarter"])
+    request = describe_request(source, quarter, build.regions)
     zooms = []
-    for tile in layout.tiles.values():
+    for tile in read_manifest(DRAFT / MANIFEST, request).values():
         latitude = min(85.0, max(map(abs, tile.geometry.bounds[1::2])))
         ground = resolution(0, config["pyramid"]["tile_size"]) * math.cos(math.radians(latitude))
         zooms.append(math.floor(math.log2(ground / PIXEL)))

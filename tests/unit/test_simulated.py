@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,16 @@ def test_files_are_cogs_as_the_product_has(source: tuple[Path, list]) -> None:
         assert (structure["LAYOUT"], structure["COMPRESSION"]) == ("COG", "DEFLATE")
         assert structure["PREDICTOR"] == "2"
         assert band.GetNoDataValue() == -32768
-        assert band.GetBlockSize() == [512, 512]
-        assert band.GetOverviewCount() > 0
+        assert band.GetBlockSize() == [1024, 1024]
+        reduced = [band.GetOverview(number) for number in range(band.GetOverviewCount())]
+        sides = [dataset.RasterXSize, *(image.XSize for image in reduced)]
+        assert all(half in (side // 2, -(-side // 2)) for side, half in pairwise(sides))
+        assert 156 < sides[-1] <= 313
+        dn = band.ReadAsArray(0, 0, 200, 200).astype(float)
+        halves = dn.reshape(100, 2, 100, 2).mean(axis=(1, 3))
+        valid = (dn != -32768).reshape(100, 2, 100, 2).all(axis=(1, 3))
+        assert valid.any()
+        assert np.abs(reduced[0].ReadAsArray(0, 0, 100, 100) - halves)[valid].max() <= 0.5
         assert dataset.RasterCount == 1
 
 

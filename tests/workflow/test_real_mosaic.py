@@ -8,6 +8,8 @@ import yaml
 from osgeo import gdal, osr
 from webmap import canvas, metadata, pixel_centres
 
+from servers import FaultyServer
+
 # Around Zagreb and northwards, over both tiles.
 ZAGREB = [
     [15.4, 45.6], [16.0, 45.45], [16.35, 45.8], [16.2, 46.5], [15.6, 46.7], [15.1, 46.2],
@@ -110,3 +112,51 @@ def test_map_credits_copernicus_and_is_complete(zagreb):
     assert metadata(archive)["attribution"] == "Contains modified Copernicus Sentinel data 2023"
     assert (zagreb.results / "preview/zagreb.html").exists()
     assert "Nothing to be done" in zagreb.run("--cores", "2")
+
+
+@pytest.mark.parametrize(("zoom", "image"), [(10, 0), (8, 1), (7, 2)])
+def test_a_map_from_reduced_images_is_that_from_whole_bands(
+    real_data, new_build, tmp_path, zoom, image
+):
+    """The bands as cloud-optimized GeoTIFFs on a server, with averages as reduced images."""
+    document = json.loads((real_data / "real_mosaic/items.json").read_text())
+    with FaultyServer() as server:
+        for item in document["features"]:
+            for asset in item["assets"].values():
+                path = real_data / "real_mosaic" / asset["href"]
+                if path.name not in ("B02.tif", "B03.tif", "B04.tif"):
+                    continue
+                options = ["COMPRESS=DEFLATE", "PREDICTOR=YES", "BLOCKSIZE=128"]
+                options += ["RESAMPLING=AVERAGE", "OVERVIEWS=IGNORE_EXISTING"]
+                cog = tmp_path / "cog.tif"
+                gdal.Translate(str(cog), str(path), format="COG", creationOptions=options)
+                place = f"/{item['id']}/{path.name}"
+                server.files[place] = cog.read_bytes()
+                asset["href"] = server.url + place
+                asset["file:size"] = len(server.files[place])
+                asset.pop("file:checksum", None)
+        items = tmp_path / "items.json"
+        items.write_text(json.dumps(document))
+        maps = {}
+        for fetch in ("needed", "whole"):
+            build = new_build(
+                quarter="2023Q3", source="source.yaml", regions={"zagreb": "zagreb.geojson"}
+            )
+            build.config |= {"fetch": fetch, "pyramid": {"max_zoom": zoom, "quality": "lossless"}}
+            region = {"type": "Polygon", "coordinates": [ZAGREB]}
+            source = {**SOURCE, "items": str(items), "hosts": [server.host]}
+            source["limits"] = {"requests_per_minute": 60_000}
+            (build.directory / "source.yaml").write_text(yaml.safe_dump(source))
+            (build.directory / "zagreb.geojson").write_text(json.dumps(region))
+            build.build()
+            maps[fetch] = canvas(build.results / "pyramid/zagreb.pmtiles", zoom)[0]
+            if fetch == "needed":
+                band = gdal.Open(str(build.results / "bands/33TWL_0_0/B04.tif"))
+                assert band.GetMetadataItem("LEVEL") == str(image)
+    needed, whole = maps["needed"], maps["whole"]
+    np.testing.assert_array_equal(needed[..., 3], whole[..., 3])
+    shown = whole[..., 3] == 255
+    difference = needed[shown].astype(float) - whole[shown]
+    psnr = 10 * np.log10(255**2 / np.square(difference[:, :3]).mean())
+    print(f"zoom {zoom}: {psnr:.1f} dB, at most {np.abs(difference).max():.0f} levels")
+    assert psnr >= 45

@@ -3,6 +3,7 @@
 Files, names and items are like those of the Sentinel-2 quarterly mosaics, but pixels can be larger.
 """
 
+import math
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,9 @@ from basemake.pixels.raster import open_geotiff
 
 Floats = NDArray[np.floating]
 
-BAND_BLOCK = 512
+BAND_BLOCK = 1024  # pixels a side of a band's blocks
+WINDOW = 512  # pixels a side that are simulated at a time: bounds the memory
+SMALLEST = 313  # pixels: at most, of the smallest reduced image
 BLOCK_CACHE = 64 * 2**20
 COORDINATE_STEP = 1_000.0
 # ^ metres between the points that PROJ transforms; between them bilinear interpolation has an
@@ -41,9 +44,10 @@ def simulate(
 
     `region` is in longitude and latitude, `pixel_size` in metres.
     The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
-    10 000 x reflectance, nodata -32768. Existing files of the same world, seed and pixel size are
-    left as they are. `workers` tiles are written in parallel; their bytes do not depend on it.
-    Items are sorted by id, and their hrefs are relative to `directory`.
+    10 000 x reflectance, nodata -32768, with blocks and reduced images as the product has them.
+    Existing files of the same world, seed and pixel size are left as they are. `workers` tiles are
+    written in parallel; their bytes do not depend on it. Items are sorted by id, and their hrefs are
+    relative to `directory`.
 
     Raises ValueError for a pixel size that does not divide a tile's side.
     """
@@ -96,6 +100,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
     part.mkdir(parents=True)
     folder.mkdir(exist_ok=True)
     plain = part / "bands.tif"
+    reduced = max(0, math.ceil(math.log2(size / SMALLEST)))
     _write_plain(plain, grid_tile, origin, seed, size)
     for number, band in enumerate(BANDS, start=1):
         gdal.Translate(
@@ -103,7 +108,10 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
             str(plain),
             format="COG",
             bandList=[number],
-            creationOptions=["COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BAND_BLOCK}"],
+            creationOptions=[
+                *("COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BAND_BLOCK}"),
+                *("OVERVIEW_RESAMPLING=AVERAGE", f"OVERVIEW_COUNT={reduced}"),
+            ],
         )
     for band in BANDS:
         (part / f"{band}.tif").replace(folder / f"{band}.tif")
@@ -112,7 +120,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
 
 def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
     """Write the three bands to one plain GeoTIFF, a block at a time."""
-    options = ["TILED=YES", f"BLOCKXSIZE={BAND_BLOCK}", f"BLOCKYSIZE={BAND_BLOCK}"]
+    options = ["TILED=YES", f"BLOCKXSIZE={WINDOW}", f"BLOCKYSIZE={WINDOW}"]
     driver = gdal.GetDriverByName("GTiff")
     dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
     pixel = TILE_SIDE / size
@@ -137,10 +145,10 @@ def _windows(grid_tile: GridTile, size: int) -> Iterator[tuple[int, int, Floats,
     knots = np.arange(np.ceil(TILE_SIDE / COORDINATE_STEP) + 1) * COORDINATE_STEP
     x, y = np.meshgrid(grid_tile.ulx + knots, grid_tile.uly - knots)
     grids = to_lonlat(grid_tile.epsg, x, y)
-    for row in range(0, size, BAND_BLOCK):
-        for column in range(0, size, BAND_BLOCK):
+    for row in range(0, size, WINDOW):
+        for column in range(0, size, WINDOW):
             down, across = (
-                (np.arange(start, min(start + BAND_BLOCK, size)) + 0.5) * (pixel / COORDINATE_STEP)
+                (np.arange(start, min(start + WINDOW, size)) + 0.5) * (pixel / COORDINATE_STEP)
                 for start in (row, column)
             )
             lon, lat = (_bilinear(grid, down, across) for grid in grids)

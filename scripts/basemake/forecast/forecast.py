@@ -65,7 +65,7 @@ class Entry:
         gone = not any(path.exists() for path in self.job.outputs)
         if not self.planned or (gone and not self.job.benchmark.exists()):
             return None
-        if gone and self.job.rule in (FETCH, ENHANCE) and self.job.causes == [MISSING]:
+        if gone and self.job.rule == FETCH and self.job.causes == [MISSING]:
             return "no longer here, and needed again"
         return self.job.reason
 

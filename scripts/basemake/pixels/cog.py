@@ -30,7 +30,11 @@ BIG = 2**32 - 2**25  # bytes of blocks from which on a file is a BigTIFF
 
 
 class Unsuitable(Exception):
-    """A file of which parts cannot be taken, with the reason as the rest of "because ..."."""
+    """A file of which parts cannot be taken, with the reason."""
+
+
+class Incomplete(Unsuitable):
+    """The beginning of a file that may hold more of its header than what was read."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ class Header:
 def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:
     """Return the header of a GeoTIFF of `size` bytes, of which `beginning` are the first.
 
-    Raises Unsuitable if they do not hold the whole header, or it is not one of a tiled GeoTIFF of
-    one band and, if `reduced`, reduced images. Whatever it claims is checked before it is believed.
+    Raises Unsuitable if it is not that of a tiled GeoTIFF of one band and, if `reduced`, reduced
+    images, and Incomplete if they may not hold the whole header. Whatever it claims is checked
+    before it is believed.
     """
     silenced, logger = logging.CRITICAL + 1, logging.getLogger("tifffile")
     before, logger.level = logger.level, silenced  # it would log what an exception says, too
@@ -80,10 +85,11 @@ def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:
                 {"compression": int(full.compression), "predictor": int(full.predictor)},
                 nodata and str(nodata.value).strip("\0 "),
             )
-    except (Unsuitable, RuntimeError):
+    except Unsuitable:
         raise
-    except Exception:
-        raise Unsuitable("it does not begin with the tables of a GeoTIFF") from None
+    except Exception:  # tifffile raises anything for what is no TIFF
+        kind = Incomplete if beginning[:2] in (b"II", b"MM") else Unsuitable
+        raise kind("it does not begin with the tables of a GeoTIFF") from None
     finally:
         logger.level = before
     _check(header, pages, reduced)
@@ -99,8 +105,10 @@ def _image(page: tifffile.TiffPage, size: int) -> Image:
     if not 0 < min(sides) <= max(sides) <= LARGEST_SIDE:
         raise Unsuitable("it claims an impossible size")
     for tag in (page.tags.get(324), page.tags.get(325)):  # of offsets and byte counts
-        if tag is None or tag.count != image.across * image.down or page.samplesperpixel != 1:
-            raise Unsuitable("its tables are not at its beginning, or not those of one band")
+        if tag is None:
+            raise Incomplete("its tables are not at its beginning")
+        if tag.count != image.across * image.down or page.samplesperpixel != 1:
+            raise Unsuitable("its tables are not those of one band")
     offsets, counts = tuple(page.dataoffsets), tuple(page.databytecounts)
     # A block of noise can be a little larger than its pixels are.
     most = 2 * image.block_width * image.block_height * page.bitspersample // 8 + 65_536
