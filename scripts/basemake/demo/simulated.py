@@ -46,8 +46,8 @@ def simulate(
     The bands are `directory/{item id}/{B04,B03,B02}.tif`: int16 COGs, digital number (DN) =
     10 000 x reflectance, nodata -32768, with blocks and reduced images as the product has them.
     Existing files of the same world, seed and pixel size are left as they are. `workers` tiles are
-    written in parallel; their bytes do not depend on it. Items are sorted by id, and their hrefs are
-    relative to `directory`.
+    written in parallel; their bytes do not depend on it. Items are sorted by id, and their hrefs
+    are relative to `directory`.
 
     Raises ValueError for a pixel size that does not divide a tile's side.
     """

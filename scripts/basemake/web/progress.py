@@ -13,7 +13,7 @@ EVERY = 10.0  # seconds between two lines of one download
 
 
 class Progress:
-    """Reports the progress of one band, and of all bands in the manifest."""
+    """Reports the progress of one band, and how many tiles of the manifest are fetched."""
 
     def __init__(self, label: str) -> None:
         """Start the report of the download `label`, such as "33TWM_0_0 B04"."""
@@ -31,39 +31,33 @@ class Progress:
         rate = (done - self._done) / elapsed
         self._time, self._done = time.monotonic(), done
         line = f"{self._label}: {_megabytes(done, total)}, {_speed(rate, total and total - done)}"
-        line += f"; all bands: {self._all(done, rate)}"
+        line += f"; {_tiles_here()}, all downloads {_megabytes_a_second(self._all(rate))}"
         logging.info(line)
         print(line, file=sys.stderr, flush=True)
 
-    def _all(self, done: int, rate: float) -> str:
-        """Return bytes, speed and time left of all bands, from the downloads that run now."""
+    def _all(self, rate: float) -> float:
+        """Return the bytes a second of all downloads that run now."""
         now = time.time()
         with shared("progress") as state:
-            state[self._label] = [now, done, rate]
+            state[self._label] = [now, rate]
             running = {name: x for name, x in state.items() if now - x[0] < 3 * EVERY}
             state.clear()
             state.update(running)
-        here, total = _fetched()
-        here += sum(done for _, done, _ in running.values())
-        speed = sum(rate for _, _, rate in running.values())
-        return f"{_megabytes(here, total)}, {_speed(speed, total and total - here)}"
+        return sum(rate for _, rate in running.values())
 
 
-def _fetched() -> tuple[int, int | None]:
-    """Return the bytes of the bands that are fetched or enhanced already, and of all bands.
-
-    The second is None if the size of a band is unknown.
-    """
-    here, total = 0, 0
-    for feature in json.loads(MANIFEST.read_text())["features"]:
-        enhanced = Path(f"results/tiles/{feature['id']}.tif").exists()
-        for name, band in feature["properties"]["bands"].items():
-            if band["size"] is None:
-                return here, None
-            total += band["size"]
-            if enhanced or Path(f"results/bands/{feature['id']}/{name}.tif").exists():
-                here += band["size"]
-    return here, total
+def _tiles_here() -> str:
+    """Return how many tiles of the manifest have their bands, or had them and are enhanced."""
+    tiles = {
+        feature["id"]: feature["properties"]["bands"]
+        for feature in json.loads(MANIFEST.read_text())["features"]
+    }
+    here = sum(
+        Path(f"results/tiles/{tile}.tif").exists()
+        or all(Path(f"results/bands/{tile}/{band}.tif").exists() for band in bands)
+        for tile, bands in tiles.items()
+    )
+    return f"{here} of {len(tiles)} tiles are here"
 
 
 def _megabytes(done: int, total: int | None) -> str:
@@ -73,8 +67,12 @@ def _megabytes(done: int, total: int | None) -> str:
 
 
 def _speed(rate: float, left: int | None) -> str:
-    speed = f"{rate / 1e6:.1f} MB/s"
+    speed = _megabytes_a_second(rate)
     if left is None or rate <= 0:
         return speed
     minutes, seconds = divmod(round(max(0, left) / rate), 60)
     return f"{speed}, {minutes}:{seconds:02} min left"
+
+
+def _megabytes_a_second(rate: float) -> str:
+    return f"{rate / 1e6:.1f} MB/s"
