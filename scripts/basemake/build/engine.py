@@ -1,7 +1,8 @@
 """The one module that knows Snakemake's internals.
 
-It makes records decide which jobs a run does, holds a lock while Snakemake executes, sets what the
-jobs that run at the same time may use, and returns the graph of jobs to commands.
+It makes records decide which jobs a run does, spares Snakemake work that grows with the number of
+jobs, holds a lock while it executes, sets what the jobs that run at the same time may use, and
+returns the graph of jobs to commands.
 
 Snakemake 9.27 cannot tell which jobs are stale. It stores a job's params in .snakemake/metadata
 even when the job failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too),
@@ -11,6 +12,7 @@ marked as `ancient`, which ignores their times, and each job whose outputs' reco
 the rule's params and inputs is forced.
 """
 
+import gc
 import io
 import logging
 import os
@@ -20,13 +22,16 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
-from snakemake import cli
+from snakemake import cli, common, rules
+from snakemake.common import get_function_params
 from snakemake.exceptions import CliException
 from snakemake.io import ancient
 from snakemake.jobs import Reason
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 from snakemake.utils import available_cpu_count, update_config
 
@@ -103,6 +108,7 @@ def decide_by_records(workflow: Any) -> None:
             """Report no output as incomplete: such an output has no record and is stale anyway."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
+        _spare(workflow, dag)
         # Snakemake's metadata is not read, triggers nothing, and is not reported as missing.
         workflow.dag_settings.rerun_triggers = frozenset()
         workflow.persistence.has_metadata = lambda job: True
@@ -240,6 +246,53 @@ def _exists(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists is slow for a hundred thousand files
 
 
+# -- What Snakemake need not do --------------------------------------------------------------------
+
+
+def _spare(workflow: Any, dag: Any) -> None:
+    """Leave out of the planning what takes long for many jobs and can find nothing here.
+
+    Snakemake would read the script of each job to see that it exists, although `code` in its params
+    is a digest of it; look for outputs inside folders that are outputs, although only an exported
+    folder is one; and expand the params of each job for its conda environment, even if none is
+    used. It would also inspect the signature of a function at each of its calls.
+    """
+    build = workflow._build_dag
+
+    def build_uncollected() -> None:
+        """Build the graph without looking for garbage in it, which takes longer the more there is.
+
+        Nor is the graph looked at later, as it stays until the process ends.
+        """
+        gc.disable()
+        try:
+            build()
+        finally:
+            gc.freeze()
+            gc.enable()
+
+    workflow._build_dag = build_uncollected
+    dag.dag_processors = ()
+    dag.check_directory_outputs = lambda: None
+    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+        dag.update_conda_envs = lambda: None
+    for module in (common, rules):
+        module.get_function_params = _parameters
+
+
+def _parameters(function: Callable) -> Any:
+    """Return the parameters of a function by name, as Snakemake's get_function_params."""
+    plain = getattr(function, "__func__", function)  # as a bound method is new at each access
+    if not isinstance(plain, FunctionType):
+        return get_function_params(function)
+    if plain not in _signatures:
+        _signatures[plain] = get_function_params(function)
+    return _signatures[plain]
+
+
+_signatures: dict[FunctionType, Any] = {}  # by function; those in rules are few
+
+
 # -- What a run may use ----------------------------------------------------------------------------
 
 
@@ -323,7 +376,8 @@ class Job:
 
     `stage` is the name of the file in rules/ that contains its rule. `outputs` do not include
     `records`. `causes` are why a run would do the job (see reasons.py), empty if it only follows
-    from others, or None if it is fresh. `threads` and `memory_mb` are 0 for a fresh job.
+    from others, or None if it is fresh. `threads` and `memory_mb` are those of some job of its rule
+    that a run would do, and 0 for a fresh job.
     """
 
     rule: str
@@ -441,7 +495,8 @@ def read_graph(command: Command) -> Graph:
     logger.addFilter(_is_warning)
     try:
         with chdir(command.called_in), _quiet_unless_it_ends():
-            cli.main([*command.arguments, "--dry-run"])
+            # With just these, a dry run ends once it has the graph, and prints no jobs.
+            cli.main([*command.arguments, "--dry-run", "--quiet", "rules", "progress"])
     except SystemExit as end:
         if isinstance(end.code, str):
             raise BasemakeError(end.code.removeprefix("basemake: ")) from None
@@ -452,12 +507,18 @@ def read_graph(command: Command) -> Graph:
     if not _planned:
         raise ConfigError(f"{SNAKEFILE} planned no jobs; run snakemake --dry-run to see why.")
     workflow, dag, stale = _planned.pop()
-    todo = set(dag.needrun_jobs(exclude_finished=False))  # a dry run marks its jobs as finished
+    todo = set(dag.needrun_jobs())
     jobs = [job for level in dag.toposorted() for job in level if job.output]
     if not jobs:
         raise ConfigError("the targets are of rules that make no files: there is nothing to plan.")
+    # One job stands for all of its rule, as expanding the resources of each takes very long.
+    some = {job.rule: job for job in todo if job.output}
+    needs = {rule: (job.threads, job.resources["mem_mb"]) for rule, job in some.items()}
     return Graph(
-        [_describe(job, stale.get(job, []) if job in todo else None) for job in jobs],
+        [
+            _describe(job, *((stale.get(job, []), needs[job.rule]) if job in todo else ()))
+            for job in jobs
+        ],
         {rule.name: _stage(rule) for rule in workflow.rules if rule.output},
         workflow.persistence,
     )
@@ -474,8 +535,7 @@ def read_benchmark(path: Path) -> tuple[float, float] | None:
         return None
 
 
-def _describe(job: Any, causes: list[str] | None) -> Job:
-    todo = causes is not None
+def _describe(job: Any, causes: list[str] | None = None, needs: tuple[int, int] = (0, 0)) -> Job:
     return Job(
         job.rule.name,
         _stage(job.rule),
@@ -486,8 +546,7 @@ def _describe(job: Any, causes: list[str] | None) -> Job:
         Path(job.log[0]),
         Path(str(job.benchmark)),
         causes,
-        job.threads if todo else 0,
-        job.resources["mem_mb"] if todo else 0,
+        *needs,
     )
 
 
