@@ -222,6 +222,7 @@ class Expectation:
                 for file in job.input
             ]
             self._known[job] = made_of(job.params, inputs)
+            job._params = job._non_derived_params = None  # as all together are large
         return self._known[job]
 
 
