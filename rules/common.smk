@@ -144,7 +144,7 @@ def dn(wildcards):
 
 def enhanced(tiles):
     """Return the paths of enhanced tiles, by their names."""
-    return expand("results/tiles/{tile}.tif", tile=tiles)
+    return [f"results/tiles/{tile}.tif" for tile in tiles]
 
 
 def enhanced_of(region, epsg=None):
@@ -155,7 +155,7 @@ def enhanced_of(region, epsg=None):
 def metatiles(region, suffix):
     """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.png)."""
     names = layout().metatiles[region]
-    return expand(f"results/metatiles/{region}/{{metatile}}{suffix}", metatile=names)
+    return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
 
 
 def with_tiles(path):

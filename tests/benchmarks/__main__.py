@@ -8,13 +8,14 @@ from pathlib import Path
 from benchmarks.machine import machine, versions
 from benchmarks.overlap import bench_overlap
 from benchmarks.packing import bench_packing
+from benchmarks.planning import WORLD, bench_planning
 from benchmarks.pyramid import bench_pyramid
 from benchmarks.report import Section, as_text, write_chart, write_json
 from benchmarks.tiles import bench_tiles, make_tile
 from benchmarks.workflow import bench_workflow
 
 FULL_SIDE, QUICK_SIDE = 10_008, 4096  # pixels
-NAMES = ("tiles", "pyramid", "packing", "workflow", "overlap")
+NAMES = ("tiles", "pyramid", "packing", "workflow", "planning", "overlap")
 
 
 def main() -> None:
@@ -63,6 +64,8 @@ def _section(
         return bench_pyramid(folder, runs, options.gdal)
     if name == "packing":
         return bench_packing(folder, 20_000 if quick else 100_000, runs)
+    if name == "planning":
+        return bench_planning(folder, (100, 1_000) if quick else (100, 1_000, 4_000, WORLD))
     if name == "overlap":
         return bench_overlap(folder, *((4, 60.0) if quick else (12, 30.0)))
     seconds = {row.name: row.median("cpu") or 0 for section in before for row in section.measured}

@@ -26,10 +26,17 @@ class Build:
         config |= {"regions": {"region": "region.geojson"}}
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
 
+    @property
+    def options(self) -> list[object]:
+        """The options with which snakemake, or a command that takes its options, works on it."""
+        config = self.directory / "config.yaml"
+        return ["--directory", self.directory, "--configfile", config, "--snakefile", SNAKEFILE]
+
     def snakemake(self, *arguments: object) -> Usage:
         """Run snakemake; return the usage of it and all its jobs."""
-        options = ["--configfile", self.directory / "config.yaml", "--snakefile", SNAKEFILE]
-        return snakemake(self.directory, *options, *arguments)
+        return run([sys.executable, "-m", "snakemake", *self.options, *arguments], self.directory)[
+            0
+        ]
 
 
 def snakemake(directory: Path, *arguments: object) -> Usage:

@@ -12,8 +12,14 @@ import shapely
 import tifffile
 from numpy.typing import NDArray
 from osgeo import gdal, osr
+from shapely.geometry import mapping
 
+from basemake.build.config import read_source
+from basemake.build.manifest import describe_request, write_manifest
+from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
+from basemake.build.region import read_regions
+from basemake.demo.grid import footprint, tiles_covering
 from basemake.demo.simulated import simulate
 from basemake.pixels.archive import write_part
 from basemake.pixels.webtiles import WebTile, geometry_to_mercator, overlapping
@@ -111,6 +117,32 @@ def parts(folder: str, count: int) -> None:
         contents = [rng.bytes(int(size)) for size in sizes]
         path = Path(folder) / f"{number}.pmtiles"
         write_part(path, list(zip(tiles, contents, strict=True)), "webp")
+
+
+def manifest(folder: str, count: int) -> None:
+    """Write the manifest of a build for the first `count` tiles of its region, without bands."""
+    source, quarter = read_source(f"{folder}/source.yaml"), Quarter(2025, 3)
+    regions = read_regions({"region": f"{folder}/region.geojson"})
+    features = []
+    for tile in tiles_covering(regions["region"])[:count]:
+        name = f"Sentinel-2_mosaic_2025_Q3_{tile.tile}"
+        bands = {
+            band: {"href": f"{name}/{band}.tif", "size": 10**8, "checksum": "1220", "digest": None}
+            for band in BANDS
+        }
+        properties = {"item": name, "epsg": tile.epsg, "gsd": 10, "updated": None, "bands": bands}
+        features.append(
+            {
+                "type": "Feature",
+                "id": tile.tile,
+                "properties": {**properties, "regions": ["region"]},
+                "geometry": mapping(footprint(tile)),
+            }
+        )
+    if len(features) < count:
+        sys.exit(f"the region has only {len(features)} tiles")
+    request = describe_request(source, quarter, regions)
+    write_manifest(Path(folder) / MANIFEST, request, features)
 
 
 def _descendants(root: WebTile) -> list[WebTile]:

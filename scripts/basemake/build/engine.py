@@ -1,7 +1,8 @@
 """The one module that knows Snakemake's internals.
 
-It makes records decide which jobs a run does, holds a lock while Snakemake executes, sets what the
-jobs that run at the same time may use, and returns the graph of jobs to commands.
+It makes records decide which jobs a run does, spares Snakemake work that grows with the number of
+jobs, holds a lock while it executes, sets what the jobs that run at the same time may use, and
+returns the graph of jobs to commands.
 
 Snakemake 9.27 cannot tell which jobs are stale. It stores a job's params in .snakemake/metadata
 even when the job failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too),
@@ -11,22 +12,31 @@ marked as `ancient`, which ignores their times, and each job whose outputs' reco
 the rule's params and inputs is forced.
 """
 
+import gc
+import heapq
 import io
+import itertools
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
-from snakemake import cli
+from snakemake import cli, common, jobs, rules
+from snakemake import workflow as workflow_module
+from snakemake.common import get_function_params
 from snakemake.exceptions import CliException
 from snakemake.io import ancient
 from snakemake.jobs import Reason
 from snakemake.logging import logger
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 from snakemake.utils import available_cpu_count, update_config
 
@@ -103,10 +113,17 @@ def decide_by_records(workflow: Any) -> None:
             """Report no output as incomplete: such an output has no record and is stale anyway."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
-        # Snakemake's metadata is not read, triggers nothing, and is not reported as missing.
+        _spare(workflow, dag)
+        _start_in_order(workflow)
+        # Snakemake's metadata is not read, triggers nothing, and is not reported as missing. So it
+        # is not written, nor are marks of incomplete outputs, but for executors that find jobs by
+        # them: that would take a third of Snakemake's time for a job.
         workflow.dag_settings.rerun_triggers = frozenset()
         workflow.persistence.has_metadata = lambda job: True
         workflow.persistence.has_outdated_metadata = lambda job: False
+        workflow.execution_settings.keep_metadata = False
+        if workflow.local_exec:
+            workflow.persistence.started = lambda job, external_jobid=None: None
 
     workflow._prepare_dag = prepare_and_wrap
 
@@ -205,6 +222,7 @@ class Expectation:
                 for file in job.input
             ]
             self._known[job] = made_of(job.params, inputs)
+            job._params = job._non_derived_params = None  # as all together are large
         return self._known[job]
 
 
@@ -238,6 +256,152 @@ def _differences(output: Path, job: Any, expect: Expectation) -> list[str]:
 
 def _exists(path: str | Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists is slow for a hundred thousand files
+
+
+# -- What Snakemake need not do --------------------------------------------------------------------
+
+
+def _spare(workflow: Any, dag: Any) -> None:
+    """Leave out of the planning what takes long for many jobs and can find nothing here.
+
+    Snakemake would read the script of each job to see that it exists, although `code` in its params
+    is a digest of it; look for outputs inside folders that are outputs, although only an exported
+    folder is one; and expand the params of each job for its conda environment, even if none is
+    used. It would also inspect the signature of a function at each of its calls, and look for each
+    input of a job in all outputs of all jobs that it needs, in case it is a pipe.
+    """
+    build = workflow._build_dag
+
+    def build_uncollected() -> None:
+        """Build the graph without looking for garbage in it, which takes longer the more there is.
+
+        Nor is the graph looked at later, as it stays until the process ends.
+        """
+        gc.disable()
+        try:
+            build()
+        finally:
+            gc.freeze()
+            gc.enable()
+
+    workflow._build_dag = build_uncollected
+    dag.dag_processors = ()
+    dag.check_directory_outputs = lambda: None
+    if DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method:
+        dag.update_conda_envs = lambda: None
+    jobs.Job.is_pipe_or_service_input = lambda job, path: False
+    for module in (common, rules):
+        module.get_function_params = _parameters
+
+
+def _parameters(function: Callable) -> Any:
+    """Return the parameters of a function by name, as Snakemake's get_function_params."""
+    plain = getattr(function, "__func__", function)  # as a bound method is new at each access
+    if not isinstance(plain, FunctionType):
+        return get_function_params(function)
+    if plain not in _signatures:
+        _signatures[plain] = get_function_params(function)
+    return _signatures[plain]
+
+
+_signatures: dict[FunctionType, Any] = {}  # by function; those in rules are few
+
+
+def _start_in_order(workflow: Any) -> None:
+    """Make Snakemake's greedy scheduler look at few of the ready jobs at a time (see `InOrder`)."""
+    greedy = workflow.scheduling_settings.scheduler == "greedy"
+    workflow_module.JobScheduler = InOrder if greedy else JobScheduler
+
+
+class InOrder(JobScheduler):
+    """A scheduler that starts ready jobs by priority, then in the order in which they got ready.
+
+    Whenever a job ends, Snakemake's own weighs all ready jobs, and goes through all others: with a
+    hundred thousand jobs that takes longer than a job. This one looks at the first jobs of each
+    rule, as many as may run at the same time. A rule's jobs need the same resources, or nearly so.
+    """
+
+    def __init__(self, workflow: Any, *arguments: Any) -> None:
+        """Take what JobScheduler takes."""
+        super().__init__(workflow, *arguments)
+        self._ready = ReadyJobs(workflow.dag.ready_jobs)
+        workflow.dag._ready_jobs = self._ready
+        self._order: dict[Any, tuple] = {}
+        self._job_selector = self._select
+
+    @property
+    def open_jobs(self) -> list[Any]:
+        """The ready jobs to choose from; all in a dry run."""
+        if self.dryrun:
+            return list(self._ready)
+        self._order = self._ready.first(self._most)
+        return list(self._order)
+
+    @property
+    def remaining_jobs(self) -> list[Any]:
+        """The jobs that were not started; none while there are ready jobs, when nobody asks."""
+        return [] if self._ready else JobScheduler.remaining_jobs.fget(self)
+
+    async def update_input_sizes(self, jobs: Any) -> None:
+        """Look up no sizes, as the order of jobs does not depend on them."""
+
+    def _most(self, job: Any) -> int:
+        """Return how many jobs like this one may be started now, at least 1."""
+        job.reset_params_and_resources()  # as Snakemake does before it looks at them
+        needs = job.scheduler_resources
+        fits = (left // needs[name] for name, left in self.resources.items() if needs.get(name))
+        return max(1, min(fits))
+
+    def _select(self, jobs: Any, remaining: Any, available: dict[str, int], sizes: Any) -> list:
+        """Return those of `jobs` to start: in order, as far as the resources reach."""
+        left, chosen = dict(available), []
+        for job in sorted(jobs, key=self._order.__getitem__):
+            needs = {name: job.scheduler_resources.get(name, 0) for name in left}
+            if all(needs[name] <= left[name] for name in left):
+                left = {name: amount - needs[name] for name, amount in left.items()}
+                chosen.append(job)
+        return chosen
+
+
+class ReadyJobs(set):
+    """The set of jobs that are ready, from which the first of each rule can be taken quickly."""
+
+    def __init__(self, jobs: Iterable[Any]) -> None:
+        """Take the jobs that are ready now."""
+        super().__init__()
+        self._queues: dict[Any, list[tuple]] = defaultdict(list)  # heaps, by rule
+        self._number = itertools.count()
+        self.update(sorted(jobs, key=lambda job: (-job.priority, str(job.jobid).zfill(9))))
+
+    def add(self, job: Any) -> None:
+        """Add a job."""
+        if job not in self:
+            super().add(job)
+            # Jobs of a group have several rules.
+            queue = self._queues[None if job.is_group() else job.rule]
+            heapq.heappush(queue, (-job.priority, next(self._number), job))
+
+    def update(self, *jobs: Iterable[Any]) -> None:
+        """Add jobs."""
+        for job in itertools.chain(*jobs):
+            self.add(job)
+
+    def first(self, most: Callable[[Any], int]) -> dict[Any, tuple]:
+        """Return the first jobs of each rule, with what orders them; `most(job)` is how many."""
+        found: dict[Any, tuple] = {}
+        for queue in self._queues.values():
+            own: dict[Any, tuple] = {}
+            count = 1
+            while queue and len(own) < count:
+                entry = heapq.heappop(queue)
+                job = entry[-1]
+                if job in self and job not in own:  # else it was started since
+                    count = count if own else most(job)
+                    own[job] = entry
+            for entry in own.values():
+                heapq.heappush(queue, entry)
+            found |= own
+        return found
 
 
 # -- What a run may use ----------------------------------------------------------------------------
@@ -323,7 +487,8 @@ class Job:
 
     `stage` is the name of the file in rules/ that contains its rule. `outputs` do not include
     `records`. `causes` are why a run would do the job (see reasons.py), empty if it only follows
-    from others, or None if it is fresh. `threads` and `memory_mb` are 0 for a fresh job.
+    from others, or None if it is fresh. `threads` and `memory_mb` are those of some job of its rule
+    that a run would do, and 0 for a fresh job.
     """
 
     rule: str
@@ -441,7 +606,8 @@ def read_graph(command: Command) -> Graph:
     logger.addFilter(_is_warning)
     try:
         with chdir(command.called_in), _quiet_unless_it_ends():
-            cli.main([*command.arguments, "--dry-run"])
+            # With just these, a dry run ends once it has the graph, and prints no jobs.
+            cli.main([*command.arguments, "--dry-run", "--quiet", "rules", "progress"])
     except SystemExit as end:
         if isinstance(end.code, str):
             raise BasemakeError(end.code.removeprefix("basemake: ")) from None
@@ -452,12 +618,18 @@ def read_graph(command: Command) -> Graph:
     if not _planned:
         raise ConfigError(f"{SNAKEFILE} planned no jobs; run snakemake --dry-run to see why.")
     workflow, dag, stale = _planned.pop()
-    todo = set(dag.needrun_jobs(exclude_finished=False))  # a dry run marks its jobs as finished
+    todo = set(dag.needrun_jobs())
     jobs = [job for level in dag.toposorted() for job in level if job.output]
     if not jobs:
         raise ConfigError("the targets are of rules that make no files: there is nothing to plan.")
+    # One job stands for all of its rule, as expanding the resources of each takes very long.
+    some = {job.rule: job for job in todo if job.output}
+    needs = {rule: (job.threads, job.resources["mem_mb"]) for rule, job in some.items()}
     return Graph(
-        [_describe(job, stale.get(job, []) if job in todo else None) for job in jobs],
+        [
+            _describe(job, *((stale.get(job, []), needs[job.rule]) if job in todo else ()))
+            for job in jobs
+        ],
         {rule.name: _stage(rule) for rule in workflow.rules if rule.output},
         workflow.persistence,
     )
@@ -474,8 +646,7 @@ def read_benchmark(path: Path) -> tuple[float, float] | None:
         return None
 
 
-def _describe(job: Any, causes: list[str] | None) -> Job:
-    todo = causes is not None
+def _describe(job: Any, causes: list[str] | None = None, needs: tuple[int, int] = (0, 0)) -> Job:
     return Job(
         job.rule.name,
         _stage(job.rule),
@@ -486,8 +657,7 @@ def _describe(job: Any, causes: list[str] | None) -> Job:
         Path(job.log[0]),
         Path(str(job.benchmark)),
         causes,
-        job.threads if todo else 0,
-        job.resources["mem_mb"] if todo else 0,
+        *needs,
     )
 
 

@@ -1,5 +1,6 @@
 """The layout of a build: the tiles in the manifest, and the zooms and metatiles of each region."""
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,17 +206,21 @@ def plan_metatiles(
         )
     shapely.prepare(shown)
 
-    metatiles = {}
-    for webtile in overlapping(shown, zooms.metatile):
-        box = shapely.box(*webtile.bounds)
-        inside = not clip or shown.covers(box)
-        part = box if inside else _polygons(shown.intersection(box))
-        near = tree.query(part, predicate="dwithin", distance=float(reach.max()))
-        near = [i for i in sorted(near) if shapely.dwithin(footprints[i], part, reach[i])]
-        if near:
-            outline = None if inside else part
-            metatiles[metatile_name(webtile)] = Metatile(webtile, [names[i] for i in near], outline)
-    return metatiles
+    webtiles = overlapping(shown, zooms.metatile)
+    parts = shapely.box(*np.array([webtile.bounds for webtile in webtiles]).T)
+    inside = shapely.covers(shown, parts) if clip else np.full(len(parts), True)
+    for i in np.flatnonzero(~inside):
+        parts[i] = _polygons(shown.intersection(parts[i]))
+    pairs = tree.query(parts, predicate="dwithin", distance=float(reach.max()))
+    part, near = pairs[:, np.lexsort(pairs[::-1])]  # by part, then by tile
+    close = shapely.dwithin(footprints[near], parts[part], reach[near])
+    tiles_in: dict[int, list[str]] = defaultdict(list)
+    for i, j in zip(part[close].tolist(), near[close].tolist(), strict=True):
+        tiles_in[i].append(names[j])
+    return {
+        metatile_name(webtiles[i]): Metatile(webtiles[i], own, None if inside[i] else parts[i])
+        for i, own in tiles_in.items()
+    }
 
 
 def outline_text(outline: BaseGeometry | None) -> str | None:

@@ -1,0 +1,65 @@
+"""The order in which Snakemake starts the jobs that are ready, and how few of them it looks at."""
+
+from dataclasses import dataclass, field
+
+from basemake.build.engine import InOrder, ReadyJobs
+
+
+@dataclass(eq=False)
+class Job:
+    """Stands in for a job of Snakemake's."""
+
+    rule: str
+    jobid: int
+    priority: int = 0
+    scheduler_resources: dict[str, int] = field(default_factory=dict)
+
+    def is_group(self) -> bool:
+        return False
+
+
+def jobs_of(rule: str, priorities: list[int], **needs: int) -> list[Job]:
+    return [Job(rule, number, first, needs) for number, first in enumerate(priorities)]
+
+
+def first(ready: ReadyJobs, count: int) -> list[Job]:
+    return list(ready.first(lambda job: count))
+
+
+def test_the_first_of_each_rule_are_by_priority_and_then_as_they_got_ready():
+    bands = jobs_of("fetch", [-2, -1, -2, -1])
+    tiles = jobs_of("enhance", [10, 10])
+    ready = ReadyJobs([*reversed(bands), tiles[1]])
+    ready.add(tiles[0])
+    assert first(ready, 3) == [tiles[1], tiles[0], bands[1], bands[3], bands[0]]
+    assert first(ready, 1) == [tiles[1], bands[1]]
+
+
+def test_a_started_job_is_passed_over_and_one_that_is_tried_again_comes_once():
+    bands = jobs_of("fetch", [0, 0, 0])
+    ready = ReadyJobs(bands)
+    assert first(ready, 1) == bands[:1]
+    ready -= {bands[0]}
+    assert first(ready, 2) == bands[1:]
+    ready.remove(bands[1])
+    ready.add(bands[1])
+    ready.update([bands[1]], [bands[0]])
+    assert first(ready, 9) == [bands[1], bands[2], bands[0]]
+    assert len(ready) == 3
+
+
+def test_jobs_start_in_order_as_far_as_the_resources_reach():
+    metatiles = jobs_of("render", [20], _cores=2)
+    tiles = jobs_of("enhance", [10, 10], _cores=4)
+    bands = jobs_of("fetch", [-1, -2, -3], connections=1)
+    scheduler = object.__new__(InOrder)
+    scheduler._order = ReadyJobs([*bands, *tiles, *metatiles]).first(lambda job: 3)
+    jobs = {*bands, *tiles, *metatiles}
+
+    def started(**available: int) -> list[Job]:
+        return scheduler._select(jobs, [], available, {})
+
+    assert started(_cores=4, connections=2) == [*metatiles, *bands[:2]]
+    assert started(_cores=6, connections=0) == [*metatiles, tiles[0]]
+    assert started(_cores=1, connections=9) == bands
+    assert started(_cores=99, connections=0) == [*metatiles, *tiles]
