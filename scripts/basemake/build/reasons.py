@@ -68,4 +68,4 @@ def summary(stale: Iterable[tuple[str, list[str]]]) -> str:
     """
     counts = Counter((rule, explain(causes)) for rule, causes in stale if causes != [MISSING])
     lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]
-    return "\n".join(["Stale:", *lines]) if lines else "Everything that exists is fresh."
+    return "\n".join(["Stale:", *lines]) if lines else "Nothing that exists is stale."
