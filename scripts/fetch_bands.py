@@ -126,7 +126,12 @@ def keep_old(wanted: Sequence[Wanted]) -> None:
     """Keep bands that are as their records say, for the blocks in them; call it before all else."""
     for band in wanted:
         record, old = read_record(band.output), band.beside(".old")
-        if record is not None and record.known and is_intact(band.output, record):
+        if (
+            is_remote(band.href)
+            and record is not None
+            and record.known
+            and is_intact(band.output, record)
+        ):
             with writing(sidecar_path(old)) as sidecar:
                 sidecar.write_text(json.dumps({**record.known, "sha256": record.sha256}))
             _share(band.output, old)
@@ -283,17 +288,27 @@ class _Old:
             self._own, images=self.known.all_images, transform=tuple(self.known.transform)
         )
 
+    def _image(self, level: int) -> Image | None:
+        if self.whole:
+            return self._own.images[level]
+        return self._own.images[0] if level == self.known.level else None
+
     def counts(self, level: int) -> Sequence[int]:
         """Return the bytes of the blocks of an image of its object; nothing if that is unknown."""
         if self.whole:
             return self._own.images[level].counts
         return self.known.counts if level == self.known.level else ()
 
+    def has(self, level: int, number: int) -> bool:
+        """Return whether the file has a block of an image."""
+        image = self._image(level)
+        return image is not None and image.counts[number] > 0
+
     def block(self, level: int, number: int) -> bytes:
         """Return a block of an image as it is encoded; nothing if the file does not have it."""
-        if not self.whole and level != self.known.level:
+        image = self._image(level)
+        if image is None:
             return b""
-        image = self._own.images[level if self.whole else 0]
         with self.path.open("rb") as file:
             file.seek(image.offsets[number])
             return file.read(image.counts[number])
@@ -312,7 +327,7 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         if cut is None:
             raise Unsuitable("no parts of it can be had")
         counts = old.counts(cut.level)
-        if counts and all(old.block(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
+        if counts and all(old.has(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
             known = _told(old.known, old.header, cut, counts)
             _write(band, old.header, cut, old.block, known)
             return known
@@ -347,7 +362,7 @@ def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
     lacking = [
         number
         for number in numbers_of(cut.blocks)
-        if image.counts[number] and not (old is not None and old.block(cut.level, number))
+        if image.counts[number] and not (old is not None and old.has(cut.level, number))
     ]
     _check_room(band, 2 * sum(image.counts[number] for number in lacking))
     for start, stop in _ranges(image, lacking):
