@@ -1,5 +1,6 @@
 """The order in which Snakemake starts the jobs that are ready, and how few of them it looks at."""
 
+import threading
 from dataclasses import dataclass, field
 
 from basemake.build.engine import InOrder, ReadyJobs
@@ -63,3 +64,15 @@ def test_jobs_start_in_order_as_far_as_the_resources_reach():
     assert started(_cores=6, connections=0) == [*metatiles, tiles[0]]
     assert started(_cores=1, connections=9) == bands
     assert started(_cores=99, connections=0) == [*metatiles, *tiles]
+
+
+def test_one_timer_at_a_time_makes_snakemake_look_again():
+    scheduler = object.__new__(InOrder)
+    scheduler._waits, scheduler._open_jobs = False, threading.Semaphore(0)
+    for _ in range(3):
+        before = threading.active_count()
+        for _ in range(5):
+            scheduler._schedule_reevalutation(0.1)
+        assert threading.active_count() <= before + 1
+        assert scheduler._open_jobs.acquire(timeout=60)
+        assert not scheduler._open_jobs.acquire(blocking=False)

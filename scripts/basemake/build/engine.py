@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, redirect_stderr
@@ -328,6 +329,7 @@ class InOrder(JobScheduler):
         workflow.dag._ready_jobs = self._ready
         self._order: dict[Any, tuple] = {}
         self._job_selector = self._select
+        self._waits = False  # whether a timer is running
 
     @property
     def open_jobs(self) -> list[Any]:
@@ -341,6 +343,20 @@ class InOrder(JobScheduler):
     def remaining_jobs(self) -> list[Any]:
         """The jobs that were not started; none while there are ready jobs, when nobody asks."""
         return [] if self._ready else JobScheduler.remaining_jobs.fget(self)
+
+    def _schedule_reevalutation(self, delay: int) -> None:
+        """Look for jobs to start again after `delay` seconds, with one timer at a time.
+
+        Snakemake starts a timer each time that it looked, and looks each time that a timer ends: so
+        each job that ends adds a look a second until the run ends.
+        """
+        if not self._waits:
+            self._waits = True
+            threading.Timer(delay, self._look_again).start()
+
+    def _look_again(self) -> None:
+        self._waits = False  # first, as the look that follows may need another timer
+        self._open_jobs.release()
 
     async def update_input_sizes(self, jobs: Any) -> None:
         """Look up no sizes, as the order of jobs does not depend on them."""
