@@ -317,12 +317,15 @@ def _remap(
     if alpha.max() == 0:
         return None
     to = _between(columns, step) - left, _between(rows, step) - top
-    if alpha.min() > 0 and left > 0 and top > 0 and right < width and bottom < height:
+    inside = left > 0 and top > 0 and right < width and bottom < height
+    if inside and alpha.min() == 255:
         return _interpolate(source, to, kernel, interpolation)
-    # RGB is 0 where alpha is 0, so mixed colours are premultiplied by alpha. They have 16 bits, as
-    # dividing by a small alpha magnifies rounding errors.
+    # Colours are multiplied by alpha before they are mixed. They have 16 bits, as dividing by a
+    # small alpha magnifies rounding errors.
     valid = cv2.remap(alpha, *to, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     wide = source.astype(np.uint16) << 8
+    partly = (alpha > 0) & (alpha < 255)  # in reduced-resolution images only
+    wide[partly, :3] = wide[partly, :3] * (alpha[partly, np.newaxis] / np.float32(255))
     mixed = _interpolate(wide, to, kernel, interpolation)
     if interpolation == cv2.INTER_CUBIC:  # its negative weights overshoot beside missing pixels
         linear = _interpolate(wide, to, kernel, cv2.INTER_LINEAR)
