@@ -247,10 +247,8 @@ def _grid(
     last, so that coordinates of all pixels between can be interpolated.
     """
     west, _, _, north = canvas.bounds
-    y, x = (
-        (np.arange(at.start, at.stop + 1, canvas.step) + 0.5) * canvas.pixel
-        for at in (down, across)
-    )
+    step, pixel = canvas.step, canvas.pixel
+    y, x = ((np.arange(at.start, at.stop + 1, step) + 0.5) * pixel for at in (down, across))
     x, y = np.meshgrid(west + x, north - y)
     points = _transformed(np.column_stack([x.ravel(), y.ravel()]), from_mercator)
     columns = (points[:, 0] - frame.left) / frame.width - 0.5
@@ -289,10 +287,11 @@ def _between(grid: Coordinates, step: int) -> Coordinates:
     """Interpolate a grid of (n, m) points to all pixels, ((n - 1) * step, (m - 1) * step)."""
     grid = grid.astype(np.float32)  # exact to 0.001 pixels
     at = np.arange(step, dtype=np.float32) / step
-    across = grid[:, :-1, np.newaxis] + np.diff(grid)[..., np.newaxis] * at
-    across = across.reshape(len(grid), 1, -1)
-    down = np.diff(across, axis=0) * at[:, np.newaxis]
-    down += across[:-1]
+    west = grid[:, :-1, np.newaxis]
+    across = (west + (grid[:, 1:, np.newaxis] - west) * at).reshape(len(grid), 1, -1)
+    north = across[:-1]
+    down = (across[1:] - north) * at[:, np.newaxis]
+    down += north
     down = down.reshape(-1, down.shape[-1])
     return np.nan_to_num(down, nan=OUTSIDE) if np.isnan(grid).any() else down
 
@@ -347,9 +346,10 @@ def _interpolate(
 
 def _window(at: Coordinates, size: int) -> tuple[int, int]:
     """Return the range of source pixels, of `size`, that coordinates need: first, last + 1."""
-    if np.isnan(at).all():
+    at = at[~np.isnan(at)]
+    if at.size == 0:
         return 0, 0
-    low, high = float(np.nanmin(at)), float(np.nanmax(at))
+    low, high = float(at.min()), float(at.max())
     return max(0, math.floor(low) - MARGIN), min(size, math.ceil(high) + MARGIN + 1)
 
 
