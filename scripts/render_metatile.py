@@ -15,12 +15,10 @@ if __name__ == "__main__":
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, ogr
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from shapely.geometry.base import BaseGeometry
 
 from basemake.errors import TileError
 from basemake.pixels.archive import open_archive, write_part
@@ -41,7 +39,7 @@ class Rendering:
 
     `tile_size` is the side of a web tile in pixels. `image_format` and `quality` are as in
     encoding.encoder, `resampling` is a key of warp.INTERPOLATION. Only pixels whose centres lie
-    inside `outline`, in Mercator metres, are shown; None shows all.
+    inside `outline`, WKT in Mercator metres, are shown; None shows all.
     """
 
     min_zoom: int
@@ -50,7 +48,7 @@ class Rendering:
     image_format: str
     quality: int | str | None
     resampling: str
-    outline: BaseGeometry | None
+    outline: str | None
 
 
 def render_metatile(
@@ -144,7 +142,7 @@ def is_made_of(archive: Path, root: Path, made_of: str) -> bool:
         return False
 
 
-def _mask(metatile: WebTile, pixels: int, outline: BaseGeometry) -> NDArray[np.uint8]:
+def _mask(metatile: WebTile, pixels: int, outline: str) -> NDArray[np.uint8]:
     """Return (pixels, pixels): 1 where a metatile's pixel has its centre in the outline, else 0."""
     west, south, east, north = metatile.bounds
     mask = np.zeros((pixels, pixels), np.uint8)
@@ -156,7 +154,7 @@ def _mask(metatile: WebTile, pixels: int, outline: BaseGeometry) -> NDArray[np.u
     source = driver.CreateDataSource("")
     layer = source.CreateLayer("outline", web_mercator(), ogr.wkbUnknown)
     feature = ogr.Feature(layer.GetLayerDefn())
-    feature.SetGeometry(ogr.CreateGeometryFromWkb(outline.wkb))
+    feature.SetGeometry(ogr.CreateGeometryFromWkt(outline))
     layer.CreateFeature(feature)
     gdal.RasterizeLayer(target, [1], layer, burn_values=[1])
     target.FlushCache()
@@ -181,13 +179,12 @@ if __name__ == "__main__":
         if is_made_of(archive, root, made_of):
             logging.info("its tiles were made again, and are the same: nothing to render")
         else:
-            outline = shapely.from_wkt(settings["outline"])  # None of None
             render_metatile(
                 metatile_of(snakemake.wildcards.metatile),
                 tiles,
                 archive,
                 root,
-                Rendering(**{**settings, "outline": outline}),
+                Rendering(**settings),
                 threads=snakemake.threads,
                 made_of=made_of,
             )

@@ -12,7 +12,7 @@ from osgeo import gdal, osr
 from PIL import Image
 from pmtiles.reader import MmapSource, all_tiles
 
-from basemake.build.layout import Layout, mercator_grid, read_layout
+from basemake.build.layout import Layout, mercator_grid, outline_text, read_layout
 from basemake.build.manifest import describe_request, write_manifest
 from basemake.build.quarter import Quarter
 from basemake.pixels.vrt import build_mosaic, build_warped
@@ -93,7 +93,7 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
                 image_format="png",
                 quality=None,
                 resampling="nearest",
-                outline=metatile.outline,
+                outline=outline_text(metatile.outline),
             ),
             threads=1,
             made_of="these",

@@ -421,7 +421,7 @@ def inside(outline: shapely.Polygon, x: NDArray, y: NDArray) -> tuple[NDArray, N
 def test_only_pixels_inside_the_outline_show(world, tmp_path: Path) -> None:
     x, y = mercator_centres(WEST, 1024)
     outline = stretched(x[0], y[-1], x[-1], y[0])
-    archive, _ = render(tmp_path, WEST, world, outline=outline)
+    archive, _ = render(tmp_path, WEST, world, outline=outline.wkt)
     tiles = encoded(archive)
     alpha = level(tiles, WEST, MAX_ZOOM)[..., 3]
     wanted, unsure = inside(outline, x, y)

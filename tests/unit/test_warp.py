@@ -5,6 +5,7 @@ import pytest
 from osgeo import gdal, osr
 
 from basemake.pixels.dn import DnReading
+from basemake.pixels.raster import halve
 from basemake.pixels.recipe import CompiledRecipe
 from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile, overlapping, to_mercator
@@ -148,6 +149,24 @@ def test_pieces_inside_a_tile_have_its_colour_up_to_their_edges(
     # At 45 degrees north a pixel of 100 m is 141 m in Mercator.
     canvas = warp(path, around(545_000, 4_955_000, 512 * 141 * scale), 512, resampling)
     assert (canvas == colour).all()
+
+
+def test_holes_in_a_reduced_image_have_edges_of_its_colour(write_geotiff, tmp_path):
+    """Reduced images are partly transparent beside missing pixels, which must not brighten them."""
+    holed = np.tile(np.array([200, 100, 50, 255], np.uint8)[:, np.newaxis, np.newaxis], (900, 900))
+    holed[:, np.random.default_rng(4).random((900, 900)) < 0.1] = 0
+    path = write_geotiff(tmp_path / "t.tif", holed, pixel=100.0, options=("ALPHA=YES",))
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dataset.BuildOverviews("AVERAGE", [2])
+    reduced = halve(np.ascontiguousarray(np.moveaxis(holed, 0, -1)))  # as in an enhanced tile
+    for number in range(4):
+        dataset.GetRasterBand(number + 1).GetOverview(0).WriteArray(reduced[..., number])
+    del dataset
+    assert ((reduced[..., 3] > 0) & (reduced[..., 3] < 255)).mean() > 0.2
+    canvas = warp(path, around(545_000, 4_955_000, 256 * 141 * 2.5), 256)
+    shown = canvas[canvas[..., 3] == 255]
+    assert len(shown) > 0.9 * 256 * 256
+    assert np.abs(shown[:, :3].astype(int) - [200, 100, 50]).max() <= 1
 
 
 def test_stripes_of_a_tile_without_reduced_images_are_weakened_where_they_would_alias(

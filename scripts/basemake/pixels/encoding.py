@@ -13,9 +13,12 @@ from PIL import Image
 from basemake.errors import TileError
 from basemake.pixels.raster import RGBA, halve
 
-# Without libwebp's default spatial noise shaping, which spends bytes on flat areas, and segments,
-# the PSNR is higher with fewer bytes and in less time.
-LOSSY = ["METHOD=4", "SNS_STRENGTH=0", "SEGMENTS=1"]
+# Method 2 does not try how many bits each way to predict a block takes, which halves the time. With
+# one segment, libwebp 1.6 and older would then code with its standard probabilities, in 7 % more
+# bytes, so there are two. Little noise shaping (3 of 100), because it spends bytes on flat areas;
+# the strongest deblocking filter, because it raises the PSNR at no cost.
+LOSSY = ["METHOD=2", "SEGMENTS=2", "SNS_STRENGTH=3", "FILTER_STRENGTH=100"]
+FINER = 1  # of 100: added to the quality, as the PSNR with method 2 is lower by that much
 LOSSLESS = ["LOSSLESS=YES", "QUALITY=50", "METHOD=1"]  # QUALITY is the effort in lossless mode
 WHITE = 255
 
@@ -51,7 +54,7 @@ def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
     if quality == "lossless":
         options = LOSSLESS
     else:
-        rgba, options = _fill(rgba), [*LOSSY, f"QUALITY={quality}"]
+        rgba, options = _fill(rgba), [*LOSSY, f"QUALITY={min(int(quality or 0) + FINER, 100)}"]
     # GDAL's driver, as Pillow lacks some of these options. EXACT keeps the colours from _fill;
     # without it libwebp sets transparent blocks to black.
     name = f"/vsimem/{get_ident()}.webp"

@@ -4,12 +4,14 @@ Mercator coordinates are metres in EPSG:3857, on a sphere of radius 6 378 137 m.
 """
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
-from shapely.geometry.base import BaseGeometry
+
+if TYPE_CHECKING:
+    # Shapely is imported where it is used: jobs that render need no more than the numbers here.
+    from shapely.geometry.base import BaseGeometry
 
 RADIUS = 6378137.0
 HALF_WORLD = math.pi * RADIUS
@@ -65,12 +67,14 @@ def to_mercator(lonlat: NDArray) -> NDArray:
     return np.column_stack([np.radians(lonlat[:, 0]), np.arctanh(np.sin(lat))]) * RADIUS
 
 
-def geometry_to_mercator(geometry: BaseGeometry) -> BaseGeometry:
+def geometry_to_mercator(geometry: "BaseGeometry") -> "BaseGeometry":
     """Return a geometry in degrees in Mercator metres.
 
     GeoJSON's edges are straight in longitude and latitude, and curved in Mercator: they are cut
     into pieces of 0.02 degrees first, which is exact to 0.2 m up to 75 degrees north.
     """
+    import shapely
+
     return shapely.transform(shapely.segmentize(geometry, 0.02), to_mercator)
 
 
@@ -85,8 +89,10 @@ def nearest_zoom(pixel_size: float, latitude: float, tile_size: int) -> int:
     return max(0, round(math.log2(ground / pixel_size)))
 
 
-def overlapping(geometry: BaseGeometry, zoom: int) -> list[WebTile]:
+def overlapping(geometry: "BaseGeometry", zoom: int) -> list[WebTile]:
     """Return the web tiles of `zoom` that share an area with a Mercator geometry, by x, then y."""
+    import shapely
+
     found = []
     for part in getattr(geometry, "geoms", [geometry]):
         columns, rows = _reached(part, zoom)
@@ -98,14 +104,14 @@ def overlapping(geometry: BaseGeometry, zoom: int) -> list[WebTile]:
     return sorted(set(found))
 
 
-def most_overlapping(geometry: BaseGeometry, zoom: int) -> int:
+def most_overlapping(geometry: "BaseGeometry", zoom: int) -> int:
     """Return an upper limit of the count of tiles in `overlapping`, from bounds alone."""
     parts = [_reached(part, zoom) for part in getattr(geometry, "geoms", [geometry])]
     columns, rows = _reached(geometry, zoom)
     return min(len(columns) * len(rows), sum(len(c) * len(r) for c, r in parts))
 
 
-def _reached(geometry: BaseGeometry, zoom: int) -> tuple[range, range]:
+def _reached(geometry: "BaseGeometry", zoom: int) -> tuple[range, range]:
     """Return the ranges of x and y of the web tiles in the bounds of a Mercator geometry."""
     count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
     west, south, east, north = geometry.bounds
