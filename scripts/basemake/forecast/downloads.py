@@ -1,8 +1,7 @@
 """How many bytes bands take: those that a run fetches, and those of their files.
 
 Where a band was fetched before, its record tells its images and the bytes of each block. Else the
-images are assumed to be like those of bands that were fetched here, or as FULL_SHARE and
-REDUCED_SHARE tell.
+images are assumed to be like those of bands that were fetched here, or as REDUCED_SHARE tells.
 """
 
 import math
@@ -28,12 +27,12 @@ from basemake.pixels.blocks import Image, numbers_of
 
 PIXEL_SIZE = 10.0  # metres, where items do not give it
 BAND_BYTES = 1.47  # bytes a pixel, where items do not give their size: 147 MB a band on average
-# ASSUME: of a band's bytes its full image has 0.725, and each reduced image 0.275 of those of the
-# next finer one, as those of the quarterly mosaics (626 px: 0.6 MB, 313 px: 0.15 MB of 147 MB). A
-# band whose full image fits in one block has no reduced images.
-FULL_SHARE, REDUCED_SHARE = 0.725, 0.275
-BLOCK, SMALLEST = 1024, 512  # pixels: sides of a block, and of the smallest reduced image at most
+# ASSUME: a reduced image has 0.275 of the bytes of the next finer one, as those of the quarterly
+# mosaics (626 px: 0.6 MB, 313 px: 0.15 MB of 147 MB).
+REDUCED_SHARE = 0.275
+BLOCK, SMALLEST = 1024, 313  # pixels: sides of a block, and of the smallest reduced image at most
 FILE_BYTES = 1_000  # of a sparse file besides its blocks
+TABLES = 1_500  # bytes before the first block of a file: the header without what is read beyond it
 
 
 @dataclass(frozen=True)
@@ -101,20 +100,21 @@ def size_of_band(
     geometry = None if need is None else _geometry(tile, known, seen)
     if need is None or geometry is None:
         missing = 0.0 if known is not None and here else size
-        return BandSize(pixels, FULL_SHARE * size, size, size, missing)
+        return BandSize(pixels, (1 - REDUCED_SHARE) * size, size, size, missing)
     images, transform = geometry
     cut = cut_of(need, images, transform, tile.epsg)
     counts = _counts(cut.level, images, size, known, seen)
     numbers = numbers_of(cut.blocks)
     old = {*numbers_of(known.blocks)} if known and here and known.level == cut.level else set()
     image, held = images[cut.level], float(counts[numbers].sum())
-    first = cut.level == len(images) - 1  # the smallest image follows the header
+    coarser = range(cut.level + 1, len(images))  # come before it in the file
+    start = TABLES + sum(_counts(level, images, size, known, seen).sum() for level in coarser)
     return BandSize(
         image.width * image.height * held / max(1.0, counts.sum()),
         held,
         held + FILE_BYTES,
-        _fetched(counts, numbers, first),
-        _fetched(counts, [number for number in numbers if number not in old], first),
+        _fetched(counts, numbers, start),
+        _fetched(counts, [number for number in numbers if number not in old], start),
     )
 
 
@@ -140,7 +140,7 @@ def _geometry(
 def _assumed_images(width: int, height: int) -> tuple[Image, ...]:
     """Return the images of a band of `width` x `height` pixels, if it is like most."""
     images = [Image(width, height, BLOCK, BLOCK)]
-    while max(width, height) > (SMALLEST if len(images) > 1 else BLOCK):
+    while max(width, height) > SMALLEST:
         width, height = math.ceil(width / 2), math.ceil(height / 2)
         images.append(Image(width, height, BLOCK, BLOCK))
     return tuple(images)
@@ -157,7 +157,8 @@ def _counts(
     elif len(seen.shares) == len(images):
         total = seen.shares[level] * size
     else:
-        total = FULL_SHARE * REDUCED_SHARE**level * size
+        shares = REDUCED_SHARE ** np.arange(len(images))
+        total = size * float(shares[level] / shares.sum())
     image = images[level]
     across = np.minimum(image.block_width, image.width - _starts(image.across, image.block_width))
     down = np.minimum(image.block_height, image.height - _starts(image.down, image.block_height))
@@ -169,18 +170,19 @@ def _starts(count: int, side: int) -> NDArray:
     return np.arange(count) * side
 
 
-def _fetched(counts: NDArray, numbers: list[int], first: bool) -> float:
+def _fetched(counts: NDArray, numbers: list[int], start: float) -> float:
     """Return the bytes that come for blocks: header, blocks, and small gaps between them.
 
-    `first` is whether the blocks of their image follow the header, which is fetched in any case.
+    `start` is where the blocks of their image begin in the file.
     """
     if not numbers:
         return 0.0
-    ends = np.cumsum(counts)
+    ends = start + np.cumsum(counts)
     begins = ends - counts
-    came, last = 0.0, None
+    came, here = 0.0, float(HEADER_BYTES)  # all before `here` has come
     for number in numbers:
-        gap = 0.0 if last is None else begins[number] - ends[last]
-        came += counts[number] + (gap if gap <= GAP_BYTES else 0.0)
-        last = number
-    return max(came, HEADER_BYTES) if first else came + HEADER_BYTES
+        if begins[number] - here > GAP_BYTES or number == numbers[0]:
+            here = max(here, begins[number])
+        came += max(0.0, ends[number] - here)
+        here = max(here, ends[number])
+    return HEADER_BYTES + came
