@@ -30,7 +30,7 @@ import requests
 from osgeo import gdal
 
 from basemake.build.bands import GAP_BYTES, HEADER_BYTES, Cut, Known, Need, cut_of, known_of
-from basemake.build.records import is_intact, read_record
+from basemake.build.records import Record, digest, is_intact, read_record
 from basemake.errors import BandError, BasemakeError
 from basemake.pixels.blocks import Image, numbers_of
 from basemake.pixels.cog import (
@@ -126,15 +126,21 @@ def keep_old(wanted: Sequence[Wanted]) -> None:
     """Keep bands that are as their records say, for the blocks in them; call it before all else."""
     for band in wanted:
         record, old = read_record(band.output), band.beside(".old")
-        if (
-            is_remote(band.href)
-            and record is not None
-            and record.known
-            and is_intact(band.output, record)
-        ):
+        if record is None or not is_remote(band.href) or not is_intact(band.output, record):
+            continue
+        known = record.known
+        if not known and _was_fetched_whole(band, record):
+            known = asdict(_told_of_whole(Known(band.identity, record.size), band.output))
+        if known:
             with writing(sidecar_path(old)) as sidecar:
-                sidecar.write_text(json.dumps({**record.known, "sha256": record.sha256}))
+                sidecar.write_text(json.dumps({**known, "sha256": record.sha256}))
             _share(band.output, old)
+
+
+def _was_fetched_whole(band: Wanted, record: Record) -> bool:
+    """Return whether a record is that of a whole band as basemake 0.2.0 wrote it."""
+    identity = {name: digest(value) for name, value in band.identity.items()}
+    return identity.items() <= record.made_of.settings.items()
 
 
 def tidy(wanted: Sequence[Wanted]) -> None:
@@ -221,13 +227,17 @@ def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
             logging.warning("%s: %s Trying once more.", band.place, error)
     _share(part, band.beside(".new"))
     known = Known(band.identity, part.stat().st_size, download.validator)
+    # If parts were asked for, they cannot be had: it is to stay whole.
+    return known if band.need is not None else _told_of_whole(known, part)
+
+
+def _told_of_whole(known: Known, path: Path) -> Known:
+    """Return what is known of a band whose file is whole, with what its header tells."""
     with suppress(Unsuitable):
-        if band.need is not None:  # parts of it cannot be had
-            return known
-        header = _header_of(part)
+        header = _header_of(path)
         full = header.images[0]
         every = Cut(0, [[0, full.across * full.down - 1]])
-        known = _told(known, header, every, full.counts)
+        return _told(known, header, every, full.counts)
     return known
 
 

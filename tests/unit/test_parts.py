@@ -433,6 +433,23 @@ def test_a_file_changed_by_hand_gives_no_blocks(
     assert len(server.log) == 2
 
 
+def test_whole_bands_of_an_earlier_version_are_cut(
+    server: FaultyServer, contents: list[bytes]
+) -> None:
+    """Their records know nothing of the object."""
+    band = wanted(f"{server.url}/B04.tif", MIDDLE, len(contents[0]))
+    band.output.write_bytes(contents[0])
+    write_record(band.output, made_of({"settings": band.identity}, []))
+    fetch(band, server.host)
+    check(band, contents[0], ROWS, COLUMNS)
+    assert not server.log
+    # But not if they are of another item.
+    band.output.write_bytes(contents[0])
+    write_record(band.output, made_of({"settings": {**band.identity, "updated": "b"}}, []))
+    fetch(band, server.host)
+    assert server.log
+
+
 def test_any_order_of_needs_gives_the_same_bytes(server: FaultyServer) -> None:
     url, chance = f"{server.url}/B04.tif", np.random.default_rng(5)
     needs = [Need(FINEST, place(r, c, 2, 2)) for r in range(3) for c in range(3)]
