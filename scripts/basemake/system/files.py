@@ -16,6 +16,7 @@ from basemake.errors import BasemakeError, TileError
 # By message: a full disk, an exhausted quota, and a file beyond the size limit.
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 PART = ".part"
+LEFT = ("", "-journal", "-wal")  # ends of names of what a killed job leaves: a part, and SQLite's
 PROBE = 1 << 20  # bytes written to find out whether the disk is full
 
 
@@ -50,7 +51,9 @@ def writing(output: Path) -> Iterator[Path]:
     If the block raises, what it wrote is removed. Raises TileError if that was for a full disk.
     """
     part = part_of(output)
-    _remove(part)
+    # To look for whatever begins with its name takes long in a folder of many files.
+    if any(os.path.lexists(f"{part}{end}") for end in LEFT):
+        _remove(part)
     try:
         yield part
         replace(part, output)
