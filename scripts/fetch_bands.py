@@ -339,8 +339,10 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         counts = old.counts(cut.level)
         if counts and all(old.has(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
             known = _told(old.known, old.header, cut, counts)
-            _write(band, old.header, cut, old.block, known)
-            return known
+            with suppress(Damaged):  # one that came whole may never have been decoded
+                _write(band, old.header, cut, old.block, known)
+                return known
+            old = None
     for _ in range(TRIES):
         parts = Parts(band.href, band.beside(".ranges"), band.promised, session, progress)
         try:
@@ -350,6 +352,7 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         except Damaged as damage:
             logging.warning("%s: a block cannot be decoded (%s)", band.place, damage)
             band.beside(".ranges").unlink()
+            old = None  # the block may be one of it
     raise BandError("it is damaged, or changes while it is fetched; run again later.")
 
 
@@ -375,7 +378,9 @@ def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
         if image.counts[number] and not (old is not None and old.has(cut.level, number))
     ]
     _check_room(band, 2 * sum(image.counts[number] for number in lacking))
-    for start, stop in _ranges(image, lacking):
+    ranges = _ranges(image, lacking)
+    parts.expect(ranges)
+    for start, stop in ranges:
         parts.fetch(start, stop)
     _write(band, header, cut, block, known)
     return known
