@@ -581,7 +581,9 @@ if __name__ == "__main__":
                 Wanted(
                     params.hrefs[key],
                     Path(output),
-                    Promised(identity["size"], checksum, source.dn.get("dtype")),
+                    Promised(
+                        identity["size"], checksum, source.dn.get("dtype"), identity["updated"]
+                    ),
                     identity,
                     f"tile {snakemake.wildcards.tile}, band {key}",
                     need if is_remote(params.hrefs[key]) else None,

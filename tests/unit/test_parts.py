@@ -107,7 +107,7 @@ def wanted(url: str, need: Need, size: int | None = None, updated: str = "a") ->
         "updated": updated,
     }
     output = Path("results/bands/T/B04.tif")
-    promised = Promised(size, None, "int16")
+    promised = Promised(size, None, "int16", updated)
     return Wanted(url, output, promised, identity, "tile T, band B04", need, EPSG, "-32768")
 
 
@@ -525,6 +525,22 @@ def test_any_order_of_needs_gives_the_same_bytes(server: FaultyServer) -> None:
         band.output.unlink()
         fetch(band, server.host)
         assert band.output.read_bytes() == content
+
+
+def test_blocks_that_an_older_run_fetched_for_an_older_item_are_not_used(
+    server: FaultyServer, contents: list[bytes]
+) -> None:
+    """All of its blocks are there, so that no request would tell that the object changed."""
+    server.files["/B03.tif"] = contents[0]
+    url = f"{server.url}/B04.tif"
+    broken = wanted(f"{server.url}/none.tif", MIDDLE)
+    broken = replace(broken, output=broken.output.with_name("B03.tif"))
+    with pytest.raises(BandError, match="404"):
+        fetch_bands([wanted(url, MIDDLE), broken], access(server.host, **LIMITS))
+    server.files["/B04.tif"] = contents[1]
+    band = wanted(url, MIDDLE, updated="b")
+    fetch(band, server.host)
+    check(band, contents[1], ROWS, COLUMNS)
 
 
 def test_a_sidecar_that_is_damaged_costs_only_bytes(

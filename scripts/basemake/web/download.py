@@ -38,11 +38,16 @@ class NoParts(Exception):
 
 @dataclass(frozen=True)
 class Promised:
-    """What a band's item and source state about its file; None where they do not."""
+    """What a band's item and source state about its file; None where they do not.
+
+    `updated` is the date of the item, by which versions of the file are told apart where there is
+    no checksum.
+    """
 
     size: int | None = None  # bytes
     checksum: str | None = None  # a hexadecimal multihash
     dtype: str | None = None
+    updated: str | None = None
 
 
 def digest_of(checksum: str | None) -> tuple[str, str] | None:
@@ -69,6 +74,8 @@ class Transfer:
         self._href, self._part, self._promised = href, part, promised
         self._session, self._progress = session, progress
         self._object = {"href": href, "size": promised.size, "checksum": promised.checksum}
+        if promised.checksum is None:
+            self._object["updated"] = promised.updated
         # The ETag or date of the object that the part belongs to. Without one a download cannot be
         # resumed, as the object may have changed.
         self._validator: str | None = None
