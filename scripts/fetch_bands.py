@@ -29,7 +29,7 @@ from typing import Any
 import requests
 from osgeo import gdal
 
-from basemake.build.bands import GAP_BYTES, HEADER_BYTES, Cut, Known, Need, cut_of, known_of
+from basemake.build.bands import GAP_BYTES, Cut, Known, Need, cut_of, known_of
 from basemake.build.records import Record, digest, is_intact, read_record
 from basemake.errors import BandError, BasemakeError
 from basemake.pixels.blocks import Image, numbers_of
@@ -59,7 +59,7 @@ from basemake.web.download import (
 from basemake.web.progress import Progress
 from basemake.web.session import Session
 
-HEADERS = (HEADER_BYTES, 1 << 20)  # bytes that hold a header: nearly always, and at most
+LARGEST_HEADER = 1 << 20  # bytes
 TRIES = 3  # of a band that comes damaged, or changes while it is fetched
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
@@ -339,8 +339,10 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         counts = old.counts(cut.level)
         if counts and all(old.has(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
             known = _told(old.known, old.header, cut, counts)
-            _write(band, old.header, cut, old.block, known)
-            return known
+            with suppress(Damaged):  # one that came whole may never have been decoded
+                _write(band, old.header, cut, old.block, known)
+                return known
+            old = None
     for _ in range(TRIES):
         parts = Parts(band.href, band.beside(".ranges"), band.promised, session, progress)
         try:
@@ -350,13 +352,14 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         except Damaged as damage:
             logging.warning("%s: a block cannot be decoded (%s)", band.place, damage)
             band.beside(".ranges").unlink()
+            old = None  # the block may be one of it
     raise BandError("it is damaged, or changes while it is fetched; run again later.")
 
 
 def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
     """Write the blocks of a band that the map needs, from its old file and from `parts`."""
     assert band.need is not None
-    header = _header_from(parts)
+    header = _header_from(parts, band.need.first_bytes)
     cut = cut_of(band.need, header.images, header.transform, band.epsg)
     image = header.images[cut.level]
     known = Known(band.identity, parts.size or 0, parts.validator)
@@ -375,28 +378,30 @@ def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
         if image.counts[number] and not (old is not None and old.has(cut.level, number))
     ]
     _check_room(band, 2 * sum(image.counts[number] for number in lacking))
-    for start, stop in _ranges(image, lacking):
+    ranges = _ranges(image, lacking)
+    parts.expect(ranges)
+    for start, stop in ranges:
         parts.fetch(start, stop)
     _write(band, header, cut, block, known)
     return known
 
 
-def _header_from(parts: Parts) -> Header:
-    """Return the header of a band on the web; Unsuitable if it is to be fetched whole."""
-    for length in HEADERS:
-        parts.fetch(0, length)
-        try:
-            return read_header(parts.read(0, length), parts.size or 0)
-        except Incomplete:
-            if length == HEADERS[-1] or length >= (parts.size or 0):
-                raise
-    raise AssertionError
+def _header_from(parts: Parts, first: int) -> Header:
+    """Return the header of a band on the web, which the `first` bytes nearly always hold.
+
+    Raises Unsuitable if the band is to be fetched whole.
+    """
+    parts.fetch(0, first)
+    with suppress(Incomplete):
+        return read_header(parts.read(0, first), parts.size or 0)
+    parts.fetch(0, LARGEST_HEADER)
+    return read_header(parts.read(0, LARGEST_HEADER), parts.size or 0)
 
 
 def _header_of(path: Path, reduced: bool = True) -> Header:
     """Return the header of a file here; Unsuitable as `read_header`."""
     with path.open("rb") as file:
-        return read_header(file.read(HEADERS[-1]), path.stat().st_size, reduced)
+        return read_header(file.read(LARGEST_HEADER), path.stat().st_size, reduced)
 
 
 def _ranges(image: Image, numbers: list[int]) -> list[tuple[int, int]]:
@@ -576,7 +581,9 @@ if __name__ == "__main__":
                 Wanted(
                     params.hrefs[key],
                     Path(output),
-                    Promised(identity["size"], checksum, source.dn.get("dtype")),
+                    Promised(
+                        identity["size"], checksum, source.dn.get("dtype"), identity["updated"]
+                    ),
                     identity,
                     f"tile {snakemake.wildcards.tile}, band {key}",
                     need if is_remote(params.hrefs[key]) else None,

@@ -5,6 +5,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.disk import bench_disk
+from benchmarks.downloads import FULL_SIDE, bench_downloads
 from benchmarks.machine import machine, versions
 from benchmarks.overlap import bench_overlap
 from benchmarks.packing import bench_packing
@@ -14,8 +16,8 @@ from benchmarks.report import Section, as_text, write_chart, write_json
 from benchmarks.tiles import bench_tiles, make_tile
 from benchmarks.workflow import bench_workflow
 
-FULL_SIDE, QUICK_SIDE = 10_008, 4096  # pixels
-NAMES = ("tiles", "pyramid", "packing", "workflow", "planning", "overlap")
+QUICK_SIDE = 4096  # pixels
+NAMES = ("tiles", "pyramid", "packing", "workflow", "planning", "overlap", "downloads", "disk")
 
 
 def main() -> None:
@@ -68,13 +70,17 @@ def _section(
         return bench_planning(folder, (100, 1_000) if quick else (100, 1_000, 4_000, WORLD))
     if name == "overlap":
         return bench_overlap(folder, *((4, 60.0) if quick else (12, 30.0)))
+    if name == "downloads":
+        return bench_downloads(folder, FULL_SIDE // 2 if quick else FULL_SIDE, quick)
+    if name == "disk":
+        return bench_disk(folder, 120 if quick else 220)
     seconds = {row.name: row.median("cpu") or 0 for section in before for row in section.measured}
     return bench_workflow(folder, runs, quick, seconds)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="within 5 minutes on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="within 8 minutes on 2 cores")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; default 3")
     parser.add_argument("--gdal", help="the program gdal of GDAL 3.11 or newer; default: on PATH")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="sections to run")

@@ -2,6 +2,9 @@
 
 import json
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -43,3 +46,32 @@ def snakemake(directory: Path, *arguments: object) -> Usage:
     """Run snakemake in a directory; if it fails, exit with its output."""
     command = [sys.executable, "-m", "snakemake", "--directory", directory, *arguments]
     return run(command, cwd=directory)[0]
+
+
+@contextmanager
+def watching(*folders: Path) -> Iterator[list[int]]:
+    """Watch TIFFs in folders during the block; yield a list with their most bytes at a time."""
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            peak[0] = max(peak[0], sum(map(_on_disk, folders)))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _on_disk(folder: Path) -> int:
+    """Return the bytes of a folder's TIFFs; some may be deleted meanwhile."""
+    total = 0
+    for path in folder.rglob("*.tif*"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total

@@ -4,6 +4,7 @@ Measured jobs are started by a process that must stay small, so nothing large is
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.demo.grid import footprint, tiles_covering
-from basemake.demo.simulated import simulate
+from basemake.demo.simulated import SMALLEST, simulate
 from basemake.pixels.archive import write_part
 from basemake.pixels.webtiles import WebTile, geometry_to_mercator, overlapping
 from benchmarks.jobs import EPSG
@@ -32,6 +33,7 @@ REAL = TESTS.parents[1] / "shared/data/s2_10m/icor_belgium_sr_32631"
 REAL_NODATA, NODATA = 65535, -32768
 ORIGIN = 499_980, 5_000_040  # metres, of 33TWL
 BANDS = ("B04", "B03", "B02")
+DIMMED = 0.4  # see object_bands
 FULL = 10_008  # pixels a side
 WEB_TILE_BYTES = 6000  # on average
 METATILE_TILES = 341  # five zooms
@@ -58,6 +60,25 @@ def bands(folder: str, side: int) -> None:
     print(f"the simulated world, {side} x {side} px")
 
 
+def object_bands(folder: str, side: int) -> None:
+    """Write the bands as `bands` does, but so that their reduced images compress like real ones.
+
+    Mirrored pixels repeat within the blocks of reduced images, and DEFLATE would find that: all
+    pixels are multiplied by a factor that varies slowly. Each image then has about a quarter of the
+    bytes of the next finer one. The factor is small enough for a file of about the bytes that the
+    mosaics' bands have on average.
+    """
+    bands(folder, side)
+    at = np.arange(side, dtype=np.float32)
+    factor = 1 + 0.15 * np.outer(np.sin(at / 1700 + 0.3), np.cos(at / 2300 + 1.1))
+    factor += 0.1 * np.sin((0.7 * at[:, np.newaxis] + 1.3 * at) / 3100)
+    for name in BANDS:
+        path = Path(folder) / f"{name}.tif"
+        pixels = gdal.Open(str(path)).ReadAsArray()
+        varied = np.rint(np.where(pixels == NODATA, 0, pixels) * (DIMMED * factor))
+        _write(np.where(pixels == NODATA, NODATA, varied).astype(np.int16), path)
+
+
 def _mirrored(pixels: NDArray[np.int16], side: int) -> NDArray[np.int16]:
     """Repeat an image, mirrored each time, to `side` pixels a side."""
     twice = np.concatenate([pixels, pixels[::-1]], axis=0)
@@ -67,7 +88,10 @@ def _mirrored(pixels: NDArray[np.int16], side: int) -> NDArray[np.int16]:
 
 
 def _write(pixels: NDArray[np.int16], path: Path) -> None:
-    """Write a band as in the Sentinel-2 mosaics: int16, DEFLATE, predictor, blocks of 1024."""
+    """Write a band as in the Sentinel-2 mosaics.
+
+    That is int16, DEFLATE, predictor, blocks of 1024, and averages as reduced images.
+    """
     memory = gdal.GetDriverByName("MEM").Create("", *pixels.shape[::-1], 1, gdal.GDT_Int16)
     srs = osr.SpatialReference()
     srs.ImportFromEPSG(EPSG)
@@ -76,6 +100,8 @@ def _write(pixels: NDArray[np.int16], path: Path) -> None:
     memory.GetRasterBand(1).WriteArray(pixels)
     memory.GetRasterBand(1).SetNoDataValue(NODATA)
     options = ["COMPRESS=DEFLATE", "PREDICTOR=YES", "BLOCKSIZE=1024", "NUM_THREADS=ALL_CPUS"]
+    reduced = max(0, math.ceil(math.log2(max(pixels.shape) / SMALLEST)))
+    options += ["OVERVIEW_RESAMPLING=AVERAGE", f"OVERVIEW_COUNT={reduced}"]
     gdal.GetDriverByName("COG").CreateCopy(str(path), memory, options=options)
 
 

@@ -132,6 +132,28 @@ def convert(folder: str, output: str) -> None:
     mbtiles_to_pmtiles(mbtiles, output, maxzoom=None)
 
 
+def vsicurl(windows: str, connections: int) -> None:
+    """Read windows of files on the web by GDAL's /vsicurl.
+
+    `windows` is a file, JSON: address, number of the image and [left, top, width, height] of each.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    gdal.SetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")  # as everyone advises
+
+    def read(address: str, level: int, parts: list[list[int]]) -> None:
+        options = [f"OVERVIEW_LEVEL={level - 1}"] if level else []
+        dataset = gdal.OpenEx(f"/vsicurl/{address}", open_options=options)
+        for part in parts:
+            dataset.ReadAsArray(*part)
+
+    with ThreadPoolExecutor(connections) as pool:
+        list(pool.map(lambda one: read(*one), json.loads(Path(windows).read_text())))
+
+
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[2])
     for library in ("OMP", "OPENBLAS", "MKL"):  # as Snakemake does

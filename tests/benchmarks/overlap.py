@@ -5,14 +5,13 @@ alone. Measured are both, the whole build, and the most that bands took of the d
 """
 
 import json
-import threading
 from pathlib import Path
 
 from shapely.geometry import box
 
 from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
-from benchmarks.builds import Build
+from benchmarks.builds import Build, watching
 from benchmarks.measure import Usage
 from benchmarks.report import Check, Measured, Section
 from servers import FaultyServer
@@ -75,27 +74,6 @@ def _build(
     config = {"keep_bands": keep_bands, "threads": {"enhance": 2, "render": 2}}
     build = Build(folder / name, REGION, source, pyramid={"metatile_zoom": 8}, **config)
     build.snakemake("manifest")
-    peak, done = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.1):
-            peak = max(peak, _on_disk(build.directory / "results/bands"))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    usage = build.snakemake("--cores", CORES, *(["--until", until] if until else []))
-    done.set()
-    watcher.join()
-    return usage, peak
-
-
-def _on_disk(folder: Path) -> int:
-    """Return the bytes of a folder's files; some may be deleted meanwhile."""
-    total = 0
-    for path in folder.rglob("*.tif*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
+    with watching(build.directory / "results/bands") as peak:
+        usage = build.snakemake("--cores", CORES, *(["--until", until] if until else []))
+    return usage, peak[0]

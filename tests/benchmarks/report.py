@@ -11,19 +11,31 @@ from typing import Any
 from basemake.measure.chart import Row, draw_bars, readable
 from benchmarks.measure import Usage
 
-COLUMNS = ("CPU s", "wall s", "peak MB", "MB", "dB")
+COLUMNS = ("CPU s", "wall s", "peak MB", "MB", "dB", "requests")
+UNKNOWN = readable(None)
+ALWAYS = 3  # of these are in each table, the others where there is something to tell
 
 
 @dataclass
 class Measured:
-    """Several runs of one program; if it is missing, `runs` is empty and `note` tells why."""
+    """Several runs of one program.
+
+    If it is missing, `runs` is empty and `note` tells why; if only its size is known, `runs` is
+    empty and `megabytes` is not None.
+    """
 
     name: str
     runs: list[Usage] = field(default_factory=list)
     megabytes: float | None = None
     psnr: float | None = None
+    requests: int | None = None
     note: str = ""
     own: bool = False
+
+    @property
+    def missing(self) -> bool:
+        """Whether nothing is known of it."""
+        return not self.runs and self.megabytes is None
 
     def median(self, figure: str) -> float | None:
         """Return the median of cpu, wall or peak over the runs, or another figure; or None."""
@@ -83,12 +95,23 @@ def as_text(section: Section) -> str:
     head = ("", *COLUMNS)
     body: list[tuple[str, ...]] = []
     for row in section.measured:
-        if not row.runs:
-            body.append((row.name, f"missing: {row.note}", "", "", "", ""))
+        if row.missing:
+            body.append((row.name, f"missing: {row.note}", *[""] * (len(COLUMNS) - 1)))
             continue
-        spreads = [spread([getattr(u, name) for u in row.runs]) for name in Usage._fields]
-        body.append((row.name, *spreads, readable(row.megabytes), readable(row.psnr)))
-    lines = ["", section.title, "=" * len(section.title), *_aligned([head, *body])]
+        spreads = [
+            spread([getattr(u, name) for u in row.runs]) if row.runs else UNKNOWN
+            for name in Usage._fields
+        ]
+        figures = [readable(figure) for figure in (row.megabytes, row.psnr)]
+        requests = UNKNOWN if row.requests is None else str(row.requests)
+        body.append((row.name, *spreads, *figures, requests))
+    told = [
+        n
+        for n in range(len(head))
+        if n <= ALWAYS or any(cells[n] not in ("", UNKNOWN) for cells in body)
+    ]
+    table = [tuple(cells[n] for n in told) for cells in (head, *body)]
+    lines = ["", section.title, "=" * len(section.title), *_aligned(table)]
     for remark in section.remarks:
         lines += textwrap.wrap(remark, 100, initial_indent="  ", subsequent_indent="  ")
     for check in section.checks:
@@ -142,7 +165,9 @@ def write_chart(path: Path, title: str, sections: list[Section]) -> None:
     ]
     groups = {
         section.title: [
-            Row(row.name + ("" if row.runs else " (missing)"), [f(row) for f in figures], row.own)
+            Row(
+                row.name + (" (missing)" if row.missing else ""), [f(row) for f in figures], row.own
+            )
             for row in section.measured
         ]
         for section in sections

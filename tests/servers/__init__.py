@@ -19,6 +19,7 @@ from servers.faulty import (
     trickle,
 )
 from servers.others import free_port, rustac_serve, s3_server
+from servers.patched import PatchedFile
 from servers.raw import certificate, raw_server
 from servers.stac import StacServer
 
@@ -27,6 +28,7 @@ __all__ = [
     "Asked",
     "Fault",
     "FaultyServer",
+    "PatchedFile",
     "S3Keys",
     "SasTokens",
     "StacServer",

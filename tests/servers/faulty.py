@@ -132,7 +132,10 @@ Route = Callable[[Asked], Answer]
 class FaultyServer:
     """A server to be used as a context manager. `files` holds content by path.
 
-    `host` and `other_host` are two names of it. `rate` limits each connection (bytes a second).
+    Content is bytes, or what has a length, slices of bytes and a `digest` (see `PatchedFile`).
+
+    `host` and `other_host` are two names of it. `rate` limits each connection (bytes a second), and
+    `latency` is what passes before each answer (seconds).
     `etags` is strong, weak, dates (Last-Modified only) or none (neither); `if_range` says whether
     the server heeds that header; `etags_in_parts` whether partial answers have any of them. It
     speaks https if it is given a certificate.
@@ -143,10 +146,11 @@ class FaultyServer:
         files: dict[str, bytes] | None = None,
         *,
         rate: float | None = None,
+        latency: float = 0.0,
         certificate: Path | None = None,
     ):
         self.files = dict(files or {})
-        self.rate = rate
+        self.rate, self.latency = rate, latency
         self.etags = "strong"
         self.if_range = self.etags_in_parts = True
         self.certificate = certificate
@@ -304,7 +308,7 @@ def _ranged(
     asked: Asked, content: bytes, etags: str, ranges: bool, condition: str | None
 ) -> Answer:
     """Serve content by RFC 9110: If-None-Match, Range and If-Range."""
-    digest = hashlib.sha256(content).hexdigest()
+    digest = getattr(content, "digest", None) or hashlib.sha256(content).hexdigest()
     tag = {"strong": f'"{digest[:16]}"', "weak": f'W/"{digest[:16]}"'}.get(etags)
     modified = formatdate(1_700_000_000 + int(digest[:6], 16), usegmt=True)
     headers = {"Content-Type": "image/tiff"}
@@ -382,6 +386,8 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = Answer(fault.status, responses[fault.status].encode(), fault.headers)
             else:
                 answer = owner.right_answer(asked, fault.ranges)
+            if owner.latency:
+                owner.pause(owner.latency)
             asked.status = answer.status
             self._send(asked, answer, fault)
 

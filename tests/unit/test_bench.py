@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from osgeo import gdal
 from PIL import Image
 
+from basemake.demo.grid import grid_tile
 from basemake.pixels.webtiles import WebTile
-from benchmarks.inputs import METATILE_TILES, _descendants, _mirrored
+from benchmarks.downloads import windows_of
+from benchmarks.inputs import METATILE_TILES, _descendants, _mirrored, _write
 from benchmarks.measure import Usage, job, one_after_another, prepare, run, together
+from benchmarks.objects import BANDS, objects_of
 from benchmarks.quality import psnr
 from benchmarks.report import (
     Check,
@@ -100,6 +104,47 @@ def test_a_missing_peer_is_named_and_so_is_each_target(tmp_path: Path) -> None:
     write_chart(tmp_path / "bench.png", "A title", [SECTION])
     with Image.open(tmp_path / "bench.png") as chart:
         assert chart.width > 600
+
+
+def test_a_table_has_only_the_columns_of_which_something_is_known() -> None:
+    size = Measured("its size only", megabytes=7)
+    asked = Measured("ours", [Usage(1, 2, 3)], 5.0, requests=1234)
+    text = as_text(Section("Bytes", [size, asked, MISSING]))
+    head, *rows = (line.split() for line in text.splitlines()[3:7])
+    assert head == ["CPU", "s", "wall", "s", "peak", "MB", "MB", "requests"]
+    assert rows[0] == ["its", "size", "only", "-", "-", "-", "7.00", "-"]
+    assert rows[1] == ["ours", "1.00", "2.00", "3.00", "5.00", "1234"]
+    assert "missing: no such program" in text
+    assert "requests" not in as_text(SECTION)
+
+
+def test_windows_are_those_of_the_blocks() -> None:
+    runs = [[1, 1], [3, 6], [11, 11]]
+    expected = [
+        [256, 0, 256, 256],
+        [768, 0, 232, 256],
+        [0, 256, 768, 256],
+        [768, 512, 232, 188],
+    ]
+    assert windows_of([1000, 700, 256, 256], runs) == expected
+
+
+def test_each_tile_on_the_server_has_its_own_place(tmp_path: Path) -> None:
+    """All bands are the same three files."""
+    for number, band in enumerate(BANDS):
+        pixels = np.full((500, 500), number + 1, np.int16)
+        _write(pixels, tmp_path / f"{band}.tif")
+    for name in ("33UWP_0_0", "32TPT_0_0"):
+        tile = grid_tile(name)
+        for number, band in enumerate(BANDS):
+            content = objects_of(tile, tmp_path, 500)[f"/{name}/{band}.tif"]
+            (tmp_path / "served.tif").write_bytes(content)
+            dataset = gdal.Open(str(tmp_path / "served.tif"))
+            assert dataset.GetGeoTransform() == (tile.ulx, 200.16, 0, tile.uly, 0, -200.16)
+            assert dataset.GetSpatialRef().GetAuthorityCode(None) == str(tile.epsg)
+            assert f"UTM zone {tile.epsg % 100}N" in dataset.GetProjection()
+            assert (dataset.ReadAsArray() == number + 1).all()
+            assert dataset.GetRasterBand(1).GetOverviewCount() == 1
 
 
 def test_psnr_is_that_of_the_definition() -> None:

@@ -5,7 +5,7 @@ The server is real, and its log says what was asked and sent.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,16 @@ import pytest
 import shapely
 from osgeo import gdal, osr
 
-from basemake.build.bands import Known, Need
+from basemake.build.bands import COARSE_BYTES, Known, Need
 from basemake.build.records import made_of, write_record
 from basemake.errors import BandError
+from basemake.pixels.cog import read_header
 from basemake.web.download import Promised
 from fetch_bands import Wanted, fetch_bands, keep_old, tidy
 from servers import (
+    Answer,
+    Asked,
+    Fault,
     FaultyServer,
     behave,
     changed,
@@ -103,7 +107,7 @@ def wanted(url: str, need: Need, size: int | None = None, updated: str = "a") ->
         "updated": updated,
     }
     output = Path("results/bands/T/B04.tif")
-    promised = Promised(size, None, "int16")
+    promised = Promised(size, None, "int16", updated)
     return Wanted(url, output, promised, identity, "tile T, band B04", need, EPSG, "-32768")
 
 
@@ -172,7 +176,8 @@ def test_the_finest_image_that_the_map_shows_is_taken(
         assert fetch(band, server.host).level == level
         side = pixels(contents[0], level).shape[0]
         check(band, contents[0], slice(0, side), slice(0, side), level)
-    assert sum(asked.sent for asked in server.log[-2:]) < 0.1 * len(contents[0])
+    # The smallest image came with the header.
+    assert [asked.range for asked in server.log[-2:]] == [f"bytes=0-{COARSE_BYTES - 1}"] * 2
 
 
 def test_rows_of_blocks_that_are_near_come_in_one_request(
@@ -245,6 +250,41 @@ def test_what_names_versions_is_an_etag_or_a_date(
         check(band, contents[0], ROWS, COLUMNS)
 
 
+def test_dates_that_are_left_out_of_later_answers_make_it_whole(
+    server: FaultyServer, contents: list[bytes], caplog
+) -> None:
+    """RFC 9110, 15.3.7, allows that of answers to a request with If-Range."""
+    right = server.right_answer
+
+    def without_date(asked: Asked, ranges: bool = True) -> Answer:
+        answer = right(asked, ranges)
+        if "if-range" in asked.headers:
+            answer.headers.pop("Last-Modified")
+        return answer
+
+    server.etags, server.right_answer = "dates", without_date
+    band = wanted(f"{server.url}/B04.tif", MIDDLE, len(contents[0]))
+    with caplog.at_level("INFO"):
+        fetch(band, server.host)
+    assert band.output.read_bytes() == contents[0]
+    assert "fetched whole: the service names no version of it" in caplog.text
+
+
+def test_progress_is_told_of_the_bytes_that_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr("basemake.web.progress.Progress.update", lambda _, *at: told.append(at))
+    content = cog(tmp_path / "wide.tif", side=2000)
+    with FaultyServer({"/B04.tif": content}) as server:
+        server.script("/B04.tif", behave, behave, cut(1000))
+        fetch(wanted(f"{server.url}/B04.tif", MIDDLE, len(content)), server.host)
+        came = sum(asked.sent for asked in server.log)
+    assert told == sorted(told, key=lambda at: at[0])
+    assert told[-1] == (came, came)
+    assert {total for _, total in told} == {None, came}
+
+
 def test_another_size_than_promised_is_refused_before_a_block_comes(
     server: FaultyServer, contents: list[bytes]
 ) -> None:
@@ -300,6 +340,25 @@ def test_strips_come_whole(tmp_path: Path, caplog) -> None:
         fetch(band, server.host)
     assert band.output.read_bytes() == content
     assert "fetched whole: it is not tiled" in caplog.text
+
+
+@pytest.mark.parametrize("updated", ["a", "b"])
+def test_a_damaged_block_of_a_band_that_came_whole_is_fetched_again(
+    server: FaultyServer, contents: list[bytes], updated: str
+) -> None:
+    """Where a size is promised, a band that comes whole is not decoded."""
+    url = f"{server.url}/B04.tif"
+    known = read_header(contents[0], len(contents[0])).images[0]
+    start = known.offsets[2 * known.across + 1]
+    damaged = contents[0][:start] + bytes(99) + contents[0][start + 99 :]
+    tag = server.right_answer(Asked("GET", "/B04.tif", {}, {}, b"", ("", 0))).headers["ETag"]
+    server.script("/B04.tif", Fault("damaged", change=lambda body: damaged))
+    whole = replace(wanted(url, MIDDLE, len(damaged)), need=None)
+    assert fetch(whole, server.host).validator == tag
+    assert whole.output.read_bytes() == damaged
+    band = wanted(url, MIDDLE, len(damaged), updated)
+    fetch(band, server.host)
+    check(band, contents[0], ROWS, COLUMNS)
 
 
 # -- Headers that lie ------------------------------------------------------------------------------
@@ -466,6 +525,22 @@ def test_any_order_of_needs_gives_the_same_bytes(server: FaultyServer) -> None:
         band.output.unlink()
         fetch(band, server.host)
         assert band.output.read_bytes() == content
+
+
+def test_blocks_that_an_older_run_fetched_for_an_older_item_are_not_used(
+    server: FaultyServer, contents: list[bytes]
+) -> None:
+    """All of its blocks are there, so that no request would tell that the object changed."""
+    server.files["/B03.tif"] = contents[0]
+    url = f"{server.url}/B04.tif"
+    broken = wanted(f"{server.url}/none.tif", MIDDLE)
+    broken = replace(broken, output=broken.output.with_name("B03.tif"))
+    with pytest.raises(BandError, match="404"):
+        fetch_bands([wanted(url, MIDDLE), broken], access(server.host, **LIMITS))
+    server.files["/B04.tif"] = contents[1]
+    band = wanted(url, MIDDLE, updated="b")
+    fetch(band, server.host)
+    check(band, contents[1], ROWS, COLUMNS)
 
 
 def test_a_sidecar_that_is_damaged_costs_only_bytes(

@@ -13,6 +13,7 @@ from pystac_client import Client
 from servers import (
     Fault,
     FaultyServer,
+    PatchedFile,
     S3Keys,
     SasTokens,
     StacServer,
@@ -112,6 +113,32 @@ def test_a_stall_lasts_and_a_trickle_flows(server: FaultyServer) -> None:
     server.script("/a.tif", trickle(len(BODY) * 4))
     assert get(url).content == BODY
     assert 0.2 < time.monotonic() - begin < 2
+
+
+def test_each_answer_has_its_latency(server: FaultyServer) -> None:
+    server.latency = 0.2
+    begin = time.monotonic()
+    assert get(f"{server.url}/a.tif", Range="bytes=0-9").content == BODY[:10]
+    assert get(f"{server.url}/b.tif").status_code == 404
+    assert time.monotonic() - begin >= 0.4
+    assert [asked.seconds >= 0.2 for asked in server.asked() if asked.seconds] == [True, True]
+
+
+def test_a_patched_file_is_served_and_the_file_stays(server: FaultyServer, tmp_path: Path) -> None:
+    path = tmp_path / "b.tif"
+    path.write_bytes(BODY)
+    for number in range(3):
+        server.files[f"/{number}.tif"] = PatchedFile(path, {10: b"%d" % number, 70_000: b"there"})
+    for number in range(3):
+        expected = BODY[:10] + b"%d" % number + BODY[11:70_000] + b"there" + BODY[70_005:]
+        whole = get(f"{server.url}/{number}.tif")
+        part = get(f"{server.url}/{number}.tif", Range="bytes=9-70002")
+        assert whole.content == expected
+        assert (part.status_code, part.content) == (206, expected[9:70_003])
+        assert part.headers["ETag"] == whole.headers["ETag"]
+    tags = {get(f"{server.url}/{number}.tif").headers["ETag"] for number in range(3)}
+    assert len(tags) == 3
+    assert path.read_bytes() == BODY
 
 
 def test_random_faults_follow_from_their_seed(server: FaultyServer) -> None:

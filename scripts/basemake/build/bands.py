@@ -27,6 +27,10 @@ SAMPLES = 5  # points along a tile's side at which sizes of pixels are compared
 METRES_PER_DEGREE = 110_000  # of latitude, at least
 WHOLE = "whole"
 HEADER_BYTES = 64 << 10  # that nearly always hold a header, and are fetched first
+# Mercator metres from which on maps show the smallest image of bands like the mosaics' (zoom 8 and
+# less), and the bytes that hold a header and that image, which follows it: one request instead of
+# two, where requests take longer than their bytes.
+COARSE, COARSE_BYTES = 400.0, 192 << 10
 GAP_BYTES = 256 << 10  # between blocks, up to which they are fetched by one request
 
 Runs = list[list[int]]  # of numbers of blocks, each [first, last]
@@ -41,6 +45,11 @@ class Need:
 
     pixel: float
     area: BaseGeometry | None
+
+    @property
+    def first_bytes(self) -> int:
+        """How many bytes are fetched first, for the header."""
+        return COARSE_BYTES if self.pixel >= COARSE else HEADER_BYTES
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON, the area as WKT."""

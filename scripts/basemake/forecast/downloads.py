@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from basemake.build.bands import (
     GAP_BYTES,
-    HEADER_BYTES,
     Known,
     Need,
     area_in_crs,
@@ -109,12 +108,14 @@ def size_of_band(
     image, held = images[cut.level], float(counts[numbers].sum())
     coarser = range(cut.level + 1, len(images))  # come before it in the file
     start = TABLES + sum(_counts(level, images, size, known, seen).sum() for level in coarser)
+    first = min(need.first_bytes, size)
+    lacking = [number for number in numbers if number not in old]
     return BandSize(
         image.width * image.height * held / max(1.0, counts.sum()),
         held,
         held + FILE_BYTES,
-        _fetched(counts, numbers, start),
-        _fetched(counts, [number for number in numbers if number not in old], start),
+        _fetched(counts, numbers, start, first),
+        0.0 if known and here and not lacking else _fetched(counts, lacking, start, first),
     )
 
 
@@ -170,19 +171,18 @@ def _starts(count: int, side: int) -> NDArray:
     return np.arange(count) * side
 
 
-def _fetched(counts: NDArray, numbers: list[int], start: float) -> float:
+def _fetched(counts: NDArray, numbers: list[int], start: float, first: float) -> float:
     """Return the bytes that come for blocks: header, blocks, and small gaps between them.
 
-    `start` is where the blocks of their image begin in the file.
+    `start` is where the blocks of their image begin in the file, of which the `first` bytes come in
+    any case.
     """
-    if not numbers:
-        return 0.0
     ends = start + np.cumsum(counts)
     begins = ends - counts
-    came, here = 0.0, float(HEADER_BYTES)  # all before `here` has come
+    came, here = 0.0, first  # all before `here` has come
     for number in numbers:
         if begins[number] - here > GAP_BYTES or number == numbers[0]:
             here = max(here, begins[number])
         came += max(0.0, ends[number] - here)
         here = max(here, ends[number])
-    return HEADER_BYTES + came
+    return first + came

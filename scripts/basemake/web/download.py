@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -20,6 +20,7 @@ from basemake.web.session import BROKEN_BODY, Interrupted, Patience, Session
 CHUNK = 1 << 20
 # Multihash prefixes (code and length) that occur in the file:checksum of STAC items.
 DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
+UNNAMED = "the service names no version of it, so that its parts could differ"
 CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
@@ -37,11 +38,16 @@ class NoParts(Exception):
 
 @dataclass(frozen=True)
 class Promised:
-    """What a band's item and source state about its file; None where they do not."""
+    """What a band's item and source state about its file; None where they do not.
+
+    `updated` is the date of the item, by which versions of the file are told apart where there is
+    no checksum.
+    """
 
     size: int | None = None  # bytes
     checksum: str | None = None  # a hexadecimal multihash
     dtype: str | None = None
+    updated: str | None = None
 
 
 def digest_of(checksum: str | None) -> tuple[str, str] | None:
@@ -68,6 +74,8 @@ class Transfer:
         self._href, self._part, self._promised = href, part, promised
         self._session, self._progress = session, progress
         self._object = {"href": href, "size": promised.size, "checksum": promised.checksum}
+        if promised.checksum is None:
+            self._object["updated"] = promised.updated
         # The ETag or date of the object that the part belongs to. Without one a download cannot be
         # resumed, as the object may have changed.
         self._validator: str | None = None
@@ -146,13 +154,17 @@ class Transfer:
             while chunk := answer.raw.read1(CHUNK):
                 file.write(chunk)
                 at += len(chunk)
-                self._progress.update(at, total)
+                self._tell(at, total)
                 if total is not None and at > total:
                     break
                 pace.check(len(chunk))
         except BROKEN_BODY:
             raise Interrupted("the transfer broke off") from None
         return at
+
+    def _tell(self, at: int, total: int | None) -> None:
+        """Report that the object's bytes before `at` are here, of `total`."""
+        self._progress.update(at, total)
 
 
 class Download(Transfer):
@@ -261,6 +273,7 @@ class Parts(Transfer):
         known = self._known()
         self._validator, self.size = known.get("validator"), known.get("total")
         self._ranges: list[tuple[int, int]] = []
+        self._expected: int | None = None
         if self._validator is None or self.size is None:
             self._forget()
             return
@@ -271,6 +284,17 @@ class Parts(Transfer):
             left -= stop - start
         if left > 0:
             os.truncate(part, part.stat().st_size - left)
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take the ranges, [start, stop), that will be fetched: progress is told as part of them.
+
+        They must not overlap.
+        """
+        lacking = 0
+        for start, stop in ranges:
+            here = (min(stop, last) - max(start, first) for first, last in self._ranges)
+            lacking += stop - start - sum(max(0, length) for length in here)
+        self._expected = self._there() + lacking
 
     def fetch(self, start: int, stop: int) -> None:
         """Bring bytes `start` to before `stop`, or to the object's end, to the part file.
@@ -302,6 +326,11 @@ class Parts(Transfer):
         rest = start + len(found)
         return found + self.read(rest, stop) if found and rest < stop else found
 
+    def _tell(self, at: int, total: int | None) -> None:
+        """Report the bytes of all ranges that are here."""
+        before = sum(stop - start for start, stop in self._ranges[:-1])
+        self._progress.update(before + at - self._ranges[-1][0], self._expected)
+
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)
         self._validator, self.size, self._ranges = None, None, []
@@ -321,6 +350,8 @@ class Parts(Transfer):
             if answer.status_code not in (200, 206):
                 raise BandError(_refusal(answer))
             if self._validator not in (None, _validator(answer)):
+                if answer.status_code == 206 and _validator(answer) is None:
+                    raise NoParts(UNNAMED)
                 self._forget()
                 raise Changed
             stop = self._agreed(answer, start, stop)
@@ -343,7 +374,7 @@ class Parts(Transfer):
             raise NoParts("the service does not give parts of it")
         self._validator, total = _validator(answer), int(given[3])
         if self._validator is None:
-            raise NoParts("the service names no version of it, so that its parts could differ")
+            raise NoParts(UNNAMED)
         if total != (self.size or total):
             self._forget()
             raise Changed
