@@ -310,7 +310,8 @@ _signatures: dict[FunctionType, Any] = {}  # by function; those in rules are few
 
 def _start_in_order(workflow: Any) -> None:
     """Make Snakemake's greedy scheduler look at few of the ready jobs at a time (see `InOrder`)."""
-    greedy = workflow.scheduling_settings.scheduler == "greedy"
+    settings = workflow.scheduling_settings  # None where Snakemake runs no jobs
+    greedy = settings is not None and settings.scheduler == "greedy"
     workflow_module.JobScheduler = InOrder if greedy else JobScheduler
 
 
