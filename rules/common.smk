@@ -9,7 +9,13 @@ from shapely.geometry import mapping
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from basemake.build.bands import band_path, known_of, settings_of, settings_together
+from basemake.build.bands import (
+    band_path,
+    known_of,
+    settings_of,
+    settings_together,
+    shared_need,
+)
 from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source
 from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
@@ -125,12 +131,23 @@ def need_as_json(wildcards):
 
 def settings_of_bands(wildcards):
     """Return the settings of a tile's bands, as far as their records tell what they are."""
-    row, own = tile(wildcards.tile), {}
-    for key, identity in identities(wildcards).items():
-        remote = is_remote(row.bands[key].href)
+    row, identity, known = tile(wildcards.tile), identities(wildcards), {}
+    for key in BANDS:
         record = read_record(band_path(row.name, key))
-        known = known_of(record.known) if record else None
-        own[key] = settings_of(identity, need(row.name) if remote else None, known, row.epsg)
+        found = known_of(record.known) if record else None
+        known[key] = found if found and found.identity == identity[key] else None
+    needed = need(row.name)
+    if all(known.values()):
+        needed = shared_need(needed, known.values(), row.epsg)
+    own = {
+        key: settings_of(
+            identity[key],
+            needed if is_remote(row.bands[key].href) else None,
+            known[key],
+            row.epsg,
+        )
+        for key in BANDS
+    }
     return settings_together(own)
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import requests
 from osgeo import gdal
 
-from basemake.build.bands import GAP_BYTES, Cut, Known, Need, cut_of, known_of
+from basemake.build.bands import GAP_BYTES, Cut, Known, Need, cut_of, known_of, shared_need
 from basemake.build.records import Record, digest, is_intact, read_record
 from basemake.errors import BandError, BasemakeError
 from basemake.pixels.blocks import Image, numbers_of
@@ -84,7 +84,6 @@ class Wanted:
     name: str = ""
     need: Need | None = None
     epsg: int = 0
-    nodata: str | None = None
 
     def beside(self, end: str = "") -> Path:
         """Return the path of a file that its job works in."""
@@ -115,6 +114,13 @@ def fetch_bands(wanted: Sequence[Wanted], access: Access) -> list[Known]:
             progress = Progress(f"{band.output.parent.name} {band.output.stem}")
             with _told_as_band_errors(band):
                 known.append(_fetch(band, session, progress))
+        for number, band in enumerate(wanted):
+            need = shared_need(band.need, known, band.epsg)
+            if need != band.need:
+                logging.info("%s: the full image, as other bands do not have that one", band.place)
+                with _told_as_band_errors(band):
+                    again = replace(band, need=need)
+                    known[number] = _fetch(again, session, Progress(band.output.stem))
     for band in wanted:
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
@@ -211,6 +217,7 @@ def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
         return old.known
     begun = band.beside(".ranges")
     if _was_begun(band, begun):
+        part.unlink(missing_ok=True)  # first, so that the sidecar never stands beside other bytes
         sidecar_path(begun).replace(sidecar_path(part))
         begun.replace(part)
     _check_room(band, _rest_of(part, band.promised.size))
@@ -282,8 +289,16 @@ class _Old:
 
     def is_of(self, known: Known) -> bool:
         """Return whether it is of the same object."""
-        mine = self.known.identity["href"], self.known.size, self.known.validator
-        return mine == (known.identity["href"], known.size, known.validator)
+        mine, other = self.known, known
+        return all(
+            one == two
+            for one, two in (
+                (mine.identity["href"], other.identity["href"]),
+                (mine.identity["checksum"], other.identity["checksum"]),
+                (mine.size, other.size),
+                (mine.validator, other.validator),
+            )
+        )
 
     @cached_property
     def _own(self) -> Header:
@@ -420,6 +435,7 @@ def _write(
 ) -> None:
     """Write the part `cut` of a band to its new file; Damaged if a block cannot be decoded."""
     new, numbers = band.beside(".new"), set(numbers_of(cut.blocks))
+    nodata = band.need and band.need.nodata
     new.unlink(missing_ok=True)
     metadata = {
         "LEVEL": str(cut.level),
@@ -432,7 +448,7 @@ def _write(
         header,
         cut.level,
         lambda number: block(cut.level, number) if number in numbers else b"",
-        nodata=band.nodata if band.nodata is not None else header.nodata,
+        nodata=header.nodata if nodata is None else f"{nodata:g}",
         metadata=metadata,
     )
     _verify_raster(new, band.promised.dtype)
@@ -570,7 +586,7 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]):
         set_up_libraries(snakemake.config["gdal_cache_mb"])
         source, params = read_source(snakemake.config["source"]), snakemake.params
-        need, nodata = params.need and Need.from_json(params.need), source.dn["nodata"]
+        need = params.need and Need.from_json(params.need)
         wanted = []
         for output, (key, identity) in zip(
             snakemake.output.bands, params.identities.items(), strict=True
@@ -588,14 +604,18 @@ if __name__ == "__main__":
                     f"tile {snakemake.wildcards.tile}, band {key}",
                     need if is_remote(params.hrefs[key]) else None,
                     params.epsg,
-                    None if nodata is None else str(nodata),
                 )
             )
         keep_old(wanted)
         forget_records(snakemake.output)
         known = fetch_bands(wanted, access_to(source))
         settings = {
-            key: settings_of(band.identity, band.need, found, band.epsg)
+            key: settings_of(
+                band.identity,
+                shared_need(band.need, known, band.epsg),
+                found,
+                band.epsg,
+            )
             for key, band, found in zip(params.hrefs, wanted, known, strict=True)
         }
         made = made_of({"settings": settings_together(settings)}, [])

@@ -6,6 +6,7 @@ else is downloaded.
 """
 
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.config import read_source, read_yaml
-from basemake.build.manifest import describe_request, read_manifest
+from basemake.build.config import CONFIG_FOLDER, read_source, read_yaml
+from basemake.build.manifest import check_quarter, describe_request, read_manifest
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
-from basemake.errors import ManifestError
+from basemake.errors import ConfigError, ManifestError
 from basemake.pixels.webtiles import resolution
 
 DRAFT = Path("draft")
@@ -31,9 +32,15 @@ FOLDER = Path("simulated")  # in which the simulated source keeps its bands
 
 def draft(build: Build) -> int:
     """Make the draft of a build in its directory, which is the current one; return the status."""
+    if DRAFT.exists() and not DRAFT.is_dir():
+        raise ConfigError(f"{DRAFT.absolute()} is a file, where the draft is to be made; move it.")
     DRAFT.mkdir(exist_ok=True)
     config = _config(build)
     _write(config)
+    try:
+        check_quarter(DRAFT / MANIFEST, build.config["quarter"])
+    except ManifestError:  # nothing of a draft of another quarter is worth keeping
+        (DRAFT / MANIFEST).unlink()
     if not _has_manifest(build) and (status := _snakemake(build, "manifest")):
         return status
     zoom = _zoom(build, config)
@@ -42,8 +49,9 @@ def draft(build: Build) -> int:
     _write(config)
     if status := _snakemake(build):
         return status
-    pages = ", ".join(str(DRAFT / f"results/preview/{region}.html") for region in build.regions)
-    print(f"The draft is made: {pages}. To look at it: make serve RESULTS={DRAFT}/results")
+    results = Path(os.path.relpath(DRAFT / "results", build.command.called_in))
+    pages = ", ".join(str(results / f"preview/{region}.html") for region in build.regions)
+    print(f"The draft is made: {pages}. To look at it: make serve RESULTS={results}")
     return 0
 
 
@@ -57,14 +65,17 @@ def _config(build: Build) -> dict[str, Any]:
     for key in ("source", "recipe"):
         if config[key].endswith((".yaml", ".yml")):
             config[key] = str(Path(config[key]).expanduser().absolute())
-    if build.source.type == "catalog" and config["source"] != build.config["source"]:
-        source = read_yaml(Path(config["source"]), "source")
+    if build.source.type == "catalog":
+        named = CONFIG_FOLDER / "sources" / f"{config['source']}.yaml"
+        path = Path(config["source"])
+        source = read_yaml(path if path.is_absolute() else named, "source")
         source["items"] = str(Path(source["items"]).expanduser().absolute())
         config["source"] = str((DRAFT / "source.yaml").absolute())
         Path(config["source"]).write_text(yaml.safe_dump(source))
     link = DRAFT / FOLDER
     if build.source.type == "simulated" and not link.exists():
         FOLDER.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)  # after the directory was moved it leads nowhere
         link.symlink_to(FOLDER.absolute())
     return config
 

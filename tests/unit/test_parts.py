@@ -108,7 +108,7 @@ def wanted(url: str, need: Need, size: int | None = None, updated: str = "a") ->
     }
     output = Path("results/bands/T/B04.tif")
     promised = Promised(size, None, "int16", updated)
-    return Wanted(url, output, promised, identity, "tile T, band B04", need, EPSG, "-32768")
+    return Wanted(url, output, promised, identity, "tile T, band B04", need, EPSG)
 
 
 def fetch(band: Wanted, host: str, **options) -> Known:

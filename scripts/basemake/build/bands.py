@@ -5,8 +5,9 @@ pixels are no larger than its own, and of that only the blocks that the regions 
 these are can be told only once the header of the band's file was read; its record keeps it then.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from basemake.build.paths import RESULTS
 from basemake.pixels.blocks import Image, image_of, runs_of
 from basemake.pixels.webtiles import HALF_WORLD
 
-MARGIN = 5  # map pixels beyond a region that resampling reads: the warper's three, and rounding
+MARGIN = 5  # pixels beyond a region that resampling reads: the warper's three, and rounding
 SAMPLES = 5  # points along a tile's side at which sizes of pixels are compared
 METRES_PER_DEGREE = 110_000  # of latitude, at least
 WHOLE = "whole"
@@ -40,11 +41,15 @@ Runs = list[list[int]]  # of numbers of blocks, each [first, last]
 class Need:
     """What the maps need of a tile: pixels of at most `pixel` Mercator metres in `area`.
 
-    `area` is in degrees, and may reach beyond the tile; None is all of the tile.
+    `area` is in degrees, and may reach beyond the tile; None is all of the tile. `coarsest` is the
+    largest pixel of a map that shows the tile, from which the margin around the area follows.
+    `nodata` is what is written where nothing is needed, None for the nodata of the band's file.
     """
 
     pixel: float
     area: BaseGeometry | None
+    coarsest: float = 0.0
+    nodata: float | None = None
 
     @property
     def first_bytes(self) -> int:
@@ -53,13 +58,13 @@ class Need:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON, the area as WKT."""
-        return {"pixel": self.pixel, "area": self.area and self.area.wkt}
+        return {**vars(self), "area": None if self.area is None else self.area.wkt}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Need":
         """Return what `as_json` gave."""
         area = document["area"]
-        return cls(document["pixel"], area and shapely.from_wkt(area))
+        return cls(**{**document, "area": None if area is None else shapely.from_wkt(area)})
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,12 @@ def band_path(tile: str, key: str) -> Path:
 def known_of(fields: dict[str, Any]) -> Known | None:
     """Return what a record keeps of a band's object, or None if that is nothing readable."""
     try:
-        return Known(**fields)
-    except TypeError:
+        known = Known(**fields)
+        sane = isinstance(known.identity, dict) and all(map(math.isfinite, known.transform))
+        sane = sane and all(image.width > 0 < image.block_width for image in known.all_images)
+        sane = sane and len(known.transform) == (6 if known.images else 0)
+        return known if sane else None
+    except (TypeError, ValueError):
         return None
 
 
@@ -135,7 +144,7 @@ def settings_of(
         # A validator tells versions of an object apart, so that no date of its item need do it.
         "updated": identity["updated"] if named else None,
         "validator": None if named else known.validator,
-        "part": WHOLE if cut is None else [cut.level, cut.blocks],
+        "part": WHOLE if cut is None or need is None else [cut.level, cut.blocks, need.nodata],
     }
 
 
@@ -147,25 +156,43 @@ def settings_together(bands: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
     }
 
 
-def need_of(tile: Tile, maps: Iterable[tuple[BaseGeometry | None, float]], reach: float) -> Need:
+def shared_need(need: Need | None, known: Iterable[Known], epsg: int) -> Need | None:
+    """Return what is needed of all bands of a tile so that they have one grid.
+
+    That is `need`, unless it takes reduced images of some bands and others come whole or have other
+    images: then the full image is needed of all.
+    """
+    if need is None:
+        return None
+    cuts = [band.cut(need, epsg) for band in known]
+    levels = {0 if cut is None else cut.level for cut in cuts}
+    return need if len(levels) < 2 else replace(need, pixel=0.0)
+
+
+def need_of(
+    tile: Tile,
+    maps: Iterable[tuple[BaseGeometry | None, float]],
+    reach: float,
+    nodata: float | None = None,
+) -> Need:
     """Return what maps need of a tile.
 
     `maps` are, of each that shows the tile, its polygon in degrees, or None if it shows all of the
     tile, and the pixel of its top zoom in Mercator metres. `reach` is how far a tile may extend
-    beyond its footprint, in metres.
+    beyond its footprint, in metres. `nodata` is written where nothing is needed.
     """
     areas, pixels = zip(*maps, strict=True)
-    pixel = min(pixels)
+    whole = Need(min(pixels), None, max(pixels), nodata)
     if None in areas:
-        return Need(pixel, None)
+        return whole
     margin = (reach + 2 * MARGIN * max(pixels)) / METRES_PER_DEGREE
     stretch = 1 / np.cos(np.radians(min(89, max(map(abs, tile.geometry.bounds[1::2])))))
     around = tile.geometry.buffer(margin * stretch)
     for area in areas:
         shapely.prepare(area)
         if area.covers(around):
-            return Need(pixel, None)
-    return Need(pixel, shapely.normalize(shapely.union_all(areas).intersection(around)))
+            return whole
+    return replace(whole, area=shapely.normalize(shapely.union_all(areas).intersection(around)))
 
 
 @lru_cache(16)
@@ -189,7 +216,12 @@ def cut_of(need: Need, images: tuple[Image, ...], transform: tuple[float, ...], 
     area = None if need.area is None else area_in_crs(need.area, epsg)
     if area is None:
         return Cut(level, runs_of(every))
-    area = area.buffer(MARGIN * need.pixel / pixel.min() * abs(transform[1]))
+    if area.is_empty:
+        return Cut(level, [])
+    # In pixels of the full image: of the coarsest map, or of the image where that is coarser.
+    coarsest = max(need.coarsest, need.pixel) / pixel.min()
+    margin = MARGIN * max(coarsest, full.width / image.width)
+    area = area.buffer(margin * abs(transform[1]))
     shapely.prepare(area)
     touched = shapely.intersects(area, _boxes(image, full, transform))
     return Cut(level, runs_of(n for n in every if touched[n]))
@@ -218,6 +250,8 @@ def area_in_crs(area: BaseGeometry, epsg: int) -> BaseGeometry | None:
 
     Its edges are straight in degrees.
     """
+    if area.is_empty:
+        return area
     fine = shapely.segmentize(area, 0.02)
     there = shapely.transform(fine, lambda at: _transformed(at, 4326, epsg))
     defined = np.isfinite(shapely.get_coordinates(there)).all()

@@ -122,7 +122,8 @@ def decide_by_records(workflow: Any) -> None:
         workflow.dag_settings.rerun_triggers = frozenset()
         workflow.persistence.has_metadata = lambda job: True
         workflow.persistence.has_outdated_metadata = lambda job: False
-        workflow.execution_settings.keep_metadata = False
+        if workflow.execution_settings is not None:
+            workflow.execution_settings.keep_metadata = False
         if workflow.local_exec:
             workflow.persistence.started = lambda job, external_jobid=None: None
 

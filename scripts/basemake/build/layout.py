@@ -76,11 +76,12 @@ class Layout:
         pyramid: dict,
         *,
         whole: bool = False,
-        holes: bool = True,
+        nodata: float | None = None,
     ) -> None:
         """Lay out `tiles` for `regions` (degrees) by config's checked `pyramid`.
 
-        With `whole` bands are fetched whole; `holes` is whether they may have missing pixels.
+        With `whole` bands are fetched whole. `nodata` is the digital number of missing pixels; if
+        it is None there can be none, and all blocks of bands are needed.
         Raises ConfigError as `plan_zooms` and `plan_metatiles` do.
         """
         self.tiles = tiles
@@ -88,7 +89,7 @@ class Layout:
         self.metatiles: dict[str, dict[str, Metatile]] = {}
         self.regions = {name: shapely.normalize(region) for name, region in regions.items()}
         self._clip, self._tile_size = pyramid["clip"], pyramid["tile_size"]
-        self._whole, self._holes = whole, holes
+        self._whole, self._nodata = whole, nodata
         for name, region in self.regions.items():
             own = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(pyramid, region, own)
@@ -118,12 +119,12 @@ class Layout:
             return None
         maps = [
             (
-                self.regions[region] if self._clip and self._holes else None,
+                self.regions[region] if self._clip and self._nodata is not None else None,
                 resolution(self.zooms[region].max, self._tile_size),
             )
             for region in self.tiles[tile].regions
         ]
-        return need_of(self.tiles[tile], maps, FOOTPRINT_ERROR)
+        return need_of(self.tiles[tile], maps, FOOTPRINT_ERROR, self._nodata)
 
 
 def read_layout(
@@ -140,7 +141,7 @@ def read_layout(
         regions,
         config["pyramid"],
         whole=config["fetch"] == "whole",
-        holes=source.dn["nodata"] is not None,
+        nodata=source.dn["nodata"],
     )
 
 

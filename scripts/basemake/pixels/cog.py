@@ -6,7 +6,9 @@ be fetched by themselves, and written, as they are encoded, to a GeoTIFF that ha
 """
 
 import io
+import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,8 @@ LARGEST_BLOCK = 1 << 27  # pixels; a whole scene in one block fits
 # Compressions whose blocks can be decoded without the tables of their file: none, LZW, DEFLATE
 # under both of its numbers, PackBits, LZMA, Zstandard.
 COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
-MASK = 4  # bit of NewSubfileType: the image is a mask of another one
+REDUCED, MASK = 1, 4  # bits of NewSubfileType: the image is a reduced one, or a mask of another
+MOST_IMAGES = 64  # of a file, with masks
 NODATA_TAG = 42113  # GDAL's
 BIG = 2**32 - 2**25  # bytes of blocks from which on a file is a BigTIFF
 
@@ -73,7 +76,11 @@ def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:
     before, logger.level = logger.level, silenced  # it would log what an exception says, too
     try:
         with tifffile.TiffFile(io.BytesIO(beginning)) as tif:
-            pages = [page for page in tif.pages if not page.subfiletype & MASK]
+            every = list(itertools.islice(iter(tif.pages), MOST_IMAGES + 1))  # they may be a loop
+            if len(every) > MOST_IMAGES:
+                raise Unsuitable("it claims to have too many images")
+            pages = [every[0], *(page for page in every[1:] if page.subfiletype & REDUCED)]
+            pages = [page for page in pages if not page.subfiletype & MASK]
             images = tuple(_image(page, size) for page in pages)
             full = pages[0]
             nodata = full.tags.get(NODATA_TAG)
@@ -102,8 +109,10 @@ def _image(page: tifffile.TiffPage, size: int) -> Image:
         raise Unsuitable("it is not tiled")
     image = Image(page.imagewidth, page.imagelength, page.tilewidth, page.tilelength)
     sides = image.width, image.height, image.block_width, image.block_height
-    if not 0 < min(sides) <= max(sides) <= LARGEST_SIDE:
+    if not 0 < min(sides) <= max(sides) <= LARGEST_SIDE or image.block_width % 16:
         raise Unsuitable("it claims an impossible size")
+    if image.block_height % 16:
+        raise Unsuitable("its blocks have sides that are no multiples of 16")
     for tag in (page.tags.get(324), page.tags.get(325)):  # of offsets and byte counts
         if tag is None:
             raise Incomplete("its tables are not at its beginning")
@@ -140,6 +149,9 @@ def _check(header: Header, pages: list[tifffile.TiffPage], need_reduced: bool) -
         raise Unsuitable("it has no reduced images")
     if len(kinds) > 1 or full.compression not in COMPRESSIONS or full.fillorder != 1:
         raise Unsuitable("its blocks cannot be decoded by themselves")
+    pixel = [abs(header.transform[number]) for number in (1, 5)]
+    if not all(map(math.isfinite, header.transform)) or min(pixel) < 1e-9:
+        raise Unsuitable("its place is not one that can be")
     if full.dtype is None or full.bitspersample not in (8, 16):
         raise Unsuitable("its pixels do not have 8 or 16 bits")
     first = header.images[0]

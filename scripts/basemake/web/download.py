@@ -347,6 +347,9 @@ class Parts(Transfer):
         if start >= stop:
             return
         with self._ask(start, stop) as answer:
+            if answer.status_code == 416 and self._validator is not None:  # it became shorter
+                self._forget()
+                raise Changed
             if answer.status_code not in (200, 206):
                 raise BandError(_refusal(answer))
             if self._validator not in (None, _validator(answer)):

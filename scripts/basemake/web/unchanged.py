@@ -66,7 +66,8 @@ def _is_unchanged(href: str, known: Known, session: Session) -> bool:
     headers = {condition: validator, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
     headers |= credentials.headers(address)
     with session.get(address, headers=headers, stream=True) as answer:
-        return answer.status_code == 304
+        named = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
+        return answer.status_code == 304 and (validator in named or not any(named))
 
 
 def _write(band: Path, known: Known) -> None:
