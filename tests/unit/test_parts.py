@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 from osgeo import gdal, osr
 
-from basemake.build.bands import COARSE_BYTES, Known, Need
+from basemake.build.bands import COARSE_BYTES, Known, Need, cut_of, known_of, shared_need
 from basemake.build.records import made_of, write_record
 from basemake.errors import BandError
+from basemake.pixels.blocks import Image
 from basemake.pixels.cog import read_header
 from basemake.web.download import Promised
-from fetch_bands import Wanted, fetch_bands, keep_old, tidy
+from fetch_bands import Wanted, _Old, fetch_bands, keep_old, tidy
 from servers import (
     Answer,
     Asked,
@@ -553,3 +555,113 @@ def test_a_sidecar_that_is_damaged_costs_only_bytes(
         fetch(band, server.host)
         check(band, contents[0], ROWS, COLUMNS)
         band.output.unlink()
+
+
+# -- What servers and headers got away with --------------------------------------------------------
+
+
+def test_directories_in_a_loop_end(server: FaultyServer, contents: list[bytes]) -> None:
+    start = int.from_bytes(contents[0][4:8], "little")
+    count = int.from_bytes(contents[0][start : start + 2], "little")
+    at = start + 2 + 12 * count  # where the next directory is told
+    loop = contents[0][:at] + start.to_bytes(4, "little") + contents[0][at + 4 :]
+    server.files["/B04.tif"] = loop
+    band = wanted(f"{server.url}/B04.tif", MIDDLE)
+    fetch(band, server.host)
+    assert band.output.read_bytes() == loop  # whole, and GDAL can read it
+
+
+def test_pages_that_are_no_reduced_images_are_not_taken_for_them(
+    server: FaultyServer, contents: list[bytes]
+) -> None:
+    """Their NewSubfileType (tag 254) is the first entry of their directory."""
+    start = int.from_bytes(contents[0][4:8], "little")
+    count = int.from_bytes(contents[0][start : start + 2], "little")
+    at = start + 2 + 12 * count
+    second = int.from_bytes(contents[0][at : at + 4], "little")
+    assert int.from_bytes(contents[0][second + 2 : second + 4], "little") == 254
+    flag = second + 2 + 8
+    server.files["/B04.tif"] = contents[0][:flag] + bytes(4) + contents[0][flag + 4 :]
+    band = wanted(f"{server.url}/B04.tif", Need(COARSER, None))
+    assert fetch(band, server.host).level == 0
+
+
+def test_an_object_that_became_shorter_is_fetched_anew(
+    server: FaultyServer, contents: list[bytes], tmp_path: Path
+) -> None:
+    server.if_range = False
+    small = cog(tmp_path / "small.tif", side=400)
+    last = Need(FINEST, place(5, 4))
+    url = server.script("/B04.tif", behave, changed(small))
+    band = wanted(url, last)
+    fetch(band, server.host)
+    assert gdal.Open(str(band.output)).RasterXSize == 400
+
+
+def test_another_checksum_is_another_object(server: FaultyServer, contents: list[bytes]) -> None:
+    """Although address, size and ETag are as before."""
+    band = wanted(f"{server.url}/B04.tif", MIDDLE)
+    old = Known({**band.identity, "href": None, "checksum": "1220aa"}, 5, '"a"')
+    new = Known({**band.identity, "href": None, "checksum": "1220bb"}, 5, '"a"')
+    band.output.write_bytes(b"12345")
+    assert _Old(band.output, old).is_of(old)
+    assert not _Old(band.output, old).is_of(new)
+
+
+def test_bands_of_a_tile_have_one_grid(
+    server: FaultyServer, contents: list[bytes], tmp_path: Path
+) -> None:
+    """One without reduced images comes whole: of the others the full image is needed, too."""
+    plain = cog(tmp_path / "plain.tif", OVERVIEWS="NONE")
+    server.files["/B03.tif"] = plain
+    one = wanted(f"{server.url}/B04.tif", Need(COARSER, None))
+    other = wanted(f"{server.url}/B03.tif", Need(COARSER, None))
+    other = replace(other, output=one.output.with_name("B03.tif"))
+    known = fetch_bands([one, other], access(server.host, **LIMITS))
+    assert [band.level for band in known] == [0, 0]
+    assert other.output.read_bytes() == plain
+    assert gdal.Open(str(one.output)).RasterXSize == SIDE
+    shared = shared_need(one.need, known, EPSG)
+    assert shared is not None
+    assert shared.pixel == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"identity": {}, "size": 1, "images": [[1, 2]], "transform": [0] * 6},
+        {"identity": {}, "size": 1, "images": [[1, 2, 0, 0]], "transform": [0] * 6},
+        {"identity": {}, "size": 1, "images": [[9, 9, 16, 16]], "transform": [0] * 5},
+        {"identity": {}, "size": 1, "images": [[9, 9, 16, 16]], "transform": ["x"] * 6},
+        {"identity": 7, "size": 1},
+        {"size": 1},
+    ],
+)
+def test_a_record_that_tells_nonsense_is_nothing_known(fields: dict) -> None:
+    assert known_of(fields) is None
+
+
+def test_an_area_of_nothing_needs_no_block(contents: list[bytes], server: FaultyServer) -> None:
+    need = Need(FINEST, shapely.Polygon())
+    assert Need.from_json(json.loads(json.dumps(need.as_json()))) == need
+    band = wanted(f"{server.url}/B04.tif", need)
+    fetch(band, server.host)
+    assert (gdal.Open(str(band.output)).ReadAsArray() == -32768).all()
+
+
+def test_the_margin_is_that_of_the_coarser_of_map_and_image() -> None:
+    """An edge 400 m beside a block's: five pixels of an image of 100 m, or of a map of 100 m."""
+    images = (Image(SIDE, SIDE, BLOCK, BLOCK), Image(SIDE // 2, SIDE // 2, BLOCK, BLOCK))
+    transform, side = (LEFT, PIXEL, 0.0, TOP, 0.0, -PIXEL), BLOCK * PIXEL
+    box = shapely.box(LEFT + side + 400, TOP - side + 3000, LEFT + side + 3000, TOP - 3000)
+    to_degrees = osr.CoordinateTransformation(srs(EPSG), srs(4326))
+    area = shapely.transform(box, lambda xy: np.array(to_degrees.TransformPoints(xy))[:, :2])
+    fine, coarse = Need(10.0, area, 10.0), Need(10.0, area, 160.0)
+    assert cut_of(fine, images, transform, EPSG).blocks == [[0, 1]]
+    assert cut_of(coarse, images, transform, EPSG).blocks == [[0, 1]]
+    away = shapely.transform(
+        shapely.affinity.translate(box, 400),
+        lambda xy: np.array(to_degrees.TransformPoints(xy))[:, :2],
+    )
+    assert cut_of(Need(10.0, away, 10.0), images, transform, EPSG).blocks == [[1, 1]]
+    assert cut_of(Need(10.0, away, 400.0), images, transform, EPSG).blocks == [[0, 1]]
