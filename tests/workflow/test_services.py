@@ -15,6 +15,7 @@ import shapely
 import yaml
 from shapely.geometry import mapping
 
+from basemake.build.bands import COARSE_BYTES
 from conftest import Build
 from servers import (
     S3Keys,
@@ -181,7 +182,7 @@ def test_a_killed_run_goes_on_where_it_was(
     later = [asked for asked in downloads(server) if asked in server.log[begun:]]
     # The header of a band comes first; as it has no reduced images, all the rest follows.
     first = {a.path.removeprefix("/bands/"): a.range for a in reversed(later)}
-    whole = dict.fromkeys(first.keys() - kept.keys(), "bytes=0-65535")
+    whole = dict.fromkeys(first.keys() - kept.keys(), f"bytes=0-{COARSE_BYTES - 1}")
     assert first == whole | {name: f"bytes={size}-" for name, size in kept.items()}
     assert len(later) == len(kept) + 2 * len(whole)
     assert sum(a.sent for a in later) == 6 * len(band) - sum(kept.values())
