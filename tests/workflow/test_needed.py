@@ -293,8 +293,7 @@ def test_a_server_without_ranges_gives_whole_bands_and_the_log_says_why(
     assert city.output() == from_nothing(city)
 
 
-@pytest.mark.parametrize("etags", ["strong", "dates"])
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("etags", "kept"), [("strong", True), ("dates", False)])
 def test_a_newer_item_of_the_same_bands_makes_nothing_again(
     city: City, world, etags: str, kept: bool
 ) -> None:

@@ -114,7 +114,7 @@ def test_map_credits_copernicus_and_is_complete(zagreb):
     assert "Nothing to be done" in zagreb.run("--cores", "2")
 
 
-@pytest.mark.parametrize(("zoom", "image", "least"), [(10, 0, 60), (8, 1, 36), (7, 2, 33)])
+@pytest.mark.parametrize(("zoom", "image", "least"), [(10, 0, 60), (8, 1, 36)])
 def test_a_map_from_reduced_images_is_near_to_that_from_whole_bands(
     real_data, new_build, tmp_path, zoom, image, least
 ):
