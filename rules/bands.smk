@@ -8,7 +8,7 @@ rule fetch_bands:
     output:
         # The old bands stay until the job ends: what is still needed of them is not fetched again.
         bands=[
-            update(path) if config["keep_bands"] else temp(update(path))
+            kept_if("keep_bands", update(path))
             for path in expand("results/bands/{{tile}}/{band}.tif", band=BANDS)
         ],
         records=update(expand("results/records/bands/{{tile}}/{band}.tif.json", band=BANDS)),

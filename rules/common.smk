@@ -10,8 +10,7 @@ from shapely.geometry import mapping
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from basemake.build.bands import (
-    band_path,
-    known_of,
+    known_here,
     settings_of,
     settings_together,
     shared_need,
@@ -23,7 +22,6 @@ from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
-from basemake.build.records import read_record
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone
 from basemake.errors import BasemakeError
@@ -133,8 +131,7 @@ def settings_of_bands(wildcards):
     """Return the settings of a tile's bands, as far as their records tell what they are."""
     row, identity, known = tile(wildcards.tile), identities(wildcards), {}
     for key in BANDS:
-        record = read_record(band_path(row.name, key))
-        found = known_of(record.known) if record else None
+        found = known_here(row.name, key)
         known[key] = found if found and found.identity == identity[key] else None
     needed = need(row.name)
     if all(known.values()):
@@ -175,9 +172,9 @@ def metatiles(region, suffix):
     return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
 
 
-def with_tiles(path):
-    """Return the output `path`, which is of use only as long as there are enhanced tiles."""
-    return path if config["keep_tiles"] else temp(path)
+def kept_if(keep, path):
+    """Return the output `path`, deleted once it was used unless the config key `keep` is true."""
+    return path if config[keep] else temp(path)
 
 
 def everything():

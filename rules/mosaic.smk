@@ -6,8 +6,8 @@ rule build_zone_vrt:
     input:
         lambda wildcards: enhanced_of(wildcards.region, int(wildcards.epsg)),
     output:
-        zone=with_tiles("results/mosaic/{region}_{epsg}.vrt"),
-        mercator=with_tiles("results/mosaic/{region}_{epsg}_3857.vrt"),
+        zone=kept_if("keep_tiles", "results/mosaic/{region}_{epsg}.vrt"),
+        mercator=kept_if("keep_tiles", "results/mosaic/{region}_{epsg}_3857.vrt"),
         records=[
             "results/records/mosaic/{region}_{epsg}.vrt.json",
             "results/records/mosaic/{region}_{epsg}_3857.vrt.json",
@@ -44,7 +44,7 @@ rule build_vrt:
             for epsg in layout().zones(wildcards.region)
         ],
     output:
-        mosaic=with_tiles("results/mosaic/{region}.vrt"),
+        mosaic=kept_if("keep_tiles", "results/mosaic/{region}.vrt"),
         record="results/records/mosaic/{region}.vrt.json",
     log:
         "logs/mosaic/{region}.log",

@@ -12,11 +12,7 @@ rule enhance_tile:
         blue=f"results/bands/{{tile}}/{SOURCE.bands['blue']}.tif",
     output:
         # The old tile stays until the job ends: if only its credit changed, its pixels are kept.
-        tile=(
-            update("results/tiles/{tile}.tif")
-            if config["keep_tiles"]
-            else temp(update("results/tiles/{tile}.tif"))
-        ),
+        tile=kept_if("keep_tiles", update("results/tiles/{tile}.tif")),
         record=update("results/records/tiles/{tile}.tif.json"),
     log:
         "logs/tiles/{tile}.log",

@@ -289,16 +289,11 @@ class _Old:
 
     def is_of(self, known: Known) -> bool:
         """Return whether it is of the same object."""
-        mine, other = self.known, known
-        return all(
-            one == two
-            for one, two in (
-                (mine.identity["href"], other.identity["href"]),
-                (mine.identity["checksum"], other.identity["checksum"]),
-                (mine.size, other.size),
-                (mine.validator, other.validator),
-            )
+        mine, other = (
+            (one.identity["href"], one.identity["checksum"], one.size, one.validator)
+            for one in (self.known, known)
         )
+        return mine == other
 
     @cached_property
     def _own(self) -> Header:

@@ -22,10 +22,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from basemake.errors import TileError
 from basemake.pixels.archive import open_archive, write_part
+from basemake.pixels.crs import crs
 from basemake.pixels.encoding import encoder, read_png
 from basemake.pixels.quadtree import grow
 from basemake.pixels.raster import RGBA, open_geotiff
-from basemake.pixels.warp import Warper, naming, web_mercator
+from basemake.pixels.warp import Warper, naming
 from basemake.pixels.webtiles import WebTile
 from basemake.system.files import writing
 
@@ -148,11 +149,11 @@ def _mask(metatile: WebTile, pixels: int, outline: str) -> NDArray[np.uint8]:
     mask = np.zeros((pixels, pixels), np.uint8)
     target = gdal_array.OpenArray(mask)
     target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
-    target.SetSpatialRef(web_mercator())
+    target.SetSpatialRef(crs(3857))
     # From GDAL 3.11 on, MEM is the vector driver, too, and Memory is gone.
     driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")
     source = driver.CreateDataSource("")
-    layer = source.CreateLayer("outline", web_mercator(), ogr.wkbUnknown)
+    layer = source.CreateLayer("outline", crs(3857), ogr.wkbUnknown)
     feature = ogr.Feature(layer.GetLayerDefn())
     feature.SetGeometry(ogr.CreateGeometryFromWkt(outline))
     layer.CreateFeature(feature)

@@ -9,6 +9,13 @@ from basemake.web.access import Access, Credentials
 from basemake.web.download import Promised
 from fetch_bands import Wanted, fetch_bands, tidy
 
+NEAR: dict[str, Any] = {  # limits for a server that is near
+    "requests_per_minute": 60_000,
+    "patience_seconds": 10,
+    "longest_wait_seconds": 0.1,
+    "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
+}
+
 
 def source(**settings: Any) -> Source:
     """A catalog of Sentinel-2 bands, with `settings` as a source file gives them."""

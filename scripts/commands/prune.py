@@ -21,6 +21,7 @@ from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
 from basemake.build.records import FLAG, output_of, read_record, record_of
 from basemake.build.run_lock import alone
+from basemake.forecast.costs import ENHANCE, FETCH
 from basemake.system.files import PART
 
 FEW = 6  # names, up to which they are listed
@@ -62,7 +63,7 @@ def orphans_of(build: Build) -> Orphans:
 
 def surplus(build: Build, graph: Graph, stale: list[Job]) -> list[Path]:
     """Return the bands and enhanced tiles that config does not keep and no `stale` job reads."""
-    kept = {"fetch_bands": build.config["keep_bands"], "enhance_tile": build.config["keep_tiles"]}
+    kept = {FETCH: build.config["keep_bands"], ENHANCE: build.config["keep_tiles"]}
     needed = {path for job in stale for path in job.inputs}
     made = [path for job in graph.jobs if not kept.get(job.rule, True) for path in job.outputs]
     return [path for path in made if str(path) not in needed]

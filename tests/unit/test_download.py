@@ -46,16 +46,10 @@ from servers import (
     status,
     trickle,
 )
-from sources import access, fetch_band, limits
+from sources import NEAR, access, fetch_band, limits
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HALF = 200_000  # bytes: about half of a band
-LIMITS = {  # for a server that is near
-    "requests_per_minute": 60_000,
-    "patience_seconds": 10,
-    "longest_wait_seconds": 0.1,
-    "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +98,7 @@ def fetch(
     promised = Promised(dtype="int16")
     if content is not None:
         promised = Promised(len(content), sha256(content), "int16")
-    within = access(*hosts, credentials=credentials, **{**LIMITS, **options})
+    within = access(*hosts, credentials=credentials, **{**NEAR, **options})
     fetch_band(href, output, promised, within)
 
 
@@ -472,7 +466,7 @@ except BandError as error:
 def job(href: str, output: Path, host: str, content: bytes, **options) -> subprocess.Popen:
     """A fetch in a process of its own."""
     promised = {"size": len(content), "checksum": sha256(content), "dtype": "int16"}
-    arguments = (href, str(output), promised, host, asdict(limits(**LIMITS)))
+    arguments = (href, str(output), promised, host, asdict(limits(**NEAR)))
     command = [sys.executable, "-c", JOB, json.dumps(arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)
 

@@ -36,18 +36,12 @@ from servers import (
     stall,
     status,
 )
-from sources import access
+from sources import NEAR, access
 
 BLOCK, SIDE = 128, 700  # pixels; 6 x 6 blocks of incompressible pixels, of 25 KB each
 EPSG, LEFT, TOP, PIXEL = 32633, 500_000.0, 5_100_000.0, 100.0
 FINEST, COARSER = 141.0, 290.0  # Mercator metres of which the full image, and the next, are needed
 HEADER = 65_536
-LIMITS = {
-    "requests_per_minute": 60_000,
-    "patience_seconds": 10,
-    "longest_wait_seconds": 0.1,
-    "stall": {"bytes_per_second": 20_000, "seconds": 0.5},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +110,7 @@ def wanted(url: str, need: Need, size: int | None = None, updated: str = "a") ->
 def fetch(band: Wanted, host: str, **options) -> Known:
     """Fetch a band as its job does."""
     keep_old([band])
-    (known,) = fetch_bands([band], access(host, **{**LIMITS, **options}))
+    (known,) = fetch_bands([band], access(host, **{**NEAR, **options}))
     write_record(band.output, made_of({}, []), known=asdict(known))
     tidy([band])
     assert [path.name for path in band.output.parent.iterdir()] == ["B04.tif"]
@@ -538,7 +532,7 @@ def test_blocks_that_an_older_run_fetched_for_an_older_item_are_not_used(
     broken = wanted(f"{server.url}/none.tif", MIDDLE)
     broken = replace(broken, output=broken.output.with_name("B03.tif"))
     with pytest.raises(BandError, match="404"):
-        fetch_bands([wanted(url, MIDDLE), broken], access(server.host, **LIMITS))
+        fetch_bands([wanted(url, MIDDLE), broken], access(server.host, **NEAR))
     server.files["/B04.tif"] = contents[1]
     band = wanted(url, MIDDLE, updated="b")
     fetch(band, server.host)
@@ -617,7 +611,7 @@ def test_bands_of_a_tile_have_one_grid(
     one = wanted(f"{server.url}/B04.tif", Need(COARSER, None))
     other = wanted(f"{server.url}/B03.tif", Need(COARSER, None))
     other = replace(other, output=one.output.with_name("B03.tif"))
-    known = fetch_bands([one, other], access(server.host, **LIMITS))
+    known = fetch_bands([one, other], access(server.host, **NEAR))
     assert [band.level for band in known] == [0, 0]
     assert other.output.read_bytes() == plain
     assert gdal.Open(str(one.output)).RasterXSize == SIDE

@@ -325,19 +325,13 @@ def test_a_newer_item_of_the_same_bands_makes_nothing_again(
 @pytest.mark.parametrize("max_zoom", [8, 9])
 def test_the_plan_tells_the_bytes_that_come(city: City, max_zoom: int) -> None:
     city.config["pyramid"]["max_zoom"] = max_zoom
-    city.show((0.5, 0.5, 3.4, 4.4))
-    city.run("manifest")
-    planned = json.loads(city.says("plan", "--json"))["download"]
-    city.server.log.clear()
-    city.run("--cores", "2")
-    came = sum(one.sent for one in city.server.asked())
-    assert planned["files"] == len(BANDS)
-    assert planned["bytes"] == pytest.approx(came, rel=0.25)
     # Once headers are known it is exact, but for the eight bytes around each block.
-    city.show((0.5, 0.5, 4.2, 4.4))
-    city.run("manifest")
-    planned = json.loads(city.says("plan", "--json"))["download"]
-    city.server.log.clear()
-    city.run("--cores", "2")
-    came = sum(one.sent for one in city.server.asked())
-    assert planned["bytes"] == pytest.approx(came, rel=0.01)
+    for east, near in ((3.4, 0.25), (4.2, 0.01)):
+        city.show((0.5, 0.5, east, 4.4))
+        city.run("manifest")
+        planned = json.loads(city.says("plan", "--json"))["download"]
+        city.server.log.clear()
+        city.run("--cores", "2")
+        came = sum(one.sent for one in city.server.asked())
+        assert planned["files"] == len(BANDS)
+        assert planned["bytes"] == pytest.approx(came, rel=near)

@@ -20,7 +20,9 @@ from shapely.geometry.base import BaseGeometry
 
 from basemake.build.manifest import Tile
 from basemake.build.paths import RESULTS
+from basemake.build.records import read_record
 from basemake.pixels.blocks import Image, image_of, runs_of
+from basemake.pixels.crs import crs
 from basemake.pixels.webtiles import HALF_WORLD
 
 MARGIN = 5  # pixels beyond a region that resampling reads: the warper's three, and rounding
@@ -114,8 +116,14 @@ def band_path(tile: str, key: str) -> Path:
     return RESULTS / "bands" / tile / f"{key}.tif"
 
 
+def known_here(tile: str, key: str) -> Known | None:
+    """Return what a band's record keeps of its object, or None if there is nothing readable."""
+    record = read_record(band_path(tile, key))
+    return known_of(record.known) if record else None
+
+
 def known_of(fields: dict[str, Any]) -> Known | None:
-    """Return what a record keeps of a band's object, or None if that is nothing readable."""
+    """Return what is known of a band's object by `fields`, or None if that is nothing readable."""
     try:
         known = Known(**fields)
         sane = isinstance(known.identity, dict) and all(map(math.isfinite, known.transform))
@@ -261,10 +269,9 @@ def area_in_crs(area: BaseGeometry, epsg: int) -> BaseGeometry | None:
 def _boxes(image: Image, full: Image, transform: Sequence[float]) -> NDArray:
     """Return the extent of each block of an image, row by row, in the tile's CRS."""
     left, width, _, top, _, height = transform
-    x = np.minimum(np.arange(image.across + 1) * image.block_width, image.width)
-    y = np.minimum(np.arange(image.down + 1) * image.block_height, image.height)
-    x = left + x * (width * full.width / image.width)
-    y = top + y * (height * full.height / image.height)
+    columns, rows = image.edges
+    x = left + columns * (width * full.width / image.width)
+    y = top + rows * (height * full.height / image.height)
     return shapely.box(x[:-1], y[1:, np.newaxis], x[1:], y[:-1, np.newaxis]).ravel()
 
 
@@ -283,10 +290,4 @@ def _transformed(points: NDArray, source: int, target: int) -> NDArray:
 @lru_cache(256)
 def _transformation(source: int, target: int) -> Any:
     osr.UseExceptions()
-    systems = []
-    for code in (source, target):
-        system = osr.SpatialReference()
-        system.ImportFromEPSG(code)
-        system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-        systems.append(system)
-    return osr.CoordinateTransformation(*systems)
+    return osr.CoordinateTransformation(crs(source), crs(target))

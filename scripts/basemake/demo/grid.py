@@ -16,6 +16,8 @@ from osgeo import osr
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
+from basemake.pixels.crs import crs
+
 TILE_SIDE = 100_080.0
 SQUARE_SIDE = 100_000.0
 EDGE_STEP = 5_000.0
@@ -79,13 +81,9 @@ def to_lonlat(epsg: int, x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     Longitudes are within 180 degrees of the zone's meridian, so in zones 1 and 60 they can exceed
     180 or fall below -180.
     """
-    utm, wgs84 = osr.SpatialReference(), osr.SpatialReference()
-    utm.ImportFromEPSG(epsg)
-    wgs84.ImportFromEPSG(4326)
-    wgs84.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
     x, y = np.broadcast_arrays(x, y)
     points = np.column_stack([x.ravel(), y.ravel()])
-    lonlat = np.array(osr.CoordinateTransformation(utm, wgs84).TransformPoints(points))
+    lonlat = np.array(osr.CoordinateTransformation(crs(epsg), crs(4326)).TransformPoints(points))
     meridian = 6 * (epsg % 100) - 183
     lon = meridian + (lonlat[:, 0] - meridian + 180) % 360 - 180
     return lon.reshape(x.shape), lonlat[:, 1].reshape(x.shape)

@@ -14,10 +14,11 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
+from basemake.build.bands import known_here
 from basemake.build.engine import Job
 from basemake.build.layout import Layout
 from basemake.errors import ConfigError
-from basemake.forecast.downloads import PIXEL_SIZE, BandSize, Seen, known_here, size_of_band
+from basemake.forecast.downloads import PIXEL_SIZE, BandSize, Seen, size_of_band
 from basemake.forecast.estimate import Cost, Pace, size_of
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
 from basemake.web.addresses import is_remote
@@ -203,15 +204,19 @@ def count(layout: Layout, config: dict) -> Quantities:
     """Return the quantities of a build with checked `config`, with the shipped sizes."""
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
-    known = {name: known_here(tile) for name, tile in layout.tiles.items()}
-    seen = Seen.of(band for bands in known.values() for band in bands.values())
+    known = {
+        (name, key): known_here(name, key)
+        for name, tile in layout.tiles.items()
+        for key in tile.bands
+    }
+    seen = Seen.of(band for band in known.values() if band is not None)
     bands: dict[str, dict[str, BandSize]] = {}
     for name, tile in layout.tiles.items():
         pixels = ground_area(tile.geometry) / (tile.gsd or PIXEL_SIZE) ** 2
-        bands[name] = {}
+        need, bands[name] = layout.need(name), {}
         for key, band in tile.bands.items():
-            need = layout.need(name) if is_remote(band.href) else None
-            bands[name][key] = size_of_band(tile, key, pixels, need, known[name].get(key), seen)
+            needed = need if is_remote(band.href) else None
+            bands[name][key] = size_of_band(tile, key, pixels, needed, known[name, key], seen)
     unsized = {
         name: sum(band.size is None for band in tile.bands.values())
         for name, tile in layout.tiles.items()

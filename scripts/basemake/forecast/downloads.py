@@ -18,10 +18,8 @@ from basemake.build.bands import (
     area_in_crs,
     band_path,
     cut_of,
-    known_of,
 )
 from basemake.build.manifest import Tile
-from basemake.build.records import read_record
 from basemake.pixels.blocks import Image, numbers_of
 
 PIXEL_SIZE = 10.0  # metres, where items do not give it
@@ -71,17 +69,6 @@ class Seen:
             return cls((), ())
         shares = np.mean([np.array(band.image_bytes) / band.size for band in alike], axis=0)
         return cls(alike[0].all_images, tuple(map(float, shares)))
-
-
-def known_here(tile: Tile) -> dict[str, Known]:
-    """Return what the records of a tile's bands keep of their objects, by asset key."""
-    found = {}
-    for key in tile.bands:
-        record = read_record(band_path(tile.name, key))
-        known = known_of(record.known) if record else None
-        if known is not None:
-            found[key] = known
-    return found
 
 
 def size_of_band(
@@ -160,15 +147,9 @@ def _counts(
     else:
         shares = REDUCED_SHARE ** np.arange(len(images))
         total = size * float(shares[level] / shares.sum())
-    image = images[level]
-    across = np.minimum(image.block_width, image.width - _starts(image.across, image.block_width))
-    down = np.minimum(image.block_height, image.height - _starts(image.down, image.block_height))
+    across, down = map(np.diff, images[level].edges)
     pixels = np.outer(down, across).ravel()
     return total * pixels / pixels.sum()
-
-
-def _starts(count: int, side: int) -> NDArray:
-    return np.arange(count) * side
 
 
 def _fetched(counts: NDArray, numbers: list[int], start: float, first: float) -> float:

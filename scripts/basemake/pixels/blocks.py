@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Image:
@@ -28,6 +31,14 @@ class Image:
     def down(self) -> int:
         """The rows of blocks."""
         return -(-self.height // self.block_height)
+
+    @property
+    def edges(self) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
+        """The columns and the rows at which blocks begin, and at which the last ones end."""
+        return (
+            np.minimum(np.arange(self.across + 1) * self.block_width, self.width),
+            np.minimum(np.arange(self.down + 1) * self.block_height, self.height),
+        )
 
 
 def image_of(sides: Sequence[int]) -> Image:

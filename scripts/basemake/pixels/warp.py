@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from osgeo import gdal, osr
 
 from basemake.errors import TileError
+from basemake.pixels.crs import crs
 from basemake.pixels.raster import RGBA, geotiff, open_geotiff
 
 # Pixels between points that PROJ transforms, for web pixels of up to GRID_PIXEL metres. Coordinates
@@ -149,7 +150,7 @@ class Warper:
 def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransformation]:
     """Return an image of a tile, and the transformation from Web Mercator to its CRS."""
     dataset = geotiff(path, level)
-    return dataset, osr.CoordinateTransformation(web_mercator(), _srs(dataset))
+    return dataset, osr.CoordinateTransformation(crs(3857), _srs(dataset))
 
 
 @contextmanager
@@ -164,19 +165,11 @@ def naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def web_mercator() -> osr.SpatialReference:
-    """Return EPSG:3857 with coordinates in the order x, y."""
-    srs = osr.SpatialReference()
-    srs.ImportFromEPSG(3857)
-    srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    return srs
-
-
 def _place(path: Path, dataset: gdal.Dataset, canvas: _Canvas, smooth: bool) -> _Source | None:
     """Return the tile with its place in the canvas, or None if it lies outside."""
     left, width, _, top, _, height = dataset.GetGeoTransform()
     frame = _Frame(left, top, width, height)
-    to_mercator = osr.CoordinateTransformation(_srs(dataset), web_mercator())
+    to_mercator = osr.CoordinateTransformation(_srs(dataset), crs(3857))
     down, across = _reach(dataset, frame, to_mercator, canvas)
     if not down or not across:
         return None

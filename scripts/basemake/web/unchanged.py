@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from basemake.build.bands import Known, band_path, known_of
+from basemake.build.bands import Known, band_path, known_here
 from basemake.build.manifest import Tile
-from basemake.build.records import read_record, record_of
+from basemake.build.records import record_of
 from basemake.build.source import Source
 from basemake.errors import BasemakeError
 from basemake.system.files import writing
@@ -48,8 +48,7 @@ def _newer(tiles: Iterable[Tile]) -> Iterator[tuple[Path, str, Known]]:
     for tile in tiles:
         for key, band in tile.bands.items():
             path, identity = band_path(tile.name, key), band.identity(tile.updated)
-            record = read_record(path)
-            known = known_of(record.known) if record else None
+            known = known_here(tile.name, key)
             if known is None or known.validator is None or known.identity == identity:
                 continue
             alike = {**known.identity, "updated": tile.updated} == identity
