@@ -167,7 +167,7 @@ def enhanced_of(region, epsg=None):
 
 
 def metatiles(region, suffix):
-    """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.png)."""
+    """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.tif)."""
     names = layout().metatiles[region]
     return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
 
@@ -181,7 +181,7 @@ def everything():
     """Return the paths of all outputs to keep; bands and overviews are made as their inputs."""
     paths = enhanced(layout().tiles) if config["keep_tiles"] else []
     for region in layout().regions:
-        paths += metatiles(region, ".pmtiles") + metatiles(region, ".png")
+        paths += metatiles(region, ".pmtiles") + metatiles(region, ".tif")
         if config["keep_tiles"]:
             paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
             paths.append(f"results/mosaic/{region}.vrt")

@@ -10,10 +10,10 @@ rule render_metatile:
     output:
         # The old metatile stays until the job ends: if its tiles prove to be the same, it is kept.
         archive=update("results/metatiles/{region}/{metatile}.pmtiles"),
-        root=update("results/metatiles/{region}/{metatile}.png"),
+        root=update("results/metatiles/{region}/{metatile}.tif"),
         records=[
             update("results/records/metatiles/{region}/{metatile}.pmtiles.json"),
-            update("results/records/metatiles/{region}/{metatile}.png.json"),
+            update("results/records/metatiles/{region}/{metatile}.tif.json"),
         ],
     log:
         "logs/metatiles/{region}/{metatile}.log",
@@ -48,7 +48,7 @@ rule render_metatile:
 rule render_overview:
     """Render the web tiles of lower zooms than the metatiles, from the metatiles' roots."""
     input:
-        roots=lambda wildcards: metatiles(wildcards.region, ".png"),
+        roots=lambda wildcards: metatiles(wildcards.region, ".tif"),
     output:
         archive="results/metatiles/{region}/overview.pmtiles",
         record="results/records/metatiles/{region}/overview.pmtiles.json",

@@ -25,7 +25,8 @@ from osgeo import gdal, gdal_array, osr
 from basemake.errors import TileError
 from basemake.pixels.codecs import BLOCK, CODECS
 from basemake.pixels.dn import DnReading
-from basemake.pixels.raster import RGBA, halve, open_geotiff
+from basemake.pixels.light import Light, halve, halve_colours, to_colours
+from basemake.pixels.raster import RGBA, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
 from basemake.pixels.tags import TEXT_TAGS, geo_tags, metadata_tags
 from basemake.system.files import writing
@@ -33,6 +34,7 @@ from basemake.system.machine import usable_cores
 
 SOFTWARE = "basemake"
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
+LEAST = 64  # pixels a side of the smallest reduced image: what maps of the lowest zooms are made of
 # BLAKE2 is fast on every processor; SHA-256 is four times slower on those without SHA instructions.
 new_digest = partial(hashlib.blake2b, digest_size=32)
 
@@ -63,16 +65,16 @@ class Block(NamedTuple):
 class Part(NamedTuple):
     """The results from one window of an image: its half, and its blocks row by row."""
 
-    half: RGBA
+    half: Light
     blocks: list[list[Block]]
 
 
 class Image(NamedTuple):
-    """An image of `shape` (height, width), whose `pixels` are made in windows of `step`."""
+    """An image of `shape` (height, width), whose pixels, and their half, are made by windows."""
 
     shape: tuple[int, int]
-    step: tuple[int, int]
-    pixels: Callable[[Window], RGBA]
+    step: tuple[int, int]  # of windows
+    pixels: Callable[[Window], tuple[RGBA, Light]]
 
 
 def enhance_tile(
@@ -110,14 +112,14 @@ def enhance_tile(
     step = _whole_blocks(block_height), _whole_blocks(block_width)
     read_rows = max(block_height, READ_PIXELS // step[1])
 
-    def enhanced(window: Window) -> RGBA:
+    def enhanced(window: Window) -> tuple[RGBA, Light]:
         rows, columns = window
         rgba = np.empty((rows.stop - rows.start, columns.stop - columns.start, 4), np.uint8)
         for top in range(0, len(rgba), read_rows):
             strip = rgba[top : top + read_rows]
             dn = _read(bands, rows.start + top, columns.start, strip.shape[:2], dtype)
             strip[:] = recipe(dn)
-        return rgba
+        return rgba, halve_colours(rgba)
 
     with writing(output) as part:
         writer = _Writer(enhancement.codec, threads, json.dumps(grid).encode())
@@ -250,7 +252,7 @@ class _Writer:
         self._workers = min(threads, usable_cores())  # more would only wait for one another
 
     def write_levels(self, path: Path, image: Image, tags: list[tuple]) -> None:
-        """Write `image`, with `tags`, and then its halves, down to one block, to `path`.
+        """Write `image`, with `tags`, and then its halves, down to LEAST pixels, to `path`.
 
         Each level's half goes to a temporary file beside `path`, from which the next level is made:
         memory holds no more than a row of windows.
@@ -276,13 +278,13 @@ class _Writer:
                     extratags=[] if level else tags,
                     **self._codec,
                 )
-                if max(image.shape) <= BLOCK:
+                if max(image.shape) <= LEAST:
                     break
                 half = (image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2
                 image = Image(half, (BLOCK, BLOCK), partial(_spilled, spill, half))
 
     def _encoded(self, image: Image, spill: IO[bytes], pool: ThreadPoolExecutor) -> Iterator[bytes]:
-        """Yield the encoded blocks of an image in order, and write its half, raw, to `spill`."""
+        """Yield the encoded blocks of an image in order, and write its half's light to `spill`."""
         windows = _windows(image.shape, image.step)
         parts = self._in_order(pool, partial(self._made, image), chain(*windows))
         while row := list(islice(parts, len(windows[0]))):
@@ -296,12 +298,12 @@ class _Writer:
 
     def _made(self, image: Image, window: Window) -> Part:
         """Return the half and the encoded blocks of a window."""
-        rgba = image.pixels(window)
+        rgba, half = image.pixels(window)
         blocks = [
             [Block(self._encode(block), new_digest(block.ravel().data).digest()) for block in row]
             for row in _blocks(rgba)
         ]
-        return Part(halve(rgba), blocks)
+        return Part(half, blocks)
 
     def _in_order(
         self,
@@ -319,12 +321,13 @@ class _Writer:
             yield pending.popleft().result()
 
 
-def _spilled(spill: IO[bytes], shape: tuple[int, int], window: Window) -> RGBA:
-    """Return a window of the raw image of `shape` in the file `spill`.
+def _spilled(spill: IO[bytes], shape: tuple[int, int], window: Window) -> tuple[RGBA, Light]:
+    """Return a window, and its half, of the image of `shape` whose light is in the file `spill`.
 
     The file is mapped anew each time, so that the pages of earlier windows leave memory.
     """
-    return np.memmap(spill, np.uint8, "r", shape=(*shape, 4))[window]
+    light = np.array(np.memmap(spill, np.uint16, "r", shape=(*shape, 4))[window])
+    return to_colours(light), halve(light)
 
 
 def _encoder(codec: dict[str, Any]) -> Callable[[RGBA], bytes]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,18 @@ if __name__ == "__main__":
 import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, ogr
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from basemake.errors import TileError
 from basemake.pixels.archive import open_archive, write_part
 from basemake.pixels.crs import crs
-from basemake.pixels.encoding import encoder, read_png
+from basemake.pixels.encoding import encoder
+from basemake.pixels.light import Light, to_colours, to_light
 from basemake.pixels.quadtree import grow
-from basemake.pixels.raster import RGBA, open_geotiff
+from basemake.pixels.raster import open_geotiff
+from basemake.pixels.roots import read_root, write_root
 from basemake.pixels.warp import Warper, naming
 from basemake.pixels.webtiles import WebTile
-from basemake.system.files import writing
 
-MADE_OF = "made of"  # the key of the PNG text of a root that identifies its inputs
 AHEAD = 32  # web tiles that may wait for an encoder: bounds their memory
 
 
@@ -65,11 +64,10 @@ def render_metatile(
     """Write the web tiles inside `metatile`, at all zooms of `rendering`, to the PMTiles `archive`.
 
     `tiles` are enhanced tiles; where they overlap the last one shows. Fully transparent web tiles
-    are left out. `root` becomes a lossless PNG of the metatile at its own zoom, tile_size pixels a
-    side, from which the overview is made; it keeps `made_of` for `is_made_of`. Each web tile is
-    warped when it is needed, so memory does not grow with the metatile, except for the mask of an
-    outline, one byte a pixel. The bytes do not depend on `threads`. Raises TileError, naming it, if
-    a tile cannot be read.
+    are left out. `root` becomes the metatile at its own zoom, tile_size pixels a side; it keeps
+    `made_of` for `is_made_of`. Each web tile is warped when it is needed, so memory does not grow
+    with the metatile, except for the mask of an outline, one byte a pixel. The bytes do not depend
+    on `threads`. Raises TileError, naming it, if a tile cannot be read.
     """
     size = rendering.tile_size
     side = 1 << (rendering.max_zoom - metatile.z)
@@ -84,21 +82,27 @@ def render_metatile(
         count = 1 << (rendering.max_zoom - tile.z)
         return tile.y * count - metatile.y * side, tile.x * count - metatile.x * side, count
 
-    def leaf(tile: WebTile) -> RGBA | None:
-        row, column, _ = place(tile)
-        image = warper.draw(row, column)
-        if image is not None and mask is not None:
-            top, left = row * size, column * size
-            image *= mask[top : top + size, left : left + size, np.newaxis]
-        return image
-
     with ThreadPoolExecutor(threads) as pool:
 
-        def use(tile: WebTile, image: RGBA) -> None:
-            if tile.z >= rendering.min_zoom:
-                encoded.append((tile, pool.submit(encode, image)))
+        def submit(tile: WebTile, encoded_later: Callable[[], bytes]) -> None:
+            encoded.append((tile, pool.submit(encoded_later)))
             if len(encoded) > AHEAD:
                 encoded[-AHEAD][1].result()
+
+        def leaf(tile: WebTile) -> Light | None:
+            row, column, _ = place(tile)
+            image = warper.draw(row, column)
+            if image is not None and mask is not None:
+                top, left = row * size, column * size
+                image *= mask[top : top + size, left : left + size, np.newaxis]
+            if image is None or image[..., 3].max() == 0:
+                return None
+            submit(tile, lambda: encode(image))
+            return to_light(image)
+
+        def use(tile: WebTile, image: Light) -> None:
+            if tile.z >= rendering.min_zoom:
+                submit(tile, lambda: encode(to_colours(image)))
 
         image = grow(
             metatile, rendering.max_zoom, leaf, lambda tile: warper.may_show(*place(tile)), use
@@ -106,16 +110,8 @@ def render_metatile(
     root.unlink(missing_ok=True)  # so that no root vouches for an archive while it is replaced
     web_tiles = [(tile, data.result()) for tile, data in encoded]
     write_part(archive, web_tiles, rendering.image_format)
-    _write_root(root, np.zeros((size, size, 4), np.uint8) if image is None else image, made_of)
+    write_root(root, np.zeros((size, size, 4), np.uint16) if image is None else image, made_of)
     logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
-
-
-def _write_root(root: Path, image: RGBA, made_of: str) -> None:
-    """Write a metatile's root as PNG, with `made_of` as a text in it."""
-    about = PngInfo()
-    about.add_text(MADE_OF, made_of)
-    with writing(root) as part:
-        Image.fromarray(image).save(part, "PNG", pnginfo=about)
 
 
 def digest_inputs(tiles: list[Path], options: Any) -> str:
@@ -138,7 +134,7 @@ def is_made_of(archive: Path, root: Path, made_of: str) -> bool:
         return False
     try:
         with open_archive(archive):
-            return bool(read_png(root)[1].get(MADE_OF) == made_of)
+            return read_root(root)[1] == made_of
     except TileError:  # one of them is incomplete
         return False
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from basemake.pixels.archive import write_part
-from basemake.pixels.encoding import encoder, read_png
+from basemake.pixels.encoding import encoder
+from basemake.pixels.light import Light, to_colours
 from basemake.pixels.quadtree import grow
-from basemake.pixels.raster import RGBA
+from basemake.pixels.roots import read_root
 from basemake.pixels.webtiles import WebTile
 
 
@@ -21,16 +22,15 @@ def render_overview(
 ) -> None:
     """Write the web tiles from `min_zoom` to one zoom lower than the metatiles to `archive`.
 
-    `roots` are the lossless images of the metatiles, by web tile, that render_metatile writes. Each
-    web tile is halved from its four children. Fully transparent ones are left out. `image_format`
-    and `quality` are as in encoding.encoder. Raises TileError, naming it, if a root is incomplete.
+    `roots` are the paths of the metatiles' roots by web tile. Each web tile is halved from its four
+    children. Fully transparent ones are left out. `image_format` and `quality` are as in
+    encoding.encoder. Raises TileError, naming it, if a root is incomplete.
     """
     encode = encoder(image_format, quality)
     encoded: list[tuple[WebTile, bytes]] = []
 
-    def use(tile: WebTile, image: RGBA) -> None:
-        if tile not in roots:
-            encoded.append((tile, encode(image)))
+    def use(tile: WebTile, image: Light) -> None:
+        encoded.append((tile, encode(to_colours(image))))
 
     levels = [set(roots)]
     while levels[-1] and next(iter(levels[-1])).z > min_zoom:
@@ -38,7 +38,7 @@ def render_overview(
     reached = set().union(*levels)
     for tile in sorted(levels[-1]):
         zoom = next(iter(roots)).z
-        grow(tile, zoom, lambda root: read_png(roots[root])[0], reached.__contains__, use)
+        grow(tile, zoom, lambda root: read_root(roots[root])[0], reached.__contains__, use)
     write_part(archive, encoded, image_format)
     logging.info("%d web tiles from %d roots", len(encoded), len(roots))
 

@@ -68,7 +68,7 @@ def render(
         place,
         [Path(tile)],
         Path(folder) / f"{metatile}.pmtiles",
-        Path(folder) / f"{metatile}.png",
+        Path(folder) / f"{metatile}.tif",
         render_metatile.Rendering(
             min_zoom=place.z,
             max_zoom=max_zoom,
@@ -89,7 +89,7 @@ def overview(folder: str, min_zoom: int, quality: int) -> None:
     from render_overview import render_overview
 
     set_up_libraries(CACHE_MB)
-    roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.png"))}
+    roots = {metatile_of(path.stem): path for path in sorted(Path(folder).glob("*.tif"))}
     rendering = {**RENDERING, "quality": quality}
     render_overview(roots, Path(folder) / "overview.pmtiles", min_zoom=min_zoom, **rendering)
 

@@ -2,20 +2,20 @@
 
 import numpy as np
 
+from basemake.pixels.light import FAINT, FULL, Light
 from basemake.pixels.quadtree import grow
-from basemake.pixels.raster import RGBA
 from basemake.pixels.webtiles import WebTile
 
 ROOT = WebTile(3, 5, 2)
-COLOUR = np.array([10, 20, 30, 255], np.uint8)
+COLOUR = np.array([10, 20, 30, FULL], np.uint16)
 
 
-def grown(leaves: dict[WebTile, RGBA | None], leaf_zoom: int) -> dict[WebTile, RGBA]:
+def grown(leaves: dict[WebTile, Light | None], leaf_zoom: int) -> dict[WebTile, Light]:
     """What is used, in the order of use; only `leaves` and what is above them may show."""
     may_show = {tile for leaf in leaves for tile in lineage(leaf)}
-    used: dict[WebTile, RGBA] = {}
+    used: dict[WebTile, Light] = {}
 
-    def use(tile: WebTile, image: RGBA) -> None:
+    def use(tile: WebTile, image: Light) -> None:
         assert tile not in used
         used[tile] = image
 
@@ -31,22 +31,22 @@ def lineage(tile: WebTile) -> list[WebTile]:
 def test_each_leaf_has_its_corner_in_all_above() -> None:
     corner = ROOT.children[3].children[1]
     used = grown({corner: np.tile(COLOUR, (4, 4, 1))}, 5)
-    assert list(used) == [corner, corner.parent, ROOT]
+    assert list(used) == [corner.parent, ROOT]
     assert (used[corner.parent][:2, 2:] == COLOUR).all()
-    assert used[corner.parent][..., 3].sum() == 4 * 255
+    assert used[corner.parent][..., 3].sum() == 4 * FULL
     assert (used[ROOT][2, 3] == COLOUR).all()
-    assert used[ROOT][..., 3].sum() == 255
+    assert used[ROOT][..., 3].sum() == FULL
 
 
 def test_what_shows_nothing_is_not_used() -> None:
-    clear = np.zeros((4, 4, 4), np.uint8)
     assert grown({}, 5) == {}
-    assert grown({ROOT.children[0]: None, ROOT.children[1]: clear}, 4) == {}
-    faint = clear.copy()
-    faint[0, 0] = (10, 20, 30, 1)  # too faint to show at half the size
-    assert list(grown({ROOT.children[2]: faint}, 4)) == [ROOT.children[2]]
+    assert grown({ROOT.children[0]: None}, 4) == {}
+    for alpha, shown in ((4 * FAINT, []), (4 * FAINT + 2, [ROOT])):
+        faint = np.zeros((4, 4, 4), np.uint16)
+        faint[0, 0] = (10, 20, 30, alpha)
+        assert list(grown({ROOT.children[2]: faint}, 4)) == shown
 
 
 def test_a_leaf_may_be_the_root() -> None:
     image = np.tile(COLOUR, (4, 4, 1))
-    assert grown({ROOT: image}, 3)[ROOT] is image
+    assert grow(ROOT, 3, {ROOT: image}.__getitem__, {ROOT}.__contains__, print) is image

@@ -27,6 +27,8 @@ import basemake.pixels.warp
 from basemake.errors import TileError
 from basemake.pixels.archive import write_part
 from basemake.pixels.encoding import encoder
+from basemake.pixels.light import to_colours, to_light
+from basemake.pixels.roots import read_root, write_root
 from basemake.pixels.vrt import build_mosaic
 from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile
@@ -198,7 +200,7 @@ def render(
     """Render a metatile; return its archive and its root."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "_".join(map(str, metatile))
-    archive, root = folder / f"{name}.pmtiles", folder / f"{name}.png"
+    archive, root = folder / f"{name}.pmtiles", folder / f"{name}.tif"
     rendering = replace(LOSSLESS, **options)
     render_metatile(metatile, tiles, archive, root, rendering, threads=threads, made_of=made_of)
     return archive, root
@@ -216,7 +218,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def pixels_of(root: Path) -> NDArray[np.uint8]:
-    return decode(root.read_bytes())
+    return to_colours(read_root(root)[0])
 
 
 def level(tiles: dict[WebTile, bytes], parent: WebTile, zoom: int, size: int = 256) -> NDArray:
@@ -295,7 +297,7 @@ def test_what_breaks_off_does_not_say_what_it_is_made_of(
     def fail(*_: object, **__: object) -> None:
         raise OSError("killed")
 
-    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr("render_metatile.write_root", fail)
     with pytest.raises(OSError, match="killed"):
         render(tmp_path, WEST, world[:2], made_of="new")
     assert not is_made_of(archive, root, "old")
@@ -315,17 +317,22 @@ def test_half_a_pixel_would_be_seen(shift: tuple[float, float]) -> None:
     assert np.quantile(error.max(axis=-1), 0.5) > RIGHT
 
 
-def mean_of_children(canvas: NDArray) -> NDArray:
-    """Half the size in float64: the mean of 2x2 pixels, colours weighted by alpha."""
-    height, width = canvas.shape[:2]
-    cells = canvas.reshape(height // 2, 2, width // 2, 2, 4).astype(float)
-    weight = cells[..., 3:].sum(axis=(1, 3))
-    colour = (cells[..., :3] * cells[..., 3:]).sum(axis=(1, 3))
-    colour = np.divide(colour, weight, where=weight > 0, out=np.zeros_like(colour))
-    return np.concatenate([colour, weight / 4], axis=-1)
+def exact_light(tiles: dict[WebTile, bytes], tile: WebTile) -> NDArray:
+    """A web tile's linear light in float64, times alpha of 0..1, from those of the top zoom."""
+    if tile.z == MAX_ZOOM:
+        rgba = decode(tiles[tile]) / 255 if tile in tiles else np.zeros((256, 256, 4))
+        c = rgba[..., :3]
+        light = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+        return np.concatenate([light * rgba[..., 3:], rgba[..., 3:]], axis=-1)
+    nw, ne, sw, se = (
+        exact_light(tiles, child) if child in tiles else np.zeros((256, 256, 4))
+        for child in tile.children
+    )
+    joined = np.vstack([np.hstack([nw, ne]), np.hstack([sw, se])])
+    return joined.reshape(256, 2, 256, 2, 4).mean(axis=(1, 3))
 
 
-def test_each_lower_zoom_is_the_mean_of_its_children(parts, tmp_path: Path) -> None:
+def test_each_lower_zoom_is_the_mean_light_of_the_top_zoom(parts, tmp_path: Path) -> None:
     overview = tmp_path / "overview.pmtiles"
     roots = {metatile: root for metatile, (_, root) in parts.items()}
     render_overview(roots, overview, min_zoom=0, **WEBP)
@@ -336,9 +343,14 @@ def test_each_lower_zoom_is_the_mean_of_its_children(parts, tmp_path: Path) -> N
     assert [name for name in tiles if name.z == 7] == [WebTile(7, 70, 45)]
     for name in tiles:
         if name.z < MAX_ZOOM:
-            children = level(tiles, name, name.z + 1)
-            # Half a level from rounding.
-            assert np.abs(decode(tiles[name]) - mean_of_children(children)).max() <= 0.5 + 1e-9
+            found, light = decode(tiles[name]), exact_light(tiles, name)
+            alpha = light[..., 3:]
+            assert np.abs(found[..., 3:] - 255 * alpha).max() <= 0.51
+            light = light[..., :3] / np.maximum(alpha, 1e-9)
+            colour = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+            # The nearest level, but for the 16 bits of light times alpha.
+            error = np.abs(found[..., :3] - 255 * colour) - 0.08 / np.maximum(alpha, 1e-9)
+            assert error[found[..., 3] > 0].max() <= 0.5
     for metatile, (_, root) in parts.items():
         assert (pixels_of(root) == decode(tiles[metatile])).all()
 
@@ -541,7 +553,7 @@ def test_lossless_webp_is_the_image(side: int) -> None:
     assert (decode(encoder("webp", "lossless")(rgba)) == rgba).all()
 
 
-@pytest.mark.parametrize("kept", [0.6, 0.001, 0])
+@pytest.mark.parametrize("kept", [0.6, 0.01, 0.004, 0.001, 0.0005, 0])
 def test_a_truncated_tile_is_named_and_nothing_is_left(world, tmp_path: Path, kept: float) -> None:
     broken = shutil.copy(world[3], tmp_path / "33TYM_0_0.tif")
     content = broken.read_bytes()
@@ -600,10 +612,9 @@ def test_a_metatile_where_nothing_shows_is_an_empty_part(world, parts, tmp_path:
 
 def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
     """Wherever it is cut, it is never taken for a transparent one."""
-    root, overview = tmp_path / "8_140_91.png", tmp_path / "overview.pmtiles"
-    Image.fromarray(picture(32633, (643_000.0, 5_113_000.0), 16, 16)).save(root)
+    root, overview = tmp_path / "8_140_91.tif", tmp_path / "overview.pmtiles"
+    write_root(root, to_light(picture(32633, (643_000.0, 5_113_000.0), 16, 16)), "these")
     content = root.read_bytes()
-    # The last 24 bytes are checksums and the end: without them the pixels are whole.
     for kept in range(len(content) - 24):
         root.write_bytes(content[:kept])
         with pytest.raises(TileError) as refusal:

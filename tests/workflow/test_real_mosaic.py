@@ -114,14 +114,15 @@ def test_map_credits_copernicus_and_is_complete(zagreb):
     assert "Nothing to be done" in zagreb.run("--cores", "2")
 
 
-@pytest.mark.parametrize(("zoom", "image", "least"), [(10, 0, 60), (8, 1, 36)])
+@pytest.mark.parametrize(("zoom", "image", "least"), [(10, 0, 60), (8, 1, 45), (7, 2, 45)])
 def test_a_map_from_reduced_images_is_near_to_that_from_whole_bands(
     real_data, new_build, tmp_path, zoom, image, least
 ):
     """The bands as cloud-optimized GeoTIFFs on a server, with averages as reduced images.
 
-    Reduced images are averages of reflectances, while colours of whole bands are averaged as they
-    are encoded: of two such maps of the same image, exactly halved, 40 dB could be expected.
+    Reduced images are averages of reflectances before the recipe; of whole bands, colours are
+    averaged after it, in linear light. Sides that can be halved twice, as those of the mosaics can
+    be thrice: GDAL's images of odd sides have pixels between those of basemake's.
     """
     document = json.loads((real_data / "real_mosaic/items.json").read_text())
     with FaultyServer() as server:
@@ -133,7 +134,10 @@ def test_a_map_from_reduced_images_is_near_to_that_from_whole_bands(
                 options = ["COMPRESS=DEFLATE", "PREDICTOR=YES", "BLOCKSIZE=128"]
                 options += ["RESAMPLING=AVERAGE", "OVERVIEWS=IGNORE_EXISTING"]
                 cog = tmp_path / "cog.tif"
-                gdal.Translate(str(cog), str(path), format="COG", creationOptions=options)
+                window = [0, 0, 912, 912]
+                gdal.Translate(
+                    str(cog), str(path), format="COG", creationOptions=options, srcWin=window
+                )
                 place = f"/{item['id']}/{path.name}"
                 server.files[place] = cog.read_bytes()
                 asset["href"] = server.url + place

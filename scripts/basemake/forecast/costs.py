@@ -35,7 +35,7 @@ WEB_BYTES = {
     "jpeg": [0.03, 0.13, 0.22, 0.46, 0.70],
 }
 LOSSLESS_WEB_BYTES = {"webp": 1.75, "png": 1.95}
-ROOT_BYTES = 2.0  # bytes a pixel of a metatile's root, which is a PNG
+ROOT_BYTES = 6.0  # bytes a pixel of a metatile's root, of 16 bits a band
 VRT_BYTES, PAGE_BYTES = 5_000, 1_200_000  # bytes a file
 NETWORK = 12.5e6  # bytes a second over all connections together: 100 Mbit/s
 LOCAL = 200e6  # bytes a second when bands are copied from files

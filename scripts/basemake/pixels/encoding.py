@@ -1,8 +1,7 @@
-"""Encoding web tiles as WebP, PNG and JPEG, and reading PNG."""
+"""Encoding web tiles as WebP, PNG and JPEG."""
 
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from threading import get_ident
 
 import cv2
@@ -10,8 +9,8 @@ import numpy as np
 from osgeo import gdal, gdal_array
 from PIL import Image
 
-from basemake.errors import TileError
-from basemake.pixels.raster import RGBA, halve
+from basemake.pixels.light import halve, to_colours, to_light
+from basemake.pixels.raster import RGBA
 
 # Method 2 does not try how many bits each way to predict a block takes, which halves the time. With
 # one segment, libwebp 1.6 and older would then code with its standard probabilities, in 7 % more
@@ -34,20 +33,6 @@ def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], by
     if image_format == "jpeg":
         return lambda rgba: _jpeg(rgba, int(quality or 0))
     return lambda rgba: _webp(rgba, quality)
-
-
-def read_png(path: Path) -> tuple[RGBA, dict]:
-    """Return a PNG's pixels, uint8 RGBA (height, width, 4), and its texts by key.
-
-    Raises TileError, naming it, if the file is incomplete.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return np.asarray(image.convert("RGBA")), image.info
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's, of broken chunks
-        raise TileError(
-            f"the image {path} cannot be read ({error}); delete it and run again to make it anew."
-        ) from error
 
 
 def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
@@ -77,7 +62,7 @@ def _fill(rgba: RGBA) -> RGBA:
     if rgba[..., 3].min() > 0 or rgba[..., 3].max() == 0:
         return rgba
     height, width = rgba.shape[:2]
-    coarse = _fill(halve(rgba))
+    coarse = _fill(to_colours(halve(to_light(rgba))))
     filled = cv2.resize(coarse, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)[:height, :width]
     alpha = cv2.extractChannel(rgba, 3)
     cv2.copyTo(rgba, alpha, filled)

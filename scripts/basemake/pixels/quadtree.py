@@ -4,44 +4,44 @@ from collections.abc import Callable
 
 import numpy as np
 
-from basemake.pixels.raster import RGBA, halve
+from basemake.pixels.light import FAINT, Light, halve
 from basemake.pixels.webtiles import WebTile
 
 
 def grow(
     tile: WebTile,
     leaf_zoom: int,
-    leaf: Callable[[WebTile], RGBA | None],
+    leaf: Callable[[WebTile], Light | None],
     may_show: Callable[[WebTile], bool],
-    use: Callable[[WebTile, RGBA], None],
-) -> RGBA | None:
-    """Return the image of `tile`, uint8 RGBA (size, size, 4), or None if it is transparent.
+    use: Callable[[WebTile, Light], None],
+) -> Light | None:
+    """Return the image of `tile`, (size, size, 4), or None if nothing shows in it.
 
     At `leaf_zoom` the image is `leaf(tile)`; at lower zooms each pixel is the mean of four pixels
-    of the children. `use` is called with every tile and image that is not transparent, children
-    first. Tiles for which `may_show` is false are left out with all tiles inside them. Memory holds
-    the children of one tile a zoom at most.
+    of the children, and `use` is called with every tile and image in which something shows, lower
+    zooms last. Tiles for which `may_show` is false are left out with all tiles inside them. Memory
+    holds the children of one tile a zoom at most.
     """
     if not may_show(tile):
         return None
     if tile.z == leaf_zoom:
-        image = leaf(tile)
-    else:
-        image = _joined([grow(child, leaf_zoom, leaf, may_show, use) for child in tile.children])
-    if image is None or image[..., 3].max() == 0:
+        return leaf(tile)
+    image = _joined([grow(child, leaf_zoom, leaf, may_show, use) for child in tile.children])
+    if image is None or image[..., 3].max() <= FAINT:
         return None
     use(tile, image)
     return image
 
 
-def _joined(children: list[RGBA | None]) -> RGBA | None:
-    """Return the image of a web tile, halved from its four children; None if all are None."""
-    size = max(0 if image is None else len(image) for image in children)
-    if size == 0:
+def _joined(children: list[Light | None]) -> Light | None:
+    """Return the image of a web tile, the halves of its children; None if all are None."""
+    halves = [None if image is None else halve(image) for image in children]
+    half = max(0 if image is None else len(image) for image in halves)
+    if half == 0:
         return None
-    canvas = np.zeros((2 * size, 2 * size, 4), np.uint8)
-    corners = ((0, 0), (0, size), (size, 0), (size, size))
-    for image, (top, left) in zip(children, corners, strict=True):
+    joined = np.zeros((2 * half, 2 * half, 4), np.uint16)
+    corners = ((0, 0), (0, half), (half, 0), (half, half))
+    for image, (top, left) in zip(halves, corners, strict=True):
         if image is not None:
-            canvas[top : top + size, left : left + size] = image
-    return halve(canvas)
+            joined[top : top + half, left : left + half] = image
+    return joined

@@ -1,4 +1,4 @@
-"""Rasters: GDAL's settings in a job, GeoTIFFs opened safely, and halving.
+"""Rasters: GDAL's settings in a job, and GeoTIFFs opened safely.
 
 Colour arrays are uint8 RGBA, (height, width, 4), with RGB 0 where alpha is 0.
 """
@@ -17,7 +17,6 @@ from osgeo import gdal, osr
 RGBA = NDArray[np.uint8]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts
-STRIP = 128  # rows that are weighted by alpha at a time: bounds the memory of the sums
 
 
 def set_up_libraries(cache_mb: int) -> None:
@@ -105,33 +104,3 @@ def decode(path: Path) -> None:
                 for row in range(-(-level.YSize // height)):
                     for column in range(-(-level.XSize // width)):
                         level.ReadBlock(column, row)
-
-
-def halve(rgba: RGBA) -> RGBA:
-    """Return an image of half the size: each pixel is the mean of 2x2, colours weighted by alpha.
-
-    Means are rounded half up. Odd sides are rounded up, and their last row or column is repeated.
-    """
-    height, width = rgba.shape[:2]
-    if height % 2 or width % 2:
-        rgba = cv2.copyMakeBorder(rgba, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    half = cv2.resize(rgba, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # rounds half up
-    for top in range(0, len(half), STRIP):
-        strip = rgba[2 * top : 2 * (top + STRIP)]
-        if strip[..., 3].min() < 255:
-            _weigh(half[top : top + STRIP], strip)
-    return half
-
-
-def _weigh(half: RGBA, rgba: RGBA) -> None:
-    """Weight the colours of `half` by the alpha of `rgba`, unless all four alphas are 255 or 0."""
-    alpha = rgba[..., 3].astype(np.uint16)
-    weights = alpha[::2, ::2] + alpha[1::2, ::2] + alpha[::2, 1::2] + alpha[1::2, 1::2]
-    row, column = np.nonzero((weights > 0) & (weights < 4 * 255))  # few: only along edges
-    weight = weights[row, column, np.newaxis].astype(np.uint32)
-    colours = np.zeros((len(row), 3), np.uint32)
-    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        pixels = rgba[2 * row + down, 2 * column + right].astype(np.uint32)
-        colours += pixels[:, :3] * pixels[:, 3:]
-    shown = half[row, column, 3:] > 0
-    half[row, column, :3] = (2 * colours + weight) // (2 * weight) * shown

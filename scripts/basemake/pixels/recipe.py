@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basemake.pixels.dn import DnReading
+from basemake.pixels.light import linear_light, srgb
 
 BANDS = ("red", "green", "blue")
 TABLE_SIZE = 65536
@@ -58,12 +59,6 @@ def offset_gamma(x: Floats, gamma: float, offset: float) -> Floats:
     return ((_clip01(x) + offset) ** gamma - low) / ((1 + offset) ** gamma - low)
 
 
-def srgb(x: Floats) -> Floats:
-    """Encode linear values, clipped to 0..1, by the sRGB transfer curve (IEC 61966-2-1)."""
-    c = _clip01(x)
-    return np.where(c <= 0.0031308, 12.92 * c, 1.055 * c**0.41666666666 - 0.055)
-
-
 def saturation(rgb: Floats, factor: float) -> Floats:
     """Scale the distance of each band from the bands' mean by `factor`; clipped to 0..1."""
     scaled = rgb * factor
@@ -73,8 +68,7 @@ def saturation(rgb: Floats, factor: float) -> Floats:
 
 def lch_saturation(rgb: Floats, factor: float) -> Floats:
     """Scale chroma in CIE LCH(ab), D65, of sRGB values by `factor`; clipped to 0..1."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    fx, fy, fz = _lab_curve(_mix(_XYZ_FROM_RGB, linear))
+    fx, fy, fz = _lab_curve(_mix(_XYZ_FROM_RGB, linear_light(rgb)))
     # Chroma is the length of (a, b) = (500 (fx - fy), 200 (fy - fz)): scaling it scales both.
     scaled = np.stack([fy + (fx - fy) * factor, fy, fy + (fz - fy) * factor])
     return srgb(_mix(_RGB_FROM_XYZ, _lab_curve_inverse(scaled))).astype(rgb.dtype)
