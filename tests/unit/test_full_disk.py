@@ -49,7 +49,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, write_geotiff) -> Inputs:
         name: [write_geotiff(folder / f"{name}.tif", dn, pixel=100.0)] * 3
         for name, dn in (("rough", rough), ("plain", np.full_like(rough, 900)))
     }
-    names = ("tile.tif", "8.pmtiles", "8.png", "mosaic.vrt", "pyramid.pmtiles")
+    names = ("tile.tif", "8.pmtiles", "8.tif", "mosaic.vrt", "pyramid.pmtiles")
     made = Inputs(bands["rough"], bands["plain"], *(folder / name for name in names))
     write_tile(made, made.tile)
     render_root_and_archive(made, made.archive, made.root)

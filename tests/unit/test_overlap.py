@@ -85,7 +85,7 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
             metatile.webtile,
             [paths[tile] for tile in metatile.tiles],
             archive,
-            folder / f"{name}.png",
+            folder / f"{name}.tif",
             Rendering(
                 min_zoom=ZOOM,
                 max_zoom=ZOOM,

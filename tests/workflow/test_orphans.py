@@ -100,7 +100,7 @@ def test_prune_after_a_tile_left(scene):
     outputs = {
         f"results/tiles/{EDGE}.tif",
         f"results/metatiles/first/{TIP}.pmtiles",
-        f"results/metatiles/first/{TIP}.png",
+        f"results/metatiles/first/{TIP}.tif",
         *(f"results/bands/{EDGE}/{band}.tif" for band in ("B02", "B03", "B04")),
     }
     assert {path for path in gone if not path.startswith(".")} == {

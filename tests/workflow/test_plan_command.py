@@ -246,7 +246,7 @@ def test_items_and_polygon_that_changed_and_files_that_are_gone(scene):
 
 
 def test_web_tile_settings_that_changed_and_a_metatile_that_is_gone(scene):
-    (scene.results / f"metatiles/first/{TIP}.png").unlink()
+    (scene.results / f"metatiles/first/{TIP}.tif").unlink()
     scene.config["pyramid"]["quality"] = 60
     found = whys(report(scene))
     assert set(found) == {"pyramid", "preview"}

@@ -97,7 +97,7 @@ def test_tile_leaves_and_comes_back(base, scene, from_nothing):
     assert orphans == {
         f"tiles/{EDGE}.tif",
         f"metatiles/first/{TIP}.pmtiles",
-        f"metatiles/first/{TIP}.png",
+        f"metatiles/first/{TIP}.tif",
     }
     assert {path: data for path, data in scene.lasting().items() if path not in orphans} == fresh
 

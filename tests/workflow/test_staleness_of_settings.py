@@ -166,7 +166,11 @@ def test_code_that_only_looks_new(scene, checkout):
 
 
 def test_script_edited(scene, checkout, from_nothing):
-    edit(checkout / "scripts/render_overview.py", "encode(image)", "encode(255 - image)")
+    edit(
+        checkout / "scripts/render_overview.py",
+        "encode(to_colours(image))",
+        "encode(255 - to_colours(image))",
+    )
     scene = replace(scene, checkout=checkout)
     scene.rebuild(packing(), search=False)
     assert scene.lasting() == from_nothing(scene)
@@ -222,7 +226,7 @@ def test_tile_damaged(base, scene, damage):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "reader"), [(".pmtiles", "pack_pyramid"), (".png", "render_overview")]
+    ("suffix", "reader"), [(".pmtiles", "pack_pyramid"), (".tif", "render_overview")]
 )
 def test_metatile_deleted(base, scene, suffix, reader):
     (scene.results / f"metatiles/first/{TIP}{suffix}").unlink()
