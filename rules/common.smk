@@ -17,7 +17,13 @@ from basemake.build.bands import (
 )
 from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source
-from basemake.build.engine import asked_of, bound, decide_by_records, lock_when_it_executes
+from basemake.build.engine import (
+    asked_of,
+    bound,
+    decide_by_records,
+    fork_jobs,
+    lock_when_it_executes,
+)
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading
 from basemake.build.paths import MANIFEST
@@ -38,6 +44,7 @@ def stop(error):
 
 
 lock_when_it_executes(workflow, alone)
+fork_jobs(workflow)
 
 try:
     config.update(check(dict(config), "config", "config"))

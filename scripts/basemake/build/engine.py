@@ -12,6 +12,7 @@ marked as `ancient`, which ignores their times, and each job whose outputs' reco
 the rule's params and inputs is forced.
 """
 
+import atexit
 import gc
 import heapq
 import io
@@ -26,17 +27,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
 from types import FunctionType
 from typing import Any, NamedTuple
 
 from snakemake import cli, common, jobs, rules
 from snakemake import workflow as workflow_module
+from snakemake.benchmark import benchmarked
 from snakemake.common import get_function_params
 from snakemake.exceptions import CliException
 from snakemake.io import ancient
 from snakemake.jobs import Reason
 from snakemake.logging import logger
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 from snakemake.utils import available_cpu_count, update_config
@@ -53,6 +57,7 @@ from basemake.build.reasons import (
 )
 from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_record
 from basemake.errors import BasemakeError, ConfigError
+from basemake.system.forked import Forks
 from basemake.system.machine import Asked
 
 SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
@@ -420,6 +425,44 @@ class ReadyJobs(set):
                 heapq.heappush(queue, entry)
             found |= own
         return found
+
+
+# -- How jobs are started --------------------------------------------------------------------------
+
+# What Snakemake's preamble of a script imports.
+PREAMBLE = ["snakemake.iocontainers", "snakemake.logging", "snakemake.script"]
+
+
+def fork_jobs(workflow: Any) -> None:
+    """Start the scripts of jobs as forks of one process, which has imported what they need.
+
+    Snakemake would start a shell for each job, and Python in it. It still does where a job runs in
+    an environment of its own, and on systems other than Linux.
+    """
+    execute = PythonScript.execute_script
+    forks: list[Forks] = []
+    making = threading.Lock()
+
+    def execute_forked(script: Any, fname: str, edit: bool = False) -> None:
+        own_environment = (script.container_img, script.conda_env, script.env_modules)
+        if sys.platform != "linux" or any(own_environment):
+            execute(script, fname, edit)
+            return
+        with making:
+            if not forks:
+                rules = {job.rule for job in workflow.dag.needrun_jobs()}
+                scripts = sorted({Path(rule.script).stem for rule in rules if rule.script})
+                forks.append(Forks([*PREAMBLE, *scripts]))
+                atexit.register(forks[0].stop)
+        folder = script.resources.get("tmpdir")
+        environment = {"TMPDIR": str(folder)} if folder else {}
+        process = forks[0].start(fname, environment, shell._process_args.get("pass_fds", []))
+        with benchmarked(process.pid, script.bench_record) if script.bench_record else ExitStack():
+            status = forks[0].status(process)
+        if status:
+            raise CalledProcessError(status, f"{sys.executable} {fname}")
+
+    PythonScript.execute_script = execute_forked
 
 
 # -- What a run may use ----------------------------------------------------------------------------

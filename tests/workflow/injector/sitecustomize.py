@@ -5,7 +5,6 @@ a path where each job that could be struck makes a file with its number, and `ou
 of rules whether their first or second output is the one before which it is the middle of a job.
 """
 
-import atexit
 import json
 import os
 import resource
@@ -44,9 +43,12 @@ def strike() -> None:
 def listen(event: str, args: tuple) -> None:
     """Strike when an audit event tells that the moment has come."""
     global renamed
-    if not listening or event not in ("open", "os.rename"):
+    if not (waiting or listening) or event not in ("open", "os.rename"):
         return
     path = str(args[1] if event == "os.rename" else args[0])
+    if waiting and "/.snakemake/scripts/" in path:
+        begin(path)
+        return
     record = "results/records/" in path
     writes = (
         event == "os.rename"
@@ -57,18 +59,28 @@ def listen(event: str, args: tuple) -> None:
         renamed += 1
     reached = {
         "before": writes and "/logs/" in path,
-        "middle": event == "os.rename" and not record and renamed == FAULT["outputs"].get(RULE, 1),
+        "middle": event == "os.rename" and not record and renamed == FAULT["outputs"].get(rule, 1),
         "recording": writes and record,
     }
     if reached.get(FAULT["moment"]):
         strike()
 
 
-# Snakemake runs a copy of a rule's script, such as .snakemake/scripts/tmpab12.enhance_tile.py.
-PROGRAM = sys.orig_argv[-1]
-RULE = PROGRAM.split(".")[-2] if "/.snakemake/scripts/" in PROGRAM else ""
-listening = bool(FAULT) and RULE != "" and FAULT["rule"] in ("any", RULE)
-if listening:
+def begin(script: str) -> None:
+    """Begin to listen if the job of this process could be struck.
+
+    `script` is Snakemake's copy of a rule's, such as .snakemake/scripts/tmpab12.enhance_tile.py.
+    """
+    global waiting, listening, rule
+    waiting, rule = False, script.split(".")[-2]
+    listening = FAULT["rule"] in ("any", rule)
+    if listening and FAULT["moment"] == "after":
+        Finalize(None, strike, exitpriority=0)
+
+
+# Jobs are forks of a server, which imported this, and then open their script.
+waiting, listening, rule = bool(FAULT) and "forkserver" in str(sys.orig_argv), False, ""
+if waiting:
+    from multiprocessing.util import Finalize
+
     sys.addaudithook(listen)
-    if FAULT["moment"] == "after":
-        atexit.register(strike)

@@ -1,0 +1,120 @@
+"""Scripts that are forked from a server: their status, what they get, and what they leave."""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from basemake.system.forked import Forks
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """Forks of a server that has imported a module of scripts/, and tried one that is not there."""
+    forks = Forks(["no_such_module", "enhance_tile"])
+    yield forks
+    forks.stop()
+
+
+def run(forks: Forks, script: Path, environment: dict | None = None, held: tuple = ()) -> int:
+    return forks.status(forks.start(str(script), environment or {}, list(held)))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("", 0),
+        ("raise RuntimeError('of a test')", 1),
+        ("import sys; sys.exit(3)", 3),
+        ("import sys; sys.exit('a sentence')", 1),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("import os; os._exit(7)", 7),
+    ],
+)
+def test_the_status_of_a_script(forks, tmp_path, code, status) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    assert run(forks, script) == status
+
+
+TOLD = """
+import json, os, sys
+told = {
+    "name": __name__, "argv": sys.argv, "folder": os.getcwd(), "parent": os.getppid(),
+    "there": "enhance_tile" in sys.modules, "pytest": "pytest" in sys.modules,
+    "own": os.environ["OWN"], "blas": os.environ["OPENBLAS_NUM_THREADS"],
+}
+open(os.environ["OWN"], "w").write(json.dumps(told))
+"""
+
+
+def test_what_a_script_gets(forks, tmp_path, monkeypatch) -> None:
+    """It runs as the program, where this process is, and all come from one server."""
+    script = tmp_path / "script.py"
+    script.write_text(TOLD)
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    told = []
+    for number in range(2):
+        output = tmp_path / f"{number}.json"
+        assert run(forks, script, {"OWN": str(output)}) == 0
+        told.append(json.loads(output.read_text()))
+        assert told[-1].pop("own") == str(output)
+    assert told[0] == told[1]
+    assert told[0].pop("parent") not in (os.getpid(), os.getppid())
+    assert told[0] == {
+        "name": "__main__",
+        "argv": [str(script)],
+        "folder": str(tmp_path),
+        "there": True,
+        "pytest": False,
+        "blas": "1",
+    }
+    assert dict(os.environ) == before
+
+
+def test_many_at_a_time(forks, tmp_path) -> None:
+    scripts = []
+    for number in range(60):
+        scripts.append(tmp_path / f"{number}.py")
+        scripts[-1].write_text(f"import sys; sys.exit({number})")
+    with ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(lambda script: run(forks, script), scripts)) == list(range(60))
+
+
+def test_a_script_keeps_a_lock_until_it_ends(forks, tmp_path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    script = tmp_path / "script.py"
+    script.write_text(f"open({str(go)!r}).read()")
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = forks.start(str(script), {}, [lock.fileno()])
+        writer = go.open("w")  # when the script has opened it to read
+    with (tmp_path / "lock").open("w") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        writer.close()
+        assert forks.status(process) == 0
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_new_server_follows_one_that_died(tmp_path) -> None:
+    output = tmp_path / "parent"
+    script = tmp_path / "script.py"
+    script.write_text(f"import os; open({str(output)!r}, 'w').write(str(os.getppid()))")
+    forks = Forks(["json"])
+    assert run(forks, script) == 0
+    first = int(output.read_text())
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
+    assert run(forks, script) == 0
+    assert int(output.read_text()) != first
+    forks.stop()
