@@ -392,6 +392,7 @@ def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
     parts.expect(ranges)
     for start, stop in ranges:
         parts.fetch(start, stop)
+    _verify_parts(parts, band.promised)
     _write(band, header, cut, block, known)
     return known
 
@@ -536,6 +537,16 @@ def _verify_bytes(part: Path, promised: Promised) -> bool:
             " run again, or search again: `snakemake manifest`."
         )
     return True
+
+
+def _verify_parts(parts: Parts, promised: Promised) -> None:
+    """Compare the checksum of an object that came whole, but in parts; Damaged if it differs."""
+    known = digest_of(promised.checksum)
+    if known is not None:
+        algorithm, expected = known
+        found = parts.digest(algorithm)
+        if found not in (None, expected):
+            raise Damaged(f"the {algorithm} of the object is {found}, the item promises {expected}")
 
 
 def _verify_raster(part: Path, dtype: str | None) -> None:

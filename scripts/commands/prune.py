@@ -79,6 +79,12 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
     files = {path: _orphan(path) for path in surplus if _is_plain(path)}
     records: list[Path] = []
     left: list[Path] = []
+    fresh = {path for job in graph.jobs if job.causes is None for path in job.outputs}
+    for output, parts in _begun().items():
+        if output in fresh:  # its job died after it was finished, or what it began is not needed
+            name = _kind_and_name(output)[1]
+            for path in filter(_is_plain, parts):
+                files[path] = Orphan("unfinished", name, path, path.stat().st_size)
     for output in sorted(_made_here() - wanted):
         kind, name = _kind_and_name(output)
         own = list(_contents(output))
@@ -147,9 +153,17 @@ def _row(kind: str, files: list[Orphan]) -> str:
 def _made_here() -> set[Path]:
     """Return the outputs that have a record, and those that have a .part file and a log."""
     recorded = {output_of(path) for path in RECORDS.glob("*/**/*.json")}
-    parts = [part for depth in ("*/*", "*/*/*") for part in RESULTS.glob(f"{depth}{PART}*")]
-    begun = {part.with_name(part.name[: part.name.rindex(PART)]) for part in parts}
-    return recorded | {output for output in begun if any(map(_is_plain, _logs(output)))}
+    return recorded | {output for output in _begun() if any(map(_is_plain, _logs(output)))}
+
+
+def _begun() -> dict[Path, list[Path]]:
+    """Return the .part files in results, by their outputs."""
+    begun: dict[Path, list[Path]] = {}
+    for depth in ("*/*", "*/*/*"):
+        for part in RESULTS.glob(f"{depth}{PART}*"):
+            output = part.with_name(part.name[: part.name.rindex(PART)])
+            begun.setdefault(output, []).append(part)
+    return begun
 
 
 def _logs(output: Path) -> set[Path]:

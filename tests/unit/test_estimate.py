@@ -133,7 +133,9 @@ def test_bands_in_flight():
     busy = estimate_time(work(50), COSTS, 4, 4)
     assert bands_in_flight(50, busy, cores=4, threads=4, connections=4) == 1 + 4
     slow = busy._replace(network=10.0, compute=40.0)
-    assert bands_in_flight(50, slow, 4, 4, 4) == 5 + math.ceil(50 * 0.75), "they wait for cores"
+    assert bands_in_flight(50, slow, 4, 4, 4) == 8, "some wait for cores"
+    nearly = busy._replace(network=39.0, compute=40.0)
+    assert bands_in_flight(50, nearly, 4, 4, 4) == 5 + math.ceil(50 / 40)
     assert bands_in_flight(2, slow, 4, 4, 4) == 2
 
 

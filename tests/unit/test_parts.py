@@ -3,6 +3,7 @@
 The server is real, and its log says what was asked and sent.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -440,6 +441,40 @@ def test_answers_that_are_not_the_part_are_not_taken_for_it(headers: dict) -> No
     with raw_server(answer_206(bytes(HEADER), **headers)) as host:
         said = refusal(wanted(f"http://{host}/B04.tif", MIDDLE), host, patience_seconds=0.5)
     assert "\n" not in said
+
+
+def test_answers_that_end_early_are_followed_by_the_rest(
+    server: FaultyServer, contents: list[bytes]
+) -> None:
+    """As a service may: each answer has 20 KB of what was asked for, and says so."""
+    total = len(contents[0])
+
+    def short(asked: Asked) -> Answer:
+        start, stop = map(int, (asked.range or "").removeprefix("bytes=").split("-"))
+        body = contents[0][start : min(stop + 1, start + 20_000)]
+        place = f"bytes {start}-{start + len(body) - 1}/{total}"
+        return Answer(206, body, {"Content-Range": place, "ETag": '"a"'})
+
+    server.route("GET", "/short.tif", short)
+    band = wanted(f"{server.url}/short.tif", MIDDLE)
+    fetch(band, server.host)
+    check(band, contents[0], ROWS, COLUMNS)
+
+
+def test_the_checksum_of_an_object_that_came_whole_in_parts_is_compared(
+    server: FaultyServer, tmp_path: Path
+) -> None:
+    """A small one comes with its header."""
+    content = cog(tmp_path / "small.tif", side=150)
+    assert len(content) < HEADER
+    server.files["/B04.tif"] = content
+    band = wanted(f"{server.url}/B04.tif", Need(FINEST, None))
+    right = f"1220{hashlib.sha256(content).hexdigest()}"
+    fetch(replace(band, promised=replace(band.promised, checksum=right)), server.host)
+    tidy([band])
+    band.output.unlink()
+    wrong = replace(band, promised=replace(band.promised, checksum="1220" + "ab" * 32))
+    assert "it is damaged" in refusal(wrong, server.host)
 
 
 def test_more_than_was_asked_for_is_cut_off(server: FaultyServer, contents: list[bytes]) -> None:

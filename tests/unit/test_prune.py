@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from basemake.build.engine import Graph, Job
+from basemake.build.reasons import MISSING
 from basemake.build.records import MadeOf, record_of, write_record
 from prune import Orphans, delete, find_orphans, table
 
@@ -71,7 +72,8 @@ def files() -> set[str]:
 
 def job(output: str) -> Job:
     log = Path(log_of(output))
-    return Job("a_rule", "a", {}, [], [Path(output)], [], log, Path("b.tsv"), None, 0, 0)
+    causes = None if Path(output).exists() else [MISSING]
+    return Job("a_rule", "a", {}, [], [Path(output)], [], log, Path("b.tsv"), causes, 0, 0)
 
 
 def orphans(*wanted: str) -> Orphans:
@@ -205,6 +207,17 @@ def test_an_interrupted_download_is_deleted(known):
         assert prune(band) == set()
     assert prune() == {f"{band}.part", f"{band}.part.json", str(log)}
     assert files() == set()
+
+
+def test_what_is_left_beside_a_finished_band_is_deleted():
+    """Its job was killed after it had written the record."""
+    band = "results/bands/33TWN_0_0/B04.tif"
+    make(band)
+    log = write(log_of(band))
+    left = {str(write(f"{band}.part{end}")) for end in (".old", ".old.json", ".ranges")}
+    assert prune(band) == left
+    assert {band, str(log), str(record_of(Path(band)))} <= files()
+    assert prune(band) == set()
 
 
 def test_parts_of_outputs_that_were_begun_are_deleted():

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 from basemake.build.engine import InOrder, ReadyJobs
 
@@ -14,6 +15,7 @@ class Job:
     jobid: int
     priority: int = 0
     scheduler_resources: dict[str, int] = field(default_factory=dict)
+    temp_output: tuple[str, ...] = ()
 
     def is_group(self) -> bool:
         return False
@@ -54,6 +56,7 @@ def test_jobs_start_in_order_as_far_as_the_resources_reach():
     tiles = jobs_of("enhance", [10, 10], _cores=4)
     bands = jobs_of("fetch", [-1, -2, -3], connections=1)
     scheduler = object.__new__(InOrder)
+    scheduler._ahead = set()
     scheduler._order = ReadyJobs([*bands, *tiles, *metatiles]).first(lambda job: 3)
     jobs = {*bands, *tiles, *metatiles}
 
@@ -64,6 +67,50 @@ def test_jobs_start_in_order_as_far_as_the_resources_reach():
     assert started(_cores=6, connections=0) == [*metatiles, tiles[0]]
     assert started(_cores=1, connections=9) == bands
     assert started(_cores=99, connections=0) == [*metatiles, *tiles]
+
+
+class Dag:
+    """Stands in for Snakemake's graph: each band is used by the tile of its number."""
+
+    def __init__(self, bands: list[Job], tiles: list[Job]) -> None:
+        self.depending = {band: [tile] for band, tile in zip(bands, tiles, strict=True)}
+        self.done: set[Job] = set()
+
+    def needrun(self, job: Job) -> bool:
+        return job.rule == "enhance"
+
+    def finished(self, job: Job) -> bool:
+        return job in self.done
+
+
+def test_downloads_that_are_not_kept_do_not_run_far_ahead_of_their_use():
+    bands = [Job("fetch", n, -n, {"connections": 1}, ("band",)) for n in range(9)]
+    tiles = jobs_of("enhance", [10] * 9, _cores=1)
+    scheduler = object.__new__(InOrder)
+    dag = Dag(bands, tiles)
+    scheduler.workflow = SimpleNamespace(dag=dag)
+    scheduler._ahead, scheduler._ahead_at_most = set(), 3
+    scheduler.failed, scheduler.running = set(), set()
+
+    def started(*jobs: Job) -> list[Job]:
+        scheduler._order = ReadyJobs(jobs).first(lambda job: 9)
+        scheduler.running = set(
+            scheduler._select(set(jobs), [], {"_cores": 4, "connections": 2}, {})
+        )
+        return sorted(scheduler.running, key=lambda job: job.jobid)
+
+    assert started(*bands) == bands[:2], "as connections allow"
+    assert started(*bands[2:]) == bands[2:3], "3 in all"
+    scheduler.running = {bands[2]}
+    assert started(*bands[3:]) == [], "until a tile is made"
+    scheduler.running = {bands[2]}
+    dag.done.add(tiles[0])
+    assert started(*bands[3:]) == bands[3:4]
+    scheduler.running = {bands[3]}
+    scheduler.failed.add(tiles[1])
+    assert started(*bands[4:]) == bands[4:5], "a tile that failed will not use its bands"
+    scheduler.running = set()
+    assert started(*bands[5:]) == bands[5:6], "if nothing runs, nothing else would ever start"
 
 
 def test_one_timer_at_a_time_makes_snakemake_look_again():

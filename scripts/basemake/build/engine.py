@@ -327,6 +327,9 @@ class InOrder(JobScheduler):
     Whenever a job ends, Snakemake's own weighs all ready jobs, and goes through all others: with a
     hundred thousand jobs that takes longer than a job. This one looks at the first jobs of each
     rule, as many as may run at the same time. A rule's jobs need the same resources, or nearly so.
+
+    Downloads of bands that are not kept hold no core, and could run far ahead of the jobs that use
+    up the bands: no more of them start than `_ahead_at_most` says.
     """
 
     def __init__(self, workflow: Any, *arguments: Any) -> None:
@@ -337,6 +340,10 @@ class InOrder(JobScheduler):
         self._order: dict[Any, tuple] = {}
         self._job_selector = self._select
         self._waits = False  # whether a timer is running
+        # The started jobs whose temporary files are still to be used.
+        self._ahead: set[Any] = set()
+        limits = (self.global_resources.get(name, 0) for name in ("_cores", "connections"))
+        self._ahead_at_most = sum(limits)
 
     @property
     def open_jobs(self) -> list[Any]:
@@ -377,13 +384,30 @@ class InOrder(JobScheduler):
 
     def _select(self, jobs: Any, remaining: Any, available: dict[str, int], sizes: Any) -> list:
         """Return those of `jobs` to start: in order, as far as the resources reach."""
-        left, chosen = dict(available), []
+        left = dict(available)
+        chosen: list[Any] = []
+        self._ahead = {job for job in self._ahead if self._is_of_use(job)}
         for job in sorted(jobs, key=self._order.__getitem__):
             needs = {name: job.scheduler_resources.get(name, 0) for name in left}
             if all(needs[name] <= left[name] for name in left):
+                if not needs.get("_cores") and getattr(
+                    job, "temp_output", None
+                ):  # a group has none
+                    # While nothing runs, nothing would use up what there is.
+                    if len(self._ahead) >= self._ahead_at_most and (chosen or self.running):
+                        continue
+                    self._ahead.add(job)
                 left = {name: amount - needs[name] for name, amount in left.items()}
                 chosen.append(job)
         return chosen
+
+    def _is_of_use(self, job: Any) -> bool:
+        """Return whether a job that uses the outputs of `job` is still to be done."""
+        dag = self.workflow.dag
+        return any(
+            dag.needrun(user) and not dag.finished(user) and user not in self.failed
+            for user in dag.depending[job]
+        )
 
 
 class ReadyJobs(set):

@@ -131,11 +131,11 @@ def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connection
     """Return the most tiles whose bands are on disk at the same time if bands are not kept.
 
     These are the tiles being enhanced (each by `threads`), those being downloaded and, if computing
-    is slower than the network, the tiles that wait for a core.
+    is slower than the network, the tiles that wait for a core: as many as the scheduler allows.
     """
     waiting = tiles * max(0.0, 1 - time.network / time.compute) if time.compute else 0.0
     busy = max(1, cores // threads) + connections
-    return min(tiles, busy + math.ceil(waiting))
+    return min(tiles, busy + math.ceil(waiting), cores + connections)
 
 
 def size_of(path: Path) -> int:

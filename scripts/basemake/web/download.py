@@ -1,5 +1,6 @@
 """Downloads of objects, whole or in parts, that resume where they stopped, in any later run."""
 
+import hashlib
 import json
 import os
 import re
@@ -326,6 +327,17 @@ class Parts(Transfer):
         rest = start + len(found)
         return found + self.read(rest, stop) if found and rest < stop else found
 
+    def digest(self, algorithm: str) -> str | None:
+        """Return the digest of the object in hexadecimal; None if not all of it was fetched."""
+        found, at, size = hashlib.new(algorithm), 0, self.size or 0
+        while at < size:
+            chunk = self.read(at, min(at + CHUNK, size))
+            if not chunk:
+                return None
+            found.update(chunk)
+            at += len(chunk)
+        return found.hexdigest()
+
     def _tell(self, at: int, total: int | None) -> None:
         """Report the bytes of all ranges that are here."""
         before = sum(stop - start for start, stop in self._ranges[:-1])
@@ -370,7 +382,7 @@ class Parts(Transfer):
     def _agreed(self, answer: requests.Response, start: int, stop: int) -> int:
         """Return before which byte an answer to a request for `start` to `stop` ends.
 
-        Raises what `fetch` raises, and Interrupted if it begins or ends elsewhere.
+        It may end early (RFC 9110, 15.3.7). Raises what `fetch` raises.
         """
         given = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if answer.status_code == 200 or given is None or given[3] == "*":
@@ -387,8 +399,8 @@ class Parts(Transfer):
                 " `snakemake manifest`."
             )
         self.size, stop = total, min(stop, total)
-        if (int(given[1]), int(given[2])) != (start, stop - 1):
-            raise Interrupted("the service did not send the bytes that were asked for")
+        if int(given[1]) != start or not start <= int(given[2]) < stop:
+            raise NoParts("the service does not give the parts of it that are asked for")
         return stop
 
     def _write_sidecar(self) -> None:
