@@ -208,6 +208,16 @@ def test_the_bytes_do_not_depend_on_the_order_of_parts(parts: tuple, tmp_path: P
     assert (tmp_path / "a").read_bytes() == (tmp_path / "c").read_bytes()
 
 
+def test_compressed_sections_name_no_operating_system(parts: tuple, tmp_path: Path) -> None:
+    """Which byte Python writes there depends on its version."""
+    pack_parts(parts[0], tmp_path / "a", HEADER, METADATA)
+    header, data = reader(tmp_path / "a").header(), (tmp_path / "a").read_bytes()
+    for section in ("root", "metadata"):
+        start = header[f"{section}_offset"]
+        assert data[start : start + 2] == b"\x1f\x8b"
+        assert data[start + 9] == 255
+
+
 def test_runs_of_equal_tiles_of_a_part_are_all_packed(tmp_path: Path) -> None:
     """PMTiles keeps a run of equal tiles as one entry."""
     tiles = dict.fromkeys(descendants(WebTile(4, 3, 3), 8), SEA)

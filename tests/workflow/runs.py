@@ -52,6 +52,12 @@ WORLD = {"seed": 41, "pixel_size": 360}
 LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*")
 
 
+def opened_for_update(path: Path) -> gdal.Dataset:
+    """Open a cloud-optimized GeoTIFF to change its pixels, which GDAL 3.10 would refuse."""
+    options = ["IGNORE_COG_LAYOUT_BREAK=YES"]
+    return gdal.OpenEx(str(path), gdal.OF_RASTER | gdal.OF_UPDATE, open_options=options)
+
+
 @dataclass
 class Build:
     """A working directory and its config, and the runs in it, with `environment` for them."""
@@ -188,7 +194,7 @@ class Scene(Build):
         item = next(item for item in items if item["id"].endswith(tile))
         for band, asset in item["assets"].items():
             path = self.directory / "catalog" / asset["href"]
-            dataset = gdal.Open(str(path), gdal.GA_Update)
+            dataset = opened_for_update(path)
             dn = dataset.ReadAsArray()
             dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
             del dataset

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from expected import enhancing, fetching, mosaicking, packing, rendering, showing
 from osgeo import gdal
-from runs import EDGE, TIP, Scene
+from runs import EDGE, TIP, Scene, opened_for_update
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_file_replaced_under_an_unchanged_item(scene, from_nothing):
     scene.build(cores=4)
 
     before = path.stat()
-    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dataset = opened_for_update(path)
     dn = dataset.ReadAsArray()
     dataset.GetRasterBand(1).WriteArray(np.where(dn == -32768, dn, dn + 200))
     del dataset

@@ -152,7 +152,7 @@ def _front(
 
     `ends` are the first and the last id of its web tiles.
     """
-    described = gzip.compress(json.dumps(metadata).encode(), mtime=0)
+    described = _of_no_system(gzip.compress(json.dumps(metadata).encode(), mtime=0))
     least, most = (tileid_to_zxy(tile_id)[0] for tile_id in ends)
     header = {
         **header,
@@ -282,10 +282,15 @@ def _directories(entries: Iterator[Entry], most: int) -> Directories:
     leaves = bytearray()
     count = 0
     while leaf := list(islice(entries, size)):
-        directory = serialize_directory(leaf)
+        directory = _of_no_system(serialize_directory(leaf))
         root.append(Entry(leaf[0].tile_id, len(leaves), len(directory), 0))
         leaves += directory
         count += len(leaf)
     if len(root) == 1 and len(leaves) <= ROOT_BYTES:
         return Directories(bytes(leaves), b"", count)
-    return Directories(serialize_directory(root), bytes(leaves), count)
+    return Directories(_of_no_system(serialize_directory(root)), bytes(leaves), count)
+
+
+def _of_no_system(compressed: bytes) -> bytes:
+    """Return a gzip file that names no operating system, which depends on Python's version."""
+    return compressed[:9] + b"\xff" + compressed[10:]

@@ -1,6 +1,7 @@
 """GDAL VRTs over files in the same folders: with every source, in order, by relative paths."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -32,6 +33,7 @@ def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest")
     used = len(document.findall("VRTRasterBand[@band='1']/ComplexSource"))
     if used != len(sources):
         raise TileError(f"{output}: GDAL took {used} of {len(sources)} files.")
+    _set_transforms(document, {"GeoTransform": mosaic.GetGeoTransform()})
     _add_overviews(document, max(mosaic.RasterXSize, mosaic.RasterYSize))
     _write_relative(document, output)
 
@@ -60,7 +62,24 @@ def build_warped(
         srcAlpha=True,
         dstAlpha=True,
     )
-    _write_relative(ElementTree.fromstring(warped.GetMetadata("xml:VRT")[0]), output)
+    document = ElementTree.fromstring(warped.GetMetadata("xml:VRT")[0])
+    theirs, ours = dataset.GetGeoTransform(), warped.GetGeoTransform()
+    transforms = {
+        "GeoTransform": ours,
+        "SrcGeoTransform": theirs,
+        "SrcInvGeoTransform": gdal.InvGeoTransform(theirs),
+        "DstGeoTransform": ours,
+        "DstInvGeoTransform": gdal.InvGeoTransform(ours),
+    }
+    _set_transforms(document, transforms)
+    _write_relative(document, output)
+
+
+def _set_transforms(document: ElementTree.Element, transforms: dict[str, Sequence[float]]) -> None:
+    """Write geotransforms by their elements' names: each version of GDAL has digits of its own."""
+    for name, numbers in transforms.items():
+        for element in document.iter(name):
+            element.text = ", ".join(f"{number:.17g}" for number in numbers)
 
 
 def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
