@@ -10,6 +10,7 @@ from benchmarks.downloads import FULL_SIDE, bench_downloads
 from benchmarks.machine import machine, versions
 from benchmarks.overlap import bench_overlap
 from benchmarks.packing import bench_packing
+from benchmarks.planet import bench_planet
 from benchmarks.planning import WORLD, bench_planning
 from benchmarks.pyramid import bench_pyramid
 from benchmarks.report import Section, as_text, write_chart, write_json
@@ -17,7 +18,10 @@ from benchmarks.tiles import bench_tiles, make_tile
 from benchmarks.workflow import bench_workflow
 
 QUICK_SIDE = 4096  # pixels
-NAMES = ("tiles", "pyramid", "packing", "workflow", "planning", "overlap", "downloads", "disk")
+NAMES = (
+    *("tiles", "pyramid", "packing", "workflow", "planning", "planet", "overlap", "downloads"),
+    "disk",
+)
 
 
 def main() -> None:
@@ -68,6 +72,8 @@ def _section(
         return bench_packing(folder, 20_000 if quick else 100_000, runs)
     if name == "planning":
         return bench_planning(folder, (100, 1_000) if quick else (100, 1_000, 4_000, WORLD))
+    if name == "planet":
+        return bench_planet(folder, 100 if quick else 2_000)
     if name == "overlap":
         return bench_overlap(folder, *((4, 60.0) if quick else (12, 30.0)))
     if name == "downloads":

@@ -188,11 +188,15 @@ def readers(running: subprocess.Popen, path: Path) -> set[int]:
 
 def test_snakemake_that_outlives_its_refresh_keeps_the_lock(base, scene):
     running = begin(scene)
+    (snakemake,) = psutil.Process(running.pid).children()
+    snakemake.suspend()  # so that it cannot end before the second refresh begins
     running.kill()
-    running.communicate()
+    running.wait()
     assert scene.call("refresh").returncode == 75
+    snakemake.resume()
     with (scene.directory / ".basemake/lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # blocks until snakemake has ended
+    running.communicate()
     assert scene.says("refresh") == ""
     assert scene.lasting() == base.lasting()
 
