@@ -113,6 +113,16 @@ def test_downloads_that_are_not_kept_do_not_run_far_ahead_of_their_use():
     assert started(*bands[5:]) == bands[5:6], "if nothing runs, nothing else would ever start"
 
 
+def test_a_signal_that_comes_while_the_scheduler_holds_its_lock_ends_the_run():
+    scheduler = object.__new__(InOrder)
+    scheduler._lock, scheduler._open_jobs = threading.Lock(), threading.Semaphore(0)
+    scheduler._user_kill = None
+    with scheduler._lock:
+        scheduler.exit_gracefully(15, None)
+    assert scheduler._open_jobs.acquire(timeout=60)
+    assert scheduler._user_kill == "graceful"
+
+
 def test_one_timer_at_a_time_makes_snakemake_look_again():
     scheduler = object.__new__(InOrder)
     scheduler._waits, scheduler._open_jobs = False, threading.Semaphore(0)

@@ -368,6 +368,13 @@ class InOrder(JobScheduler):
             self._waits = True
             threading.Timer(delay, self._look_again).start()
 
+    def exit_gracefully(self, *_: Any) -> None:
+        """Begin to end the run, at SIGTERM, in a thread.
+
+        The signal interrupts the main thread, which may hold the lock that Snakemake's method takes.
+        """
+        threading.Thread(target=super().exit_gracefully).start()
+
     def _look_again(self) -> None:
         self._waits = False  # first, as the look that follows may need another timer
         self._open_jobs.release()
