@@ -371,7 +371,8 @@ class InOrder(JobScheduler):
     def exit_gracefully(self, *_: Any) -> None:
         """Begin to end the run, at SIGTERM, in a thread.
 
-        The signal interrupts the main thread, which may hold the lock that Snakemake's method takes.
+        The signal interrupts the main thread, which may hold the lock that Snakemake's method
+        takes.
         """
         threading.Thread(target=super().exit_gracefully).start()
 

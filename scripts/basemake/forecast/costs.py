@@ -164,21 +164,21 @@ def _page(job: Job, quantities: Quantities) -> Amount:
     return Amount(0, PAGE_BYTES)
 
 
-# CPU and wall seconds, each of a job's start (mostly imports) and of one unit of work; from
+# CPU and wall seconds, each of a job's start, which is a fork, and of one unit of work; from
 # docs/bench, with 4 cores and the default threads.
 COSTS = {
     # shipped_costs adds the seconds that a MB takes over the network.
-    FETCH: RuleCost(Cost(Pace(0.6, 0.01), Pace(0.8, 0.0)), _bands),
-    ENHANCE: RuleCost(Cost(Pace(0.6, 0.09), Pace(0.5, 0.025)), _tile),
-    "build_zone_vrt": RuleCost(Cost(Pace(0.7, 0.0), Pace(0.6, 0.0)), _vrts),
-    "build_vrt": RuleCost(Cost(Pace(0.6, 0.0), Pace(0.5, 0.0)), _vrt),
-    RENDER: RuleCost(Cost(Pace(0.7, 0.2), Pace(0.6, 0.15)), _metatile),
-    "render_overview": RuleCost(Cost(Pace(0.6, 0.02), Pace(0.5, 0.02), last=True), _overview),
-    "pack_pyramid": RuleCost(Cost(Pace(0.5, 0.002), Pace(0.5, 0.002), last=True), _archive),
-    "export_mbtiles": RuleCost(Cost(Pace(0.5, 0.02), Pace(0.5, 0.02), last=True), _archive),
-    "export_folder": RuleCost(Cost(Pace(0.5, 0.03), Pace(0.5, 0.03), last=True), _archive),
-    "export_cog": RuleCost(Cost(Pace(0.7, 2.5), Pace(0.6, 2.5), last=True), _image),
-    "build_preview": RuleCost(Cost(Pace(0.9, 0.0), Pace(0.8, 0.0), last=True), _page),
+    FETCH: RuleCost(Cost(Pace(0.2, 0.01), Pace(0.3, 0.0)), _bands),
+    ENHANCE: RuleCost(Cost(Pace(0.15, 0.09), Pace(0.15, 0.025)), _tile),
+    "build_zone_vrt": RuleCost(Cost(Pace(0.15, 0.0), Pace(0.15, 0.0)), _vrts),
+    "build_vrt": RuleCost(Cost(Pace(0.1, 0.0), Pace(0.1, 0.0)), _vrt),
+    RENDER: RuleCost(Cost(Pace(0.2, 0.2), Pace(0.2, 0.15)), _metatile),
+    "render_overview": RuleCost(Cost(Pace(0.15, 0.02), Pace(0.15, 0.02), last=True), _overview),
+    "pack_pyramid": RuleCost(Cost(Pace(0.1, 0.002), Pace(0.1, 0.002), last=True), _archive),
+    "export_mbtiles": RuleCost(Cost(Pace(0.1, 0.02), Pace(0.1, 0.02), last=True), _archive),
+    "export_folder": RuleCost(Cost(Pace(0.1, 0.03), Pace(0.1, 0.03), last=True), _archive),
+    "export_cog": RuleCost(Cost(Pace(0.3, 2.5), Pace(0.3, 2.5), last=True), _image),
+    "build_preview": RuleCost(Cost(Pace(0.4, 0.0), Pace(0.4, 0.0), last=True), _page),
 }
 
 
