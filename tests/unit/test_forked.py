@@ -3,14 +3,16 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from basemake.system.forked import Forks
+from basemake.system.forked import SCRIPTS, Forks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux only")
 
@@ -118,3 +120,31 @@ def test_a_new_server_follows_one_that_died(tmp_path) -> None:
     assert run(forks, script) == 0
     assert int(output.read_text()) != first
     forks.stop()
+
+
+LONG = """
+import os, sys, tempfile
+from pathlib import Path
+from basemake.system.forked import Forks, can_fork
+os.makedirs(tempfile.gettempdir(), exist_ok=True)
+assert can_fork() == (sys.argv[1] == "True"), tempfile.gettempdir()
+if can_fork():
+    forks = Forks([])
+    assert forks.status(forks.start(sys.argv[2], {}, [])) == 5
+"""
+
+
+@pytest.mark.parametrize(("length", "can"), [(75, True), (76, False)])
+def test_a_long_folder_for_temporary_files(tmp_path, length: int, can: bool) -> None:
+    """A socket's path has a limit; up to it forks work."""
+    folder = Path("/tmp") / f"{tmp_path.name}{'x' * length}"[: length - len("/tmp/")]
+    script = tmp_path / "script.py"
+    script.write_text("import sys; sys.exit(5)")
+    program = tmp_path / "program.py"
+    program.write_text(LONG)
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(SCRIPTS)}
+    folder.mkdir()
+    try:
+        subprocess.run([sys.executable, program, str(can), script], env=environment, check=True)
+    finally:
+        shutil.rmtree(folder)

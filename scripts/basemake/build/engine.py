@@ -57,7 +57,7 @@ from basemake.build.reasons import (
 )
 from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_record
 from basemake.errors import BasemakeError, ConfigError
-from basemake.system.forked import Forks
+from basemake.system.forked import Forks, can_fork
 from basemake.system.machine import Asked
 
 SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
@@ -469,7 +469,7 @@ def fork_jobs(workflow: Any) -> None:
     """Start the scripts of jobs as forks of one process, which has imported what they need.
 
     Snakemake would start a shell for each job, and Python in it. It still does where a job runs in
-    an environment of its own, and on systems other than Linux.
+    an environment of its own, and where there are no forks (see `can_fork`).
     """
     execute = PythonScript.execute_script
     forks: list[Forks] = []
@@ -477,7 +477,7 @@ def fork_jobs(workflow: Any) -> None:
 
     def execute_forked(script: Any, fname: str, edit: bool = False) -> None:
         own_environment = (script.container_img, script.conda_env, script.env_modules)
-        if sys.platform != "linux" or any(own_environment):
+        if any(own_environment) or not can_fork():
             execute(script, fname, edit)
             return
         with making:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,14 @@ from types import ModuleType
 from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
+SOCKET_PATH = 107  # bytes, at most
+SOCKET = len("/pymp-abcdefgh/listener-abcdefgh")  # of the server, in the folder for temporary files
+
+
+def can_fork() -> bool:
+    """Return whether fork servers work on this system, and the path of its socket is not too long."""
+    folder = os.fsencode(tempfile.gettempdir())
+    return sys.platform == "linux" and len(folder) + SOCKET <= SOCKET_PATH
 
 
 class Forks:
