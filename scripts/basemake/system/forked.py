@@ -27,7 +27,7 @@ SOCKET = len("/pymp-abcdefgh/listener-abcdefgh")  # of the server, in the folder
 
 
 def can_fork() -> bool:
-    """Return whether fork servers work on this system, and the path of its socket is not too long."""
+    """Return whether fork servers work here, and the path of one's socket is not too long."""
     folder = os.fsencode(tempfile.gettempdir())
     return sys.platform == "linux" and len(folder) + SOCKET <= SOCKET_PATH
 
