@@ -462,7 +462,7 @@ class ReadyJobs(set):
 # -- How jobs are started --------------------------------------------------------------------------
 
 # What Snakemake's preamble of a script imports.
-PREAMBLE = ["snakemake.iocontainers", "snakemake.logging", "snakemake.script"]
+PREAMBLE = ["snakemake.iocontainers", "snakemake.logging"]
 
 
 def fork_jobs(workflow: Any) -> None:
