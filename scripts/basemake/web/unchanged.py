@@ -17,26 +17,32 @@ from basemake.web.addresses import is_remote
 from basemake.web.credentials import access_to
 from basemake.web.session import Interrupted, Session
 
+SILENT = 3  # bands
+
 
 def keep_unchanged(tiles: Iterable[Tile], source: Source) -> int:
     """Take over the bands of items of which only `updated` changed; return how many.
 
     The service is asked for each, under the condition that it changed. If it did not, its record
     gets the new `updated`. A band about which the service gives no answer is left as it is: a run
-    will then fetch it.
+    will then fetch it. After SILENT such bands in a row the service is not asked any more.
     """
     asked = list(_newer(tiles))
     if not asked:
         return 0
-    kept = 0
-    try:
-        with Session(access_to(source)) as session:
-            for path, href, known in asked:
+    kept = silent = 0
+    with Session(access_to(source)) as session:
+        for path, href, known in asked:
+            try:
                 if _is_unchanged(href, known, session):
                     _write(path, known)
                     kept += 1
-    except (BasemakeError, Interrupted, OSError) as error:
-        logging.info("whether bands changed could not be asked for: %s", error)
+                silent = 0
+            except (BasemakeError, Interrupted, OSError) as error:
+                logging.info("%s: whether it changed is not known: %s", path, error)
+                silent += 1
+                if silent == SILENT:
+                    break
     return kept
 
 
@@ -56,8 +62,11 @@ def _newer(tiles: Iterable[Tile]) -> Iterator[tuple[Path, str, Known]]:
                 yield path, band.href, replace(known, identity=identity)
 
 
-def _is_unchanged(href: str, known: Known, session: Session) -> bool:
-    """Return whether the service says that an object is as it was, by one request."""
+def _is_unchanged(href: str, known: Known, session: Session, again: bool = True) -> bool:
+    """Return whether the service says that an object is as it was, by one request.
+
+    `again` is whether credentials are renewed, and it is asked once more, if they are refused.
+    """
     credentials, validator = session.access.credentials, str(known.validator)
     condition = "If-None-Match" if validator.startswith('"') else "If-Modified-Since"
     address = credentials.address(href)
@@ -65,6 +74,8 @@ def _is_unchanged(href: str, known: Known, session: Session) -> bool:
     headers = {condition: validator, "Range": "bytes=0-0", "Accept-Encoding": "identity"}
     headers |= credentials.headers(address)
     with session.get(address, headers=headers, stream=True) as answer:
+        if again and answer.status_code in (401, 403) and credentials.renew():
+            return _is_unchanged(href, known, session, again=False)
         named = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
         return answer.status_code == 304 and (validator in named or not any(named))
 
