@@ -11,7 +11,8 @@ import shapely
 from basemake.build.bands import Known, band_path, known_here
 from basemake.build.manifest import Band, Tile
 from basemake.build.records import made_of, write_record
-from basemake.web.access import Access, Credentials
+from basemake.build.source import Source
+from basemake.web.access import Access, Credentials, CredentialsError
 from basemake.web.unchanged import SILENT, keep_unchanged
 from servers import Asked, FaultyServer, status
 from sources import NEAR, limits, source
@@ -95,6 +96,16 @@ def test_refused_credentials_are_renewed(server, monkeypatch) -> None:
     server.protect("/", allowed)
     assert kept(server, monkeypatch, Renewed()) == set(KEYS)
     assert [asked.status for asked in server.log] == [401, *[304] * len(KEYS)]
+
+
+def test_a_search_without_credentials_keeps_nothing(server, monkeypatch) -> None:
+    assert kept(server, monkeypatch) == set(KEYS)
+
+    def refuse(source: Source) -> Access:
+        raise CredentialsError("there are none")
+
+    monkeypatch.setattr("basemake.web.unchanged.access_to", refuse)
+    assert keep_unchanged([tile_of(server, "2027")], source()) == 0
 
 
 def test_credentials_that_stay_refused_keep_nothing(server, monkeypatch) -> None:
