@@ -6,7 +6,6 @@ symlink. `--yes` deletes the orphans and their records.
 """
 
 import argparse
-import glob
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -80,21 +79,22 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
     records: list[Path] = []
     left: list[Path] = []
     fresh = {path for job in graph.jobs if job.causes is None for path in job.outputs}
-    for output, parts in _begun().items():
+    begun = _begun()
+    for output, parts in begun.items():
         if output in fresh:  # its job died after it was finished, or what it began is not needed
             name = _kind_and_name(output)[1]
             for path in filter(_is_plain, parts):
                 files[path] = Orphan("unfinished", name, path, path.stat().st_size)
-    for output in sorted(_made_here() - wanted):
+    for output in sorted(_made_here(begun) - wanted):
         kind, name = _kind_and_name(output)
         own = list(_contents(output))
         if out_of_reach := [path for path in own if path.is_symlink() or not _is_plain(path)]:
             left += out_of_reach  # with its record, so that a later prune still knows it
             continue
         candidates = [(kind, path) for path in own]
-        for part in output.parent.glob(f"{glob.escape(output.name)}{PART}*"):
-            begun = part.rglob("*") if part.is_dir() else [part]
-            candidates += [("unfinished", path) for path in begun]
+        for part in begun.get(output, []):
+            own_parts = part.rglob("*") if part.is_dir() else [part]
+            candidates += [("unfinished", path) for path in own_parts]
         for log in _logs(output) - wanted_logs:
             benchmark = Path("benchmarks", *log.parts[1:]).with_suffix(".tsv")
             candidates += [("logs", log), ("benchmarks", benchmark)]
@@ -150,10 +150,10 @@ def _row(kind: str, files: list[Orphan]) -> str:
     return f"{kind:<12}{len(files):>7}{megabytes(sum(file.size for file in files)):>12}"
 
 
-def _made_here() -> set[Path]:
-    """Return the outputs that have a record, and those that have a .part file and a log."""
+def _made_here(begun: Iterable[Path]) -> set[Path]:
+    """Return the outputs that have a record, and those of `begun` that have a log."""
     recorded = {output_of(path) for path in RECORDS.glob("*/**/*.json")}
-    return recorded | {output for output in _begun() if any(map(_is_plain, _logs(output)))}
+    return recorded | {output for output in begun if any(map(_is_plain, _logs(output)))}
 
 
 def _begun() -> dict[Path, list[Path]]:

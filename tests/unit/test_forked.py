@@ -123,10 +123,8 @@ def test_a_new_server_follows_one_that_died(tmp_path) -> None:
 
 
 LONG = """
-import os, sys, tempfile
-from pathlib import Path
+import sys, tempfile
 from basemake.system.forked import Forks, can_fork
-os.makedirs(tempfile.gettempdir(), exist_ok=True)
 assert can_fork() == (sys.argv[1] == "True"), tempfile.gettempdir()
 if can_fork():
     forks = Forks([])

@@ -158,9 +158,8 @@ def test_holes_in_a_reduced_image_have_edges_of_its_colour(write_geotiff, tmp_pa
     path = write_geotiff(tmp_path / "t.tif", holed, pixel=100.0, options=("ALPHA=YES",))
     dataset = gdal.Open(str(path), gdal.GA_Update)
     dataset.BuildOverviews("AVERAGE", [2])
-    reduced = to_colours(
-        halve(to_light(np.ascontiguousarray(np.moveaxis(holed, 0, -1))))
-    )  # as in an enhanced tile
+    rgba = np.ascontiguousarray(np.moveaxis(holed, 0, -1))
+    reduced = to_colours(halve(to_light(rgba)))  # as in an enhanced tile
     for number in range(4):
         dataset.GetRasterBand(number + 1).GetOverview(0).WriteArray(reduced[..., number])
     del dataset

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basemake.pixels.dn import DnReading
-from basemake.pixels.light import linear_light, srgb
+from basemake.pixels.light import Floats, linear_light, srgb
 
 BANDS = ("red", "green", "blue")
 TABLE_SIZE = 65536
 STRIP_PIXELS = 1 << 16  # coloured at a time: the arrays of mixing steps then fit in the CPU cache
-Floats = NDArray[np.floating]
 
 
 def gain(x: Floats, factor: float) -> Floats:
