@@ -7,9 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from basemake.system.forked import SCRIPTS, Forks
@@ -26,7 +29,7 @@ def forks():
 
 
 def run(forks: Forks, script: Path, environment: dict | None = None, held: tuple = ()) -> int:
-    return forks.status(forks.start(str(script), environment or {}, list(held)))
+    return forks.run(str(script), environment or {}, list(held))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,52 @@ def test_what_a_script_gets(forks, tmp_path, monkeypatch) -> None:
     assert dict(os.environ) == before
 
 
+def test_a_script_starts_when_it_is_watched(forks, tmp_path) -> None:
+    """However short it is, who watches it finds its process."""
+    script = tmp_path / "script.py"
+    output = tmp_path / "ran"
+    script.write_text(f"open({str(output)!r}, 'w').write('')")
+
+    @contextmanager
+    def watched(process: int):
+        time.sleep(0.2)  # as long as the script could take
+        seen.append(psutil.Process(process).is_running() and not output.exists())
+        yield
+
+    seen: list[bool] = []
+    assert forks.run(str(script), {}, [], watched) == 0
+    assert seen == [True]
+    assert output.exists()
+
+
+ABANDONED = """
+import os, sys
+from contextlib import contextmanager
+from basemake.system.forked import Forks
+
+@contextmanager
+def watched(process):
+    os.write(1, str(process).encode())
+    os._exit(0)
+    yield
+
+Forks([]).run(sys.argv[1], {}, [], watched)
+"""
+
+
+def test_a_script_does_not_start_when_its_run_was_killed(tmp_path) -> None:
+    script = tmp_path / "script.py"
+    output = tmp_path / "ran"
+    script.write_text(f"open({str(output)!r}, 'w').write('')")
+    program = tmp_path / "program.py"
+    program.write_text(ABANDONED)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    # The pipe of its output ends when all that have it open, the script's process too, have ended.
+    done = subprocess.run([sys.executable, program, script], env=environment, stdout=-1, check=True)
+    assert int(done.stdout)
+    assert not output.exists()
+
+
 def test_many_at_a_time(forks, tmp_path) -> None:
     scripts = []
     for number in range(60):
@@ -96,16 +145,17 @@ def test_a_script_keeps_a_lock_until_it_ends(forks, tmp_path) -> None:
     os.mkfifo(go)
     script = tmp_path / "script.py"
     script.write_text(f"open({str(go)!r}).read()")
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        process = forks.start(str(script), {}, [lock.fileno()])
-        writer = go.open("w")  # when the script has opened it to read
-    with (tmp_path / "lock").open("w") as other:
-        with pytest.raises(BlockingIOError):
+    with ThreadPoolExecutor(1) as pool:
+        with (tmp_path / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            status = pool.submit(run, forks, script, held=(lock.fileno(),))
+            writer = go.open("w")  # when the script has opened it to read
+        with (tmp_path / "lock").open("w") as other:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            writer.close()
+            assert status.result() == 0
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        writer.close()
-        assert forks.status(process) == 0
-        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_new_server_follows_one_that_died(tmp_path) -> None:
@@ -128,7 +178,7 @@ from basemake.system.forked import Forks, can_fork
 assert can_fork() == (sys.argv[1] == "True"), tempfile.gettempdir()
 if can_fork():
     forks = Forks([])
-    assert forks.status(forks.start(sys.argv[2], {}, [])) == 5
+    assert forks.run(sys.argv[2], {}, []) == 5
 """
 
 

@@ -24,7 +24,14 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, chdir, contextmanager, redirect_stderr
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    chdir,
+    contextmanager,
+    nullcontext,
+    redirect_stderr,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -488,9 +495,13 @@ def fork_jobs(workflow: Any) -> None:
                 atexit.register(forks[0].stop)
         folder = script.resources.get("tmpdir")
         environment = {"TMPDIR": str(folder)} if folder else {}
-        process = forks[0].start(fname, environment, shell._process_args.get("pass_fds", []))
-        with benchmarked(process.pid, script.bench_record) if script.bench_record else ExitStack():
-            status = forks[0].status(process)
+        record = script.bench_record
+        status = forks[0].run(
+            fname,
+            environment,
+            shell._process_args.get("pass_fds", []),
+            lambda process: benchmarked(process, record) if record else nullcontext(),
+        )
         if status:
             raise CalledProcessError(status, f"{sys.executable} {fname}")
 

@@ -11,10 +11,9 @@ import runpy
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import _forkserver
 from multiprocessing.reduction import DupFd
 from pathlib import Path
@@ -39,26 +38,35 @@ class Forks:
         """Name modules of SCRIPTS, or others; those that cannot be imported are left out."""
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(modules)
-        # One process is started or ended at a time, as `start` looks after those that ended, too.
+        # One process is started or ended at a time, as `run` looks after those that ended, too.
         self._lock = threading.Lock()
 
-    def start(
-        self, script: str, environment: dict[str, str], descriptors: list[int]
-    ) -> ForkServerProcess:
-        """Start a script as __main__, with more environment variables.
+    def run(
+        self,
+        script: str,
+        environment: dict[str, str],
+        descriptors: list[int],
+        watched: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+    ) -> int:
+        """Run a script as __main__, with more environment variables, and wait for it.
 
-        It keeps copies of the open file `descriptors` until it ends.
+        Its process keeps copies of the open file `descriptors` until it ends. It runs within the
+        context that `watched` makes of the process's number. Returns the process's status, -n if
+        signal n ended it.
         """
-        with self._lock, _server_environment(), _without_main():
-            process = self._context.Process(
-                target=_run, args=(script, environment, _Descriptors(descriptors))
-            )
-            process.start()
-        return process
-
-    def status(self, process: ForkServerProcess) -> int:
-        """Wait for a process that `start` returned; return its status, -n if signal n ended it."""
-        wait([process.sentinel])
+        # The script starts when it has been told to: however short it is, its process is still
+        # there when it begins to be watched.
+        told, go = self._context.Pipe(duplex=False)
+        with told, go:
+            with self._lock, _server_environment(), _without_main():
+                process = self._context.Process(
+                    target=_run, args=(script, environment, _Descriptors(descriptors), told)
+                )
+                process.start()
+            assert process.pid
+            with watched(process.pid):
+                go.send(None)
+                wait([process.sentinel])
         with self._lock:
             process.join()
             return process.exitcode or 0
@@ -82,7 +90,11 @@ class _Descriptors:
         self.numbers = [descriptor.detach() for descriptor in sent]
 
 
-def _run(script: str, environment: dict[str, str], _: _Descriptors) -> None:
+def _run(script: str, environment: dict[str, str], _: _Descriptors, told: Connection) -> None:
+    try:
+        told.recv()
+    except EOFError:  # the run was killed
+        sys.exit(1)
     os.environ.update(environment)
     sys.argv = [script]
     runpy.run_path(script, run_name="__main__")
