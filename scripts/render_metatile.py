@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ from basemake.pixels.archive import open_archive, write_part
 from basemake.pixels.crs import crs
 from basemake.pixels.encoding import encoder
 from basemake.pixels.light import Light, to_colours, to_light
-from basemake.pixels.quadtree import grow
-from basemake.pixels.raster import open_geotiff
+from basemake.pixels.quadtree import grow, leaves
+from basemake.pixels.raster import RGBA, open_geotiff
 from basemake.pixels.roots import read_root, write_root
 from basemake.pixels.warp import Warper, naming
 from basemake.pixels.webtiles import WebTile
 
+DRAWN_AHEAD = 2  # web tiles, while others are halved and handed on
 AHEAD = 32  # web tiles that may wait for an encoder: bounds their memory
 
 
@@ -82,7 +84,20 @@ def render_metatile(
         count = 1 << (rendering.max_zoom - tile.z)
         return tile.y * count - metatile.y * side, tile.x * count - metatile.x * side, count
 
-    with ThreadPoolExecutor(threads) as pool:
+    def may_show(tile: WebTile) -> bool:
+        return warper.may_show(*place(tile))
+
+    def draw(tile: WebTile) -> RGBA | None:
+        row, column, _ = place(tile)
+        image = warper.draw(row, column)
+        if image is not None and mask is not None:
+            top, left = row * size, column * size
+            image *= mask[top : top + size, left : left + size, np.newaxis]
+        return None if image is None or image[..., 3].max() == 0 else image
+
+    # Drawing takes one thread nearly as long as encoding takes another.
+    with ThreadPoolExecutor(1) as drawing, ThreadPoolExecutor(max(threads - 1, 1)) as pool:
+        drawn = _ahead(drawing, draw, leaves(metatile, rendering.max_zoom, may_show))
 
         def submit(tile: WebTile, encoded_later: Callable[[], bytes]) -> None:
             encoded.append((tile, pool.submit(encoded_later)))
@@ -90,12 +105,8 @@ def render_metatile(
                 encoded[-AHEAD][1].result()
 
         def leaf(tile: WebTile) -> Light | None:
-            row, column, _ = place(tile)
-            image = warper.draw(row, column)
-            if image is not None and mask is not None:
-                top, left = row * size, column * size
-                image *= mask[top : top + size, left : left + size, np.newaxis]
-            if image is None or image[..., 3].max() == 0:
+            image = next(drawn)
+            if image is None:
                 return None
             submit(tile, lambda: encode(image))
             return to_light(image)
@@ -104,14 +115,25 @@ def render_metatile(
             if tile.z >= rendering.min_zoom:
                 submit(tile, lambda: encode(to_colours(image)))
 
-        image = grow(
-            metatile, rendering.max_zoom, leaf, lambda tile: warper.may_show(*place(tile)), use
-        )
+        image = grow(metatile, rendering.max_zoom, leaf, may_show, use)
     root.unlink(missing_ok=True)  # so that no root vouches for an archive while it is replaced
     web_tiles = [(tile, data.result()) for tile, data in encoded]
     write_part(archive, web_tiles, rendering.image_format)
     write_root(root, np.zeros((size, size, 4), np.uint16) if image is None else image, made_of)
     logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, draw: Callable[[WebTile], RGBA | None], tiles: Iterable[WebTile]
+) -> Iterator[RGBA | None]:
+    """Yield the drawings of tiles in order; the pool draws up to DRAWN_AHEAD tiles ahead."""
+    waiting: deque[Future[RGBA | None]] = deque()
+    for tile in tiles:
+        waiting.append(pool.submit(draw, tile))
+        if len(waiting) > DRAWN_AHEAD:
+            yield waiting.popleft().result()
+    for drawing in waiting:
+        yield drawing.result()
 
 
 def digest_inputs(tiles: list[Path], options: Any) -> str:

@@ -53,6 +53,12 @@ def job(name: str, **arguments: object) -> list[str]:
     return [sys.executable, "-m", "benchmarks.jobs", name, texts]
 
 
+def forked(modules: list[str], stages: Sequence[Sequence[object]], at_a_time: int) -> list[str]:
+    """Return the command that runs lists of jobs of jobs.py as forks (see forked.py)."""
+    texts = [json.dumps(value, default=str) for value in (modules, stages, at_a_time)]
+    return [sys.executable, "-m", "benchmarks.forked", *texts]
+
+
 def prepare(module: str, name: str, **arguments: object) -> str:
     """Run a function of another module of this package, unmeasured; return its output."""
     texts = json.dumps(arguments, default=str)

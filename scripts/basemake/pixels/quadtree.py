@@ -1,6 +1,6 @@
 """Making web tiles from their children, depth first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -31,6 +31,17 @@ def grow(
         return None
     use(tile, image)
     return image
+
+
+def leaves(tile: WebTile, leaf_zoom: int, may_show: Callable[[WebTile], bool]) -> Iterator[WebTile]:
+    """Yield the tiles whose images `grow` asks for, in its order."""
+    if not may_show(tile):
+        return
+    if tile.z == leaf_zoom:
+        yield tile
+        return
+    for child in tile.children:
+        yield from leaves(child, leaf_zoom, may_show)
 
 
 def _joined(children: list[Light | None]) -> Light | None:
