@@ -19,10 +19,10 @@ rule fetch_bands:
     priority: lambda wildcards: -places()[wildcards.tile]
     conda:
         "../envs/conda.yaml"
-    threads: 0
+    threads: 0 if HERE else 1  # as clusters have no jobs without a core
     resources:
         connections=1,
-        mem_mb=200,
+        mem_mb=lambda wildcards, attempt: memory(200, attempt),
         disk_mb=lambda wildcards: (
             sum(band.size or 250_000_000 for band in bands(wildcards).values()) // 1_000_000 + 1
         ),

@@ -23,6 +23,7 @@ from basemake.build.engine import (
     decide_by_records,
     fork_jobs,
     lock_when_it_executes,
+    run_jobs_of_slurm_here,
 )
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading
@@ -36,6 +37,8 @@ from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 from basemake.web.addresses import is_remote
 
 MOST_THREADS = {"enhance": 4, "render": 2}  # of a job where config has `auto`
+# Memory of Snakemake, and of the process that jobs are forked from, in a job on another machine.
+SNAKEMAKE_MB = 350
 
 
 def stop(error):
@@ -45,6 +48,7 @@ def stop(error):
 
 lock_when_it_executes(workflow, alone)
 fork_jobs(workflow)
+run_jobs_of_slurm_here(workflow)
 
 try:
     config.update(check(dict(config), "config", "config"))
@@ -61,13 +65,16 @@ ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["qua
 ASKED = asked_of(workflow)
 BOUNDS = bounds(ASKED, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
 bound(workflow, connections=BOUNDS.connections)
-CORES = ASKED.cores  # which the process of a single job has from the main process
 if workflow.is_main_process:
-    CORES = BOUNDS.cores
-    bound(workflow, _cores=CORES, mem_mb=BOUNDS.memory_mb)
+    bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
     decide_by_records(workflow)
+HERE = workflow.is_main_process and not ASKED.elsewhere  # whether jobs run in this process's reach
 THREADS = {
-    name: share(CORES, MOST_THREADS[name]) if threads == "auto" else threads
+    name: (
+        threads
+        if threads != "auto"
+        else share(BOUNDS.cores, MOST_THREADS[name]) if HERE else MOST_THREADS[name]
+    )
     for name, threads in config["threads"].items()
 }
 # Only what changes web tiles: a PNG has no quality, so changing it must make nothing stale.
@@ -75,6 +82,15 @@ RENDERING = {
     "image_format": PYRAMID["format"],
     "quality": None if PYRAMID["format"] == "png" else PYRAMID["quality"],
 }
+
+
+def memory(own_mb, attempt):
+    """Return the memory in MB to ask for, for a job that uses `own_mb` itself.
+
+    A job on another machine asks for what Snakemake takes there, too, and for more each time that
+    it is tried again, as it may have been killed for want of memory.
+    """
+    return own_mb if HERE else attempt * (own_mb + SNAKEMAKE_MB)
 
 
 @functools.cache

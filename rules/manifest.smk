@@ -15,7 +15,7 @@ rule manifest:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=400,
+        mem_mb=lambda wildcards, attempt: memory(400, attempt),
         disk_mb=1,
         runtime=30,
     params:

@@ -19,7 +19,7 @@ rule build_zone_vrt:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=10,
         runtime=20,
     params:
@@ -53,7 +53,7 @@ rule build_vrt:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=1,
         runtime=10,
     params:

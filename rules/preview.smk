@@ -15,7 +15,7 @@ rule build_preview:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=10,
         runtime=10,
     params:

@@ -24,7 +24,7 @@ rule render_metatile:
         "../envs/conda.yaml"
     threads: THREADS["render"]
     resources:
-        mem_mb=272 + config["gdal_cache_mb"],
+        mem_mb=lambda wildcards, attempt: memory(272 + config["gdal_cache_mb"], attempt),
         disk_mb=100,
         runtime=30,
     params:
@@ -59,7 +59,7 @@ rule render_overview:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=100,
         runtime=30,
     params:
@@ -87,7 +87,7 @@ rule pack_pyramid:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=400,
+        mem_mb=lambda wildcards, attempt: memory(400, attempt),
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=60,
     params:
@@ -117,7 +117,7 @@ rule export_mbtiles:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=60,
     params:
@@ -140,7 +140,7 @@ rule export_folder:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=300,
+        mem_mb=lambda wildcards, attempt: memory(300, attempt),
         disk_mb=lambda wildcards, input: 2 * int(input.size_mb) + 1,
         runtime=60,
     params:
@@ -165,7 +165,7 @@ rule export_cog:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=400 + config["gdal_cache_mb"],
+        mem_mb=lambda wildcards, attempt: memory(400 + config["gdal_cache_mb"], attempt),
         disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
         runtime=240,
     params:

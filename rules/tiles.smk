@@ -24,7 +24,9 @@ rule enhance_tile:
         "../envs/conda.yaml"
     threads: THREADS["enhance"]
     resources:
-        mem_mb=lambda wildcards, threads: 80 + 64 * threads + config["gdal_cache_mb"],
+        mem_mb=lambda wildcards, threads, attempt: memory(
+            80 + 64 * threads + config["gdal_cache_mb"], attempt
+        ),
         disk_mb=300,
         runtime=20,
     params:
@@ -55,7 +57,7 @@ rule compare_codecs:
     conda:
         "../envs/conda.yaml"
     resources:
-        mem_mb=400,
+        mem_mb=lambda wildcards, attempt: memory(400, attempt),
         disk_mb=1,
         runtime=10,
     params:

@@ -508,6 +508,27 @@ def fork_jobs(workflow: Any) -> None:
     PythonScript.execute_script = execute_forked
 
 
+def run_jobs_of_slurm_here(workflow: Any) -> None:
+    """Let the process of a Slurm job run its jobs itself.
+
+    Slurm's plugin starts snakemake in a Slurm job, which would start another snakemake by srun for
+    each job of the group, one after another: that takes longer than many a job does, and as much
+    memory. This one runs them as a run on one machine does, side by side on the cores it has.
+    """
+    execute = workflow.execute
+
+    def execute_here(*, executor_plugin: Any, executor_settings: Any, **settings: Any) -> Any:
+        if executor_plugin.name == "slurm-jobstep":
+            plugins = cli.ExecutorPluginRegistry()
+            executor_plugin, executor_settings = plugins.get_plugin("local"), None
+            workflow.global_resources["_nodes"] = None  # else cores have no bound
+        return execute(
+            executor_plugin=executor_plugin, executor_settings=executor_settings, **settings
+        )
+
+    workflow.execute = execute_here
+
+
 # -- What a run may use ----------------------------------------------------------------------------
 
 

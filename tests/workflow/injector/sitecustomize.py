@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from itertools import count
 
 FAULT = json.loads(os.environ.get("FAULT", "{}"))
@@ -34,6 +35,10 @@ def strike() -> None:
         os.killpg(0, signal.SIGKILL)
     elif FAULT["kind"] == "full disk":  # a stand-in: from now on no file of this job can grow
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    elif FAULT["kind"] == "memory":
+        held = b"x" * FAULT["bytes"]
+        while held:  # until something kills it
+            time.sleep(1)
     elif FAULT["moment"] == "after":  # an exception would no longer change the status
         os._exit(1)
     else:
