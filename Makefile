@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo plan draft test lint bench serve prune refresh clean-env
+.PHONY: help env demo plan draft test lint bench serve prune refresh publish clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -19,6 +19,7 @@ help:
 	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
+	@echo "make publish  put finished maps into a bucket or folder (ARGS='--to s3://bucket/maps')"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
@@ -68,6 +69,9 @@ serve: env
 
 refresh: env
 	@$(BIN)/python scripts/commands/refresh.py $(ARGS)
+
+publish: env
+	@$(BIN)/python scripts/commands/publish.py $(ARGS)
 
 prune: env
 	@$(BIN)/python scripts/commands/prune.py $(ARGS)

@@ -48,3 +48,7 @@ class BusyError(BasemakeError):
 
 class RecordError(BasemakeError):
     """An input has no record of what it was made of."""
+
+
+class PublishError(BasemakeError):
+    """A map cannot be published: the place cannot be written, or there is no whole map."""

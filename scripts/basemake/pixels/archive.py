@@ -141,6 +141,18 @@ def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
         yield get_bytes, header
 
 
+def entries_of(get_bytes: GetBytes, header: dict) -> Iterator[Entry]:
+    """Yield the directory entries of an archive, those of leaf directories in any order."""
+    directories = [(header["root_offset"], header["root_length"])]
+    while directories:
+        for entry in deserialize_directory(get_bytes(*directories.pop())):
+            if entry.run_length == 0:
+                leaf = header["leaf_directory_offset"] + entry.offset
+                directories.append((leaf, entry.length))
+            else:
+                yield entry
+
+
 def _front(
     header: dict,
     directories: Directories,
@@ -188,16 +200,10 @@ class _Parts:
         """Yield the fields of PLACE for every directory entry, in the order of the parts."""
         for path, start in zip(self.paths, self.starts, strict=False):
             with open_archive(path) as (get_bytes, header):
-                directories = [(header["root_offset"], header["root_length"])]
-                while directories:
-                    for entry in deserialize_directory(get_bytes(*directories.pop())):
-                        if entry.run_length == 0:
-                            leaf = header["leaf_directory_offset"] + entry.offset
-                            directories.append((leaf, entry.length))
-                            continue
-                        offset = header["tile_data_offset"] + entry.offset
-                        crc = crc32(get_bytes(offset, entry.length))
-                        yield entry.tile_id, entry.run_length, start + offset, entry.length, crc
+                for entry in entries_of(get_bytes, header):
+                    offset = header["tile_data_offset"] + entry.offset
+                    crc = crc32(get_bytes(offset, entry.length))
+                    yield entry.tile_id, entry.run_length, start + offset, entry.length, crc
 
     def read(self, position: int, length: int) -> Iterator[bytes]:
         """Yield `length` bytes of one part from `position`, in chunks."""

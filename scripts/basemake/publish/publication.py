@@ -1,0 +1,155 @@
+"""A published map: an archive whose name is its digest, and the page and TileJSON that name it."""
+
+import hashlib
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from pmtiles.reader import Reader
+
+from basemake.errors import MALFORMED, PublishError
+from basemake.pixels.archive import open_archive
+from basemake.publish.pieces import Piece, pieces_of
+from basemake.publish.places import CONNECTIONS, Base, Place
+
+DIGEST = 16  # hex digits in the name of an archive
+INDEX = ".json"  # added to an archive's name: its ETag and pieces
+
+
+class Published(NamedTuple):
+    """What a publication did: the name of archive or folder, bytes sent, and objects deleted."""
+
+    name: str
+    sent: int
+    deleted: int
+
+
+def publish_archive(
+    region: str, archive: Path, page: Path, place: Place, *, url: str, remove_old: bool
+) -> Published:
+    """Publish a region's archive, its page as {region}.html and its TileJSON as {region}.json.
+
+    The archive gets a new name, and is there whole before page and TileJSON name it: a reader sees
+    the old map or the new one, and so does everyone after a publication that ended early. `url` is
+    where browsers reach the place; it may be empty. With `remove_old` archives are deleted, but for
+    this one and the one before, which readers may still have open. Raises PublishError if something
+    cannot be read or written.
+    """
+    digest, pieces = pieces_of(archive)
+    name = f"{region}-{digest[:DIGEST]}.pmtiles"
+    there = place.names(f"{region}-")
+    old = _document(place.read(f"{region}.json"))
+    sent = 0
+    if not {name, name + INDEX} <= set(there):
+        etag, sent = place.send(name, archive, pieces, _base(place, old.get("archive")))
+        place.write(name + INDEX, _as_json({"etag": etag, "pieces": pieces}))
+    before = old.get("archive") if old.get("archive") != name else old.get("previous")
+    shown = {**_tilejson(archive, f"pmtiles://{url}{name}"), "archive": name, "previous": before}
+    for pointer, data in (
+        (f"{region}.html", _naming(page, archive, name)),
+        (f"{region}.json", _as_json(shown)),
+    ):
+        if place.read(pointer) != data:
+            place.write(pointer, data)
+            sent += len(data)
+    surplus = []
+    if remove_old:
+        kept = {one + end for one in (name, before) if one for end in ("", INDEX)}
+        own = re.compile(rf"{re.escape(region)}-[0-9a-f]{{{DIGEST}}}\.pmtiles(\.json)?")
+        surplus = [one for one in there if own.fullmatch(one) and one not in kept]
+    for one in surplus:
+        place.delete(one)
+    return Published(name, sent, len(surplus))
+
+
+def publish_folder(region: str, folder: Path, archive: Path, place: Place, url: str) -> Published:
+    """Publish a region's web tiles as {region}/z/x/y, and its TileJSON as {region}.json.
+
+    Only web tiles that changed are sent; those that are gone are deleted in the end. While it works
+    a reader may see some old and some new ones.
+    """
+    paths = {f"{region}/{path.relative_to(folder).as_posix()}": path for path in _files(folder)}
+    there = place.sums(f"{region}/")
+
+    def send(name: str) -> int:
+        data = paths[name].read_bytes()
+        if there.get(name) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return 0
+        place.write(name, data)
+        return len(data)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        sent = sum(pool.map(send, paths))
+        suffix = next(iter(paths.values())).suffix
+        shown = _as_json(_tilejson(archive, f"{url}{quote(region)}", suffix))
+        if place.read(f"{region}.json") != shown:
+            place.write(f"{region}.json", shown)
+            sent += len(shown)
+        surplus = there.keys() - paths.keys()
+        list(pool.map(place.delete, surplus))
+    return Published(f"{region}/", sent, len(surplus))
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.glob("*/*/*") if path.is_file())
+    if not found:
+        raise PublishError(
+            f"there are no web tiles in {folder}: put `folder` into pyramid.outputs of the config,"
+            " and run snakemake."
+        )
+    return found
+
+
+def _tilejson(archive: Path, address: str, suffix: str = "") -> dict[str, Any]:
+    """Return what https://github.com/mapbox/tilejson-spec 3.0.0 wants to be said of a map."""
+    with open_archive(archive) as (get_bytes, header):
+        metadata = Reader(get_bytes).metadata()
+    west, south, east, north = (
+        header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat")
+    )
+    center = [header["center_lon_e7"] / 1e7, header["center_lat_e7"] / 1e7, header["center_zoom"]]
+    return {
+        "tilejson": "3.0.0",
+        "tiles": [f"{address}/{{z}}/{{x}}/{{y}}{suffix}"],
+        "name": metadata["name"],
+        "description": metadata["description"],
+        "attribution": metadata["attribution"],
+        "minzoom": header["min_zoom"],
+        "maxzoom": header["max_zoom"],
+        "bounds": [west, south, east, north],
+        "center": center,
+    }
+
+
+def _naming(page: Path, archive: Path, name: str) -> bytes:
+    """Return a preview page that shows the archive `name` beside it."""
+    shown = f"pmtiles://../pyramid/{quote(archive.name)}/"
+    text = page.read_text(encoding="utf-8")
+    if text.count(shown) != 1:
+        raise PublishError(f"{page} does not show {archive}: delete it and run snakemake.")
+    return text.replace(shown, f"pmtiles://{quote(name)}/").encode()
+
+
+def _base(place: Place, name: str | None) -> Base | None:
+    """Return the published archive `name`, if what is told of it can be read."""
+    said = _document(place.read(name + INDEX)) if name else {}
+    with suppress(*MALFORMED):
+        return Base(str(name), said["etag"], [Piece(int(n), str(d)) for n, d in said["pieces"]])
+    return None
+
+
+def _document(data: bytes | None) -> dict[str, Any]:
+    """Return a JSON object; an empty one if it is none."""
+    with suppress(*MALFORMED):
+        found = json.loads(data or b"")
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _as_json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

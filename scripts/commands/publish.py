@@ -1,0 +1,84 @@
+"""Publish finished maps: to a bucket, of which unchanged bytes are copied there, or to a folder.
+
+A map is what `snakemake` made last; the page, the TileJSON and the archive of each region of the
+config are published. Exit status: 0 if all are, 1 if not, 75 if a run is using the directory.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
+
+from basemake.build.open_build import as_command, open_build
+from basemake.build.records import is_intact, read_record
+from basemake.build.run_lock import alone
+from basemake.errors import BusyError, PublishError
+from basemake.publish.places import Place, place
+from basemake.publish.publication import Published, publish_archive, publish_folder
+
+BUSY = os.EX_TEMPFAIL  # 75
+
+
+def publish(region: str, where: Place, options: argparse.Namespace) -> Published:
+    """Publish the map of a region that the current directory holds.
+
+    Raises PublishError if it is not there, or not as its records tell.
+    """
+    archive = Path("results/pyramid") / f"{region}.pmtiles"
+    page = Path("results/preview") / f"{region}.html"
+    for made in (archive, page):
+        record = read_record(made)
+        if record is None or not made.exists() or not is_intact(made, record):
+            raise PublishError(f"{made} is not there, or not whole: run snakemake first.")
+    url = f"{options.url.rstrip('/')}/" if options.url else ""
+    if options.tiles:
+        return publish_folder(region, archive.with_suffix(""), archive, where, url)
+    return publish_archive(region, archive, page, where, url=url, remove_old=options.remove_old)
+
+
+def main() -> None:
+    """Publish the maps of a working directory."""
+    parser = argparse.ArgumentParser(
+        description="Publish finished maps. Other options are snakemake's.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--to", required=True, help="s3://bucket/maps, gs://bucket/maps, or a folder"
+    )
+    parser.add_argument("--endpoint-url", help="of an S3 service other than Amazon's")
+    parser.add_argument(
+        "--url", default="", help="where browsers reach that place, for the TileJSON"
+    )
+    parser.add_argument(
+        "--tiles", action="store_true", help="web tiles, one object each, instead of the archive"
+    )
+    parser.add_argument(
+        "--remove-old", action="store_true", help="delete archives older than the last but one"
+    )
+    options, arguments = parser.parse_known_args()
+    logging.basicConfig(format="basemake publish: %(message)s")
+    with as_command("basemake publish"):
+        where = place(options.to, options.endpoint_url)
+        build = open_build(arguments)
+        try:
+            with alone():
+                for region in build.regions:
+                    _say(region, publish(region, where, options), where)
+        except BusyError as error:
+            print(f"basemake publish: {error}", file=sys.stderr)
+            sys.exit(BUSY)
+
+
+def _say(region: str, done: Published, where: Place) -> None:
+    """Print what changed, and nothing if nothing did, so that cron sends no mail."""
+    size = (Path("results/pyramid") / f"{region}.pmtiles").stat().st_size
+    gone = f", {done.deleted} old deleted" if done.deleted else ""
+    if done.sent or gone:
+        sent = f"{done.sent:,} bytes sent, of an archive of {size:,}{gone}"
+        print(f"basemake publish: {region}: {where}/{done.name}: {sent}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

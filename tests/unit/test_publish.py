@@ -1,0 +1,228 @@
+"""Maps in a bucket of a real S3 server (moto's), and in a folder."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import boto3
+import numpy as np
+import pytest
+
+from basemake.errors import PublishError
+from basemake.pixels.archive import TILE_TYPES, pack_parts, write_part
+from basemake.pixels.webtiles import WebTile
+from basemake.publish.places import Bucket, Folder, Place, place
+from basemake.publish.publication import DIGEST, publish_archive, publish_folder
+from servers import s3_server
+
+HEADER = {
+    "tile_type": TILE_TYPES["webp"],
+    **dict.fromkeys(("min_lon_e7", "min_lat_e7"), -10_000_000),
+    **dict.fromkeys(("max_lon_e7", "max_lat_e7"), 20_000_000),
+    **dict.fromkeys(("center_lon_e7", "center_lat_e7", "center_zoom"), 5),
+}
+METADATA = {"name": "alps", "description": "of a test", "attribution": "Somebody"}
+COUNT, BYTES = 400, 100_000  # web tiles, and bytes of one: 40 MB
+CHANGED = 300  # the number of the one that changes
+
+
+class Map:
+    """What snakemake leaves of a region: an archive, its page, and a folder of web tiles."""
+
+    def __init__(self, folder: Path) -> None:
+        self.archive, self.page = folder / "pyramid/alps.pmtiles", folder / "preview/alps.html"
+        self.folder = folder / "pyramid/alps"
+        self.page.parent.mkdir(parents=True)
+        self.page.write_text("<script>map('pmtiles://../pyramid/alps.pmtiles/{z}')</script>")
+        self.make(b"")
+
+    def make(self, change: bytes) -> None:
+        """Make the map, with `change` at the end of one web tile."""
+        draw = np.random.default_rng(1)
+        tiles = [(WebTile(9, n % 20, n // 20), draw.bytes(BYTES)) for n in range(COUNT)]
+        tiles[CHANGED] = tiles[CHANGED][0], tiles[CHANGED][1] + change
+        part = self.archive.with_suffix(".parts")
+        part.parent.mkdir(exist_ok=True)
+        write_part(part, tiles, "webp")
+        pack_parts([part], self.archive, HEADER, METADATA)
+        for (z, x, y), data in tiles[CHANGED - 3 : CHANGED + 3]:
+            path = self.folder / f"{z}/{x}/{y}.webp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    @property
+    def name(self) -> str:
+        digest = hashlib.sha256(self.archive.read_bytes()).hexdigest()
+        return f"alps-{digest[:DIGEST]}.pmtiles"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Map:
+    return Map(tmp_path / "results")
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch, request) -> Iterator[Bucket]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}"
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
+    found = place(f"s3://{name}/maps/", endpoint)
+    assert isinstance(found, Bucket)
+    return found
+
+
+@pytest.fixture(params=["bucket", "folder"])
+def anywhere(request, tmp_path: Path) -> Place:
+    if request.param == "bucket":
+        return request.getfixturevalue("bucket")
+    return Folder(tmp_path / "site")
+
+
+def publish(made: Map, where: Place, remove_old: bool = False, url: str = ""):
+    return publish_archive("alps", made.archive, made.page, where, url=url, remove_old=remove_old)
+
+
+def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
+    first = made.name
+    published = publish(made, anywhere, url="https://maps.example.org/")
+    assert published.name == first
+    assert published.sent > COUNT * BYTES
+    assert anywhere.read(first) == made.archive.read_bytes()
+    assert anywhere.read("alps.html") == f"<script>map('pmtiles://{first}/{{z}}')</script>".encode()
+    said = json.loads(anywhere.read("alps.json"))
+    assert said["tiles"] == [f"pmtiles://https://maps.example.org/{first}/{{z}}/{{x}}/{{y}}"]
+    assert (said["minzoom"], said["maxzoom"], said["bounds"]) == (9, 9, [-1.0, -1.0, 2.0, 2.0])
+    assert said | METADATA == said
+    assert publish(made, anywhere, url="https://maps.example.org/").sent == 0
+
+    made.make(b"new")
+    published = publish(made, anywhere)
+    assert published.name == made.name != first
+    assert anywhere.read(made.name) == made.archive.read_bytes()
+    assert made.name in anywhere.read("alps.html").decode()
+    if isinstance(anywhere, Bucket):  # the front of the archive, and what changed
+        assert 2 * 5 * 2**20 <= published.sent < 2 * 5 * 2**20 + 2**20
+
+    second = made.name
+    made.make(b"newer")
+    anywhere.write("alps-north.json", b"{}")  # of another region
+    assert publish(made, anywhere, remove_old=True).deleted == 2
+    names = {name for name in (second, made.name) for name in (name, f"{name}.json")}
+    assert set(anywhere.names("")) == names | {"alps.json", "alps.html", "alps-north.json"}
+    assert publish(made, anywhere, remove_old=True) == (made.name, 0, 0)
+
+
+def test_a_reader_sees_the_old_map_or_the_new_one(made: Map, bucket: Bucket) -> None:
+    publish(made, bucket)
+    names, done = [made.name], Event()
+
+    def read() -> list[str]:
+        seen = []
+        while not done.is_set():
+            name = json.loads(bucket.read("alps.json"))["archive"]
+            data = bucket.read(name)
+            assert name == f"alps-{hashlib.sha256(data).hexdigest()[:DIGEST]}.pmtiles"
+            seen.append(name)
+            page = bucket.read("alps.html").decode()
+            assert any(name in page for name in names)
+        return seen
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for change in (b"a", b"b", b"c"):
+            made.make(change)
+            names.append(made.name)
+            publish(made, bucket, remove_old=True)
+        done.set()
+        seen = [name for reader in readers for name in reader.result()]
+    assert set(seen) <= set(names)
+    assert len(set(seen)) > 1
+
+
+def test_what_is_copied_must_be_what_was_published(made: Map, bucket: Bucket, caplog) -> None:
+    """An archive that somebody replaced is no longer copied from, and all is sent, says the log."""
+    publish(made, bucket)
+    bucket.write(made.name, b"something else")
+    made.make(b"new")
+    assert publish(made, bucket).sent > COUNT * BYTES
+    assert "PreconditionFailed" in caplog.text or "cannot be copied" in caplog.text
+    assert bucket.read(made.name) == made.archive.read_bytes()
+
+
+@pytest.mark.parametrize("index", [b"", b"[]", b'{"etag": "x", "pieces": [[1]]}'])
+def test_an_index_that_is_damaged(made: Map, bucket: Bucket, index: bytes) -> None:
+    publish(made, bucket)
+    bucket.write(f"{made.name}.json", index)
+    made.make(b"new")
+    assert publish(made, bucket).sent > COUNT * BYTES
+    assert bucket.read(made.name) == made.archive.read_bytes()
+
+
+@pytest.mark.parametrize("fails", ["upload_part", "complete_multipart_upload", "put_object"])
+def test_a_publication_that_ends_early(made: Map, bucket: Bucket, monkeypatch, fails: str) -> None:
+    publish(made, bucket)
+    first = made.name
+    made.make(b"new")
+    with monkeypatch.context() as patch:
+
+        def fail(**_: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(bucket._client, fails, fail)
+        with pytest.raises(KeyboardInterrupt):
+            publish(made, bucket)
+    assert json.loads(bucket.read("alps.json"))["archive"] == first
+    assert first in bucket.read("alps.html").decode()
+    client = bucket._client
+    assert not client.list_multipart_uploads(Bucket=bucket._bucket).get("Uploads")
+    publish(made, bucket)
+    assert json.loads(bucket.read("alps.json"))["archive"] == made.name
+    assert bucket.read(made.name) == made.archive.read_bytes()
+
+
+def test_web_tiles_one_by_one(made: Map, anywhere: Place) -> None:
+    publish_folder("alps", made.folder, made.archive, anywhere, "https://example.org/")
+    said = json.loads(anywhere.read("alps.json"))
+    assert said["tiles"] == ["https://example.org/alps/{z}/{x}/{y}.webp"]
+    made.make(b"new")
+    gone = max(made.folder.glob("*/*/*"))
+    gone.unlink()
+    published = publish_folder("alps", made.folder, made.archive, anywhere, "https://example.org/")
+    assert published == ("alps/", BYTES + 3, 1)
+    assert set(anywhere.names("alps/")) == {
+        f"alps/{path.relative_to(made.folder).as_posix()}" for path in made.folder.glob("*/*/*")
+    }
+    for name in anywhere.names("alps/"):
+        assert anywhere.read(name) == (made.folder / name.removeprefix("alps/")).read_bytes()
+
+
+def test_places_that_are_none(tmp_path: Path, monkeypatch, endpoint: str) -> None:
+    for wrong in ("ftp://example.org/maps", "s3://", ""):
+        with pytest.raises(PublishError, match="allowed: s3://bucket/maps"):
+            place(wrong)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PublishError, match="cannot be written: File exists"):
+        Folder(tmp_path / "file").write("a.json", b"")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with pytest.raises(PublishError, match=r"s3://nowhere/maps: .*NoSuchBucket"):
+        place("s3://nowhere/maps", endpoint).write("a.json", b"")
+    with pytest.raises(PublishError, match=r"s3://b/maps: .*connect"):
+        place("s3://b/maps", "http://127.0.0.1:9").write("a.json", b"")
+
+
+def test_a_page_of_another_map(made: Map, bucket: Bucket) -> None:
+    made.page.write_text("no map")
+    with pytest.raises(PublishError, match="delete it and run snakemake"):
+        publish(made, bucket)

@@ -1,0 +1,66 @@
+"""The command that publishes the maps of a working directory."""
+
+import json
+import subprocess
+
+import boto3
+import pytest
+from runs import Scene
+
+from servers import s3_server
+
+
+def test_a_build_into_a_bucket(scene: Scene, monkeypatch) -> None:
+    with s3_server() as endpoint:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "us-east-1")
+        client = boto3.client("s3", endpoint_url=endpoint)
+        client.create_bucket(Bucket="maps")
+        options = ("--to", "s3://maps/public", "--endpoint-url", endpoint)
+        said = scene.says("publish", *options)
+        assert said.startswith("basemake publish: first: s3://maps/public/first-")
+        assert "bytes sent" in said
+
+        def read(name: str) -> bytes:
+            return client.get_object(Bucket="maps", Key=f"public/{name}")["Body"].read()
+
+        archive = (scene.results / "pyramid/first.pmtiles").read_bytes()
+        name = json.loads(read("first.json"))["archive"]
+        assert read(name) == archive
+        assert name in read("first.html").decode()
+        assert scene.says("publish", *options) == ""
+
+        (scene.results / "pyramid/first.pmtiles").unlink()
+        done = scene.call("publish", *options)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "basemake publish: results/pyramid/first.pmtiles is not there, or not whole: run"
+            " snakemake first.\n"
+        )
+        assert read(name) == archive
+
+
+def test_a_build_into_a_folder(scene: Scene) -> None:
+    scene.config["pyramid"]["outputs"] = ["folder"]
+    scene.run("--cores", "2")
+    site = scene.directory / "site"
+    options = ("--to", str(site), "--url", "https://example.org")
+    scene.says("publish", *options, "--tiles")
+    tiles = json.loads((site / "first.json").read_text())["tiles"]
+    assert tiles == ["https://example.org/first/{z}/{x}/{y}.webp"]
+    made = scene.results / "pyramid/first"
+    for path in made.rglob("*.webp"):
+        assert (site / "first" / path.relative_to(made)).read_bytes() == path.read_bytes()
+    scene.says("publish", *options)
+    assert (
+        next(iter(site.glob("first-*.pmtiles"))).read_bytes()
+        == (scene.results / "pyramid/first.pmtiles").read_bytes()
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--to", "ftp://example.org")])
+def test_mistakes_are_one_sentence(scene: Scene, arguments: tuple[str, ...]) -> None:
+    done: subprocess.CompletedProcess = scene.call("publish", *arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "--to" in done.stderr
