@@ -9,6 +9,7 @@ RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
+DEV ?= -r envs/requirements-dev.txt
 # Files whole, those with whole runs first: the short ones then fill what is left. One process more
 # than cores, because a test that waits for a server or a lock leaves its core idle.
 TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadfile --no-loadscope-reorder
@@ -33,7 +34,7 @@ env: .venv/.done
 	@PYTHON=$(PYTHON) envs/system.sh
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check setuptools==80.9.0 wheel==0.48.0 \
-		-r envs/requirements.txt -r envs/requirements-dev.txt
+		-r envs/requirements.txt $(DEV)
 	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-cache-dir \
 		"GDAL[numpy]==$$(gdal-config --version)"
 	$(BIN)/python -c "from osgeo import gdal_array"

@@ -10,13 +10,9 @@ from benchmarks.planning import WORLD, region_of
 from benchmarks.report import Check, Measured, Section
 from benchmarks.workflow import PYRAMID, SOURCE, THREADS
 
-LAND = 0.26  # of the area; the mosaics cover only that, simulated tiles the sea as well
-
-
 def bench_planet(folder: Path, count: int) -> Section:
     """Build the web map of at least `count` simulated tiles in `folder`, from their bands on."""
-    region = region_of(int(count * LAND))
-    build = Build(folder / "planet", region, SOURCE, pyramid=PYRAMID, threads=THREADS)
+    build = Build(folder / "planet", region_of(count), SOURCE, pyramid=PYRAMID, threads=THREADS)
     build.snakemake("manifest")
     found = json.loads((build.directory / "results/manifest.geojson").read_text())["features"]
     report = build.directory / "alone.txt"
