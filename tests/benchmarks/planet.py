@@ -10,6 +10,7 @@ from benchmarks.planning import WORLD, region_of
 from benchmarks.report import Check, Measured, Section
 from benchmarks.workflow import PYRAMID, SOURCE, THREADS
 
+
 def bench_planet(folder: Path, count: int) -> Section:
     """Build the web map of at least `count` simulated tiles in `folder`, from their bands on."""
     build = Build(folder / "planet", region_of(count), SOURCE, pyramid=PYRAMID, threads=THREADS)
