@@ -162,7 +162,7 @@ def _draft(
     whole = sum(map(len, server.files.values()))
     return _row(f"{tiles} tiles: make draft", usage, traffic, own=True), [
         Check("make draft: of the whole bands", 100 * traffic.sent / whole, 0.2, "%"),
-        Check("make draft: wall", usage.wall if CORES >= 4 else None, 60, "s"),
+        Check("make draft: wall", usage.wall, 60, "s"),
     ]
 
 
