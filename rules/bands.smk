@@ -1,7 +1,7 @@
 """Bands: reads their entries in the manifest; makes results/bands/{tile}/{band}.tif."""
 
 
-# A download is bound by the network, so it holds one of the run's `connections` and no core. The
+# A download is bound by the network, so it holds some of the run's `connections` and no core. The
 # priority fetches tile by tile, so that tiles are enhanced early and few bands wait on disk.
 rule fetch_bands:
     """Fetch what the maps need of the bands of a tile, and verify it."""
@@ -21,7 +21,9 @@ rule fetch_bands:
         "../envs/conda.yaml"
     threads: 0 if HERE else 1  # as clusters have no jobs without a core
     resources:
-        connections=1,
+        connections=lambda wildcards: connections_of_a_tile(
+            BOUNDS.connections, len(layout().tiles), len(BANDS)
+        ),
         mem_mb=lambda wildcards, attempt: memory(200, attempt),
         disk_mb=lambda wildcards: (
             sum(band.size or 250_000_000 for band in bands(wildcards).values()) // 1_000_000 + 1

@@ -10,6 +10,7 @@ from shapely.geometry import mapping
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from basemake.build.bands import (
+    connections_of_a_tile,
     known_here,
     settings_of,
     settings_together,

@@ -20,6 +20,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -101,31 +102,44 @@ class Wanted:
         return f"{self.name}: {self.place}" if self.name else self.place
 
 
-def fetch_bands(wanted: Sequence[Wanted], access: Access) -> list[Known]:
-    """Write bands, all or none, and return what is known of each.
+def fetch_bands(wanted: Sequence[Wanted], access: Access, connections: int = 1) -> list[Known]:
+    """Write bands, all or none, by up to `connections` at a time; return what is known of each.
 
     An interrupted download resumes where it stopped, in this run or a later one, if the object has
     not changed. Raises BandError, one sentence with the href, if the disk has too little room or a
     band cannot be fetched or is not as promised. Call `tidy` once what is known is recorded.
     """
-    known = []
-    with Session(access) as session:
-        for band in wanted:
-            progress = Progress(f"{band.output.parent.name} {band.output.stem}")
-            with _told_as_band_errors(band):
-                known.append(_fetch(band, session, progress))
-        for number, band in enumerate(wanted):
-            need = shared_need(band.need, known, band.epsg)
-            if need != band.need:
-                logging.info("%s: the full image, as other bands do not have that one", band.place)
-                with _told_as_band_errors(band):
-                    again = replace(band, need=need)
-                    known[number] = _fetch(again, session, Progress(band.output.stem))
+    known = _fetched(wanted, access, connections)
+    shared = [replace(band, need=shared_need(band.need, known, band.epsg)) for band in wanted]
+    again = [number for number, band in enumerate(wanted) if band != shared[number]]
+    if again:
+        logging.info("fetching the full images, as not all of the bands have that one")
+        found = _fetched([shared[number] for number in again], access, connections)
+        for number, one in zip(again, found, strict=True):
+            known[number] = one
     for band in wanted:
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
             logging.info("%s: %d bytes", band.place, band.output.stat().st_size)
     return known
+
+
+def _fetched(wanted: Sequence[Wanted], access: Access, connections: int) -> list[Known]:
+    """Write bands to their new files, each connection every so many of them."""
+
+    def fetch(bands: Sequence[Wanted]) -> list[Known]:
+        known = []
+        with Session(access) as session:
+            for band in bands:
+                progress = Progress(f"{band.output.parent.name} {band.output.stem}")
+                with _told_as_band_errors(band):
+                    known.append(_fetch(band, session, progress))
+        return known
+
+    count = min(connections, len(wanted))
+    with ThreadPoolExecutor(count) as pool:
+        shares = list(pool.map(fetch, [wanted[first::count] for first in range(count)]))
+    return [shares[number % count][number // count] for number in range(len(wanted))]
 
 
 def keep_old(wanted: Sequence[Wanted]) -> None:
@@ -614,7 +628,7 @@ if __name__ == "__main__":
             )
         keep_old(wanted)
         forget_records(snakemake.output)
-        known = fetch_bands(wanted, access_to(source))
+        known = fetch_bands(wanted, access_to(source), snakemake.resources.connections)
         settings = {
             key: settings_of(
                 band.identity,

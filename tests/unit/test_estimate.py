@@ -48,7 +48,7 @@ def work(tiles: int, band: float = 100) -> list[Work]:
 )
 def test_downloads_and_computing_overlap(band, cores, bound_by):
     """A run takes little more than the slower of both alone, and less than one after the other."""
-    time = estimate_time(work(30, band), COSTS, cores, connections=4)
+    time = estimate_time(work(30, band), COSTS, cores, downloads_at_a_time=4)
     assert time.bound_by == bound_by
     slower, faster = sorted((time.network, time.compute), reverse=True)
     snakemake = SNAKEMAKE[0] + len(work(30)) * SNAKEMAKE[1]
@@ -56,24 +56,30 @@ def test_downloads_and_computing_overlap(band, cores, bound_by):
 
 
 def test_the_bound_takes_longer_when_there_is_more_of_it():
-    def wall(band: float, cores: int, connections: int = 4) -> float:
-        return estimate_time(work(30, band), COSTS, cores, connections).wall
+    def wall(band: float, cores: int, at_a_time: int = 4) -> float:
+        return estimate_time(work(30, band), COSTS, cores, at_a_time).wall
 
     assert wall(200, 4) == pytest.approx(2 * wall(100, 4), rel=0.1)
-    assert wall(100, 4, connections=8) == pytest.approx(wall(100, 4) / 2, rel=0.2)
+    assert wall(100, 4, at_a_time=8) == pytest.approx(wall(100, 4) / 2, rel=0.2)
     assert wall(100, 8) == pytest.approx(wall(100, 4), rel=0.1), "more cores download no faster"
     assert wall(1, 1) > 1.1 * wall(1, 4)
 
 
 def test_jobs_hold_no_more_cores_than_there_are():
     jobs = [Work("enhance_tile", 100, 4)] * 10
-    assert estimate_time(jobs, COSTS, cores=1, connections=4).compute == pytest.approx(10 * 11)
-    assert estimate_time(jobs, COSTS, cores=4, connections=4).compute == pytest.approx(10 * 11)
-    assert estimate_time(jobs, COSTS, cores=8, connections=4).compute == pytest.approx(10 * 11 / 2)
+    assert estimate_time(jobs, COSTS, cores=1, downloads_at_a_time=4).compute == pytest.approx(
+        10 * 11
+    )
+    assert estimate_time(jobs, COSTS, cores=4, downloads_at_a_time=4).compute == pytest.approx(
+        10 * 11
+    )
+    assert estimate_time(jobs, COSTS, cores=8, downloads_at_a_time=4).compute == pytest.approx(
+        10 * 11 / 2
+    )
 
 
 def test_cpu_time_is_the_sum_over_all_jobs():
-    time = estimate_time(work(10), COSTS, cores=4, connections=4)
+    time = estimate_time(work(10), COSTS, cores=4, downloads_at_a_time=4)
     assert time.cpu == pytest.approx(10 * 31 + 10 * 21 + 10 * 4 + 3)
 
 
@@ -131,7 +137,7 @@ def test_fit_of_jobs_quicker_than_a_start_is_not_negative():
 
 def test_bands_in_flight():
     busy = estimate_time(work(50), COSTS, 4, 4)
-    assert bands_in_flight(50, busy, cores=4, threads=4, connections=4) == 1 + 4
+    assert bands_in_flight(50, busy, cores=4, threads=4, downloads_at_a_time=4) == 1 + 4
     slow = busy._replace(network=10.0, compute=40.0)
     assert bands_in_flight(50, slow, 4, 4, 4) == 8, "some wait for cores"
     nearly = busy._replace(network=39.0, compute=40.0)

@@ -253,7 +253,8 @@ def test_a_kill_keeps_the_blocks_that_were_there(city: City, from_nothing: Calla
     city.run("manifest")
     city.asked()
     city.server.script("/B03.tif", behave, stall(20_000))
-    killed = city.start("--cores", "2")
+    # By one connection bands come in order.
+    killed = city.start("--cores", "2", "--resources", "connections=1")
     part = city.results / f"bands/{TILE}/B03.tif.part.ranges"
     city.server.wait_until(lambda: part.exists() and part.stat().st_size > HEADER + 8000, 60)
     os.killpg(killed.pid, signal.SIGKILL)

@@ -188,6 +188,19 @@ def test_a_killed_run_goes_on_where_it_was(
     assert sum(a.sent for a in later) == 6 * len(band) - sum(kept.values())
 
 
+@pytest.mark.parametrize(("tiles", "connections", "at_a_time"), [(1, 4, 3), (2, 4, 4), (3, 4, 3)])
+def test_few_tiles_take_more_connections_each(
+    server: StacServer, build: Callable, band: bytes, tiles: int, connections: int, at_a_time: int
+) -> None:
+    provide(server, tiles, band)
+    server.latency = 0.5
+    one = build(server.api, tiles, {"connections": connections})
+    one.run("manifest")
+    one.run("--cores", "2", "--until", "fetch_bands")
+    assert list(one.files("bands/*/*").values()) == [band] * 3 * tiles
+    assert server.most_in_flight == at_a_time
+
+
 def test_bad_weather_ends_in_the_right_bytes_within_the_limits(
     server: StacServer, build: Callable, band: bytes
 ) -> None:

@@ -111,6 +111,11 @@ class Known:
         return cut_of(need, self.all_images, tuple(self.transform), epsg)
 
 
+def connections_of_a_tile(connections: int, tiles: int, bands: int) -> int:
+    """Return how many of a run's `connections` fetch one tile's `bands`: more if tiles are few."""
+    return max(1, min(bands, connections // tiles))
+
+
 def band_path(tile: str, key: str) -> Path:
     """Return the path of a band's file."""
     return RESULTS / "bands" / tile / f"{key}.tif"

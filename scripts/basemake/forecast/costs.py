@@ -182,13 +182,13 @@ COSTS = {
 }
 
 
-def shipped_costs(connections: int, remote: bool) -> dict[str, Cost]:
+def shipped_costs(downloads_at_a_time: int, remote: bool) -> dict[str, Cost]:
     """Return the shipped costs by rule, with the assumed speed of the network.
 
-    `remote` is false if bands are copied from files; `connections` share the network evenly.
+    `remote` is false if bands are copied from files; downloads share the network evenly.
     """
     costs = {rule: entry.cost for rule, entry in COSTS.items()}
-    seconds = 1e6 * connections / NETWORK if remote else 1e6 / LOCAL
+    seconds = 1e6 * downloads_at_a_time / NETWORK if remote else 1e6 / LOCAL
     wall = Pace(costs[FETCH].wall.start, seconds)
     return {**costs, FETCH: costs[FETCH]._replace(wall=wall)}
 

@@ -85,9 +85,9 @@ def _fit(shipped: Pace, units: list[float], seconds: list[float]) -> Pace:
 
 
 def estimate_time(
-    work: Iterable[Work], costs: dict[str, Cost], cores: int, connections: int
+    work: Iterable[Work], costs: dict[str, Cost], cores: int, downloads_at_a_time: int
 ) -> Time:
-    """Return the seconds that `work` takes on `cores` and `connections`; `costs` are by rule.
+    """Return the seconds that `work` takes on `cores`; `costs` are by rule.
 
     Downloads and computing overlap, except that no tile can be made before the first bands have
     come, and that a tile and a metatile are still to be made after the last band.
@@ -97,7 +97,7 @@ def estimate_time(
         return Time(0.0, 0.0, 0.0, 0.0)
     cpu = sum(costs[job.rule].cpu.of(job.units) for job in work)
     downloads = [costs[job.rule].wall.of(job.units) for job in work if not job.threads]
-    network = max(sum(downloads) / connections, max(downloads, default=0.0))
+    network = max(sum(downloads) / downloads_at_a_time, max(downloads, default=0.0))
     overlapping = [job for job in work if job.threads and not costs[job.rule].last]
     compute = sum(_held(job, costs, cores) for job in overlapping) / cores
     last = _last(work, costs, cores)
@@ -127,15 +127,17 @@ def _last(work: list[Work], costs: dict[str, Cost], cores: int) -> float:
     return max(max(regions.values(), default=0.0), sum(regions.values()) / cores)
 
 
-def bands_in_flight(tiles: int, time: Time, cores: int, threads: int, connections: int) -> int:
+def bands_in_flight(
+    tiles: int, time: Time, cores: int, threads: int, downloads_at_a_time: int
+) -> int:
     """Return the most tiles whose bands are on disk at the same time if bands are not kept.
 
     These are the tiles being enhanced (each by `threads`), those being downloaded and, if computing
     is slower than the network, the tiles that wait for a core: as many as the scheduler allows.
     """
     waiting = tiles * max(0.0, 1 - time.network / time.compute) if time.compute else 0.0
-    busy = max(1, cores // threads) + connections
-    return min(tiles, busy + math.ceil(waiting), cores + connections)
+    busy = max(1, cores // threads) + downloads_at_a_time
+    return min(tiles, busy + math.ceil(waiting), cores + downloads_at_a_time)
 
 
 def size_of(path: Path) -> int:

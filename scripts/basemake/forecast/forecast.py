@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from basemake.build.bands import connections_of_a_tile
 from basemake.build.engine import Graph, Job, read_benchmark
 from basemake.build.layout import Layout
 from basemake.build.open_build import Build
@@ -94,7 +95,7 @@ class Entry:
 class Planned:
     """A build with all of its jobs and the cost of each rule's jobs.
 
-    `remote` is whether bands come over the network.
+    `remote` is whether bands come over the network, `downloads_at_a_time` of how many tiles.
     """
 
     build: Build
@@ -104,6 +105,7 @@ class Planned:
     entries: list[Entry]
     costs: dict[str, Cost]
     remote: bool
+    downloads_at_a_time: int
 
     @cached_property
     def todo(self) -> list[Entry]:
@@ -137,8 +139,8 @@ def forecast(build: Build) -> dict[str, Any]:
     estimate is based on; 0: shipped figures. Raises as `Build.layout` and `Build.graph` do.
     """
     plan, counts = plan_of(build)
-    cores, connections, config = build.cores, build.connections, build.config
-    time = estimate_time([entry.work for entry in plan.todo], plan.costs, cores, connections)
+    cores, at_a_time, config = build.cores, plan.downloads_at_a_time, build.config
+    time = estimate_time([entry.work for entry in plan.todo], plan.costs, cores, at_a_time)
     stages = {
         stage: {**states, **totals_of(stage, plan)}
         for stage, states in count_states(plan, plan.entries).items()
@@ -150,7 +152,7 @@ def forecast(build: Build) -> dict[str, Any]:
         "source": config["source"],
         "directory": str(Path.cwd()),
         "cores": cores,
-        "connections": connections,
+        "connections": build.connections,
         "regions": {name: region_of(name, plan) for name in plan.layout.zooms},
         "stages": stages,
         "tiles": tiles,
@@ -189,8 +191,12 @@ def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
     ]
     bands = (band for tile in layout.tiles.values() for band in tile.bands.values())
     remote = any(is_remote(band.href) for band in bands)
-    costs, jobs = costs_here(entries, shipped_costs(build.connections, remote))
-    return Planned(build, layout, graph, quantities, entries, costs, remote), {**jobs, **sizes}
+    bands_of_a_tile = len(set(build.source.bands.values()))
+    each = connections_of_a_tile(build.connections, len(layout.tiles), bands_of_a_tile)
+    at_a_time = build.connections // each
+    costs, jobs = costs_here(entries, shipped_costs(at_a_time, remote))
+    planned = Planned(build, layout, graph, quantities, entries, costs, remote, at_a_time)
+    return planned, {**jobs, **sizes}
 
 
 def costs_here(
@@ -260,7 +266,7 @@ def draw(plan: Planned, tiles: dict[str, dict[str, Any]]) -> None:
 
 def download_of(plan: Planned) -> dict[str, Any]:
     """Return the number and bytes of downloads, and the bytes a second of all connections."""
-    jobs, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB on one connection
+    jobs, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB of one job
     return {
         "files": sum(len(entry.job.outputs) for entry in jobs),
         "bytes": round(sum(entry.download for entry in jobs)),
@@ -269,7 +275,7 @@ def download_of(plan: Planned) -> dict[str, Any]:
             plan.quantities.unsized[entry.job.wildcards["tile"]] for entry in jobs
         ),
         "over_the_network": plan.remote,
-        "bytes_per_second": round(plan.build.connections * 1e6 / rate) if rate else None,
+        "bytes_per_second": round(plan.downloads_at_a_time * 1e6 / rate) if rate else None,
     }
 
 
@@ -301,8 +307,8 @@ def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any
     waiting = 0.0
     if plan.downloads and not plan.build.config["keep_bands"]:
         threads = next(e.job.threads for e in plan.todo if e.job.rule == ENHANCE)
-        cores, connections = plan.build.cores, plan.build.connections
-        flight = bands_in_flight(len(plan.downloads), time, cores, threads, connections)
+        cores, at_a_time = plan.build.cores, plan.downloads_at_a_time
+        flight = bands_in_flight(len(plan.downloads), time, cores, threads, at_a_time)
         waiting += flight * mean(entry.amount.bytes for entry in plan.downloads)
     enhanced = [entry for entry in plan.todo if entry.job.rule == ENHANCE]
     if enhanced and not plan.build.config["keep_tiles"]:
@@ -344,7 +350,7 @@ def memory_of(plan: Planned) -> dict[str, int]:
     largest, asked = 0, {}
     for rule, number in Counter(entry.job.rule for entry in plan.todo).items():
         job = jobs[rule]
-        slots = max(1, plan.build.cores // job.threads) if job.threads else plan.build.connections
+        slots = max(1, plan.build.cores // job.threads) if job.threads else plan.downloads_at_a_time
         largest = max(largest, job.memory_mb)
         asked[rule] = min(number, slots) * job.memory_mb
     downloads = asked.pop(FETCH, 0)  # beside one rule's jobs, which hold all cores

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 
 import numpy as np
 import tifffile
@@ -72,8 +73,7 @@ def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:
     images, and Incomplete if they may not hold the whole header. Whatever it claims is checked
     before it is believed.
     """
-    silenced, logger = logging.CRITICAL + 1, logging.getLogger("tifffile")
-    before, logger.level = logger.level, silenced  # it would log what an exception says, too
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # exceptions say the same
     try:
         with tifffile.TiffFile(io.BytesIO(beginning)) as tif:
             every = list(itertools.islice(iter(tif.pages), MOST_IMAGES + 1))  # they may be a loop
@@ -97,8 +97,6 @@ def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:
     except Exception:  # tifffile raises anything for what is no TIFF
         kind = Incomplete if beginning[:2] in (b"II", b"MM") else Unsuitable
         raise kind("it does not begin with the tables of a GeoTIFF") from None
-    finally:
-        logger.level = before
     _check(header, pages, reduced)
     return header
 
@@ -129,7 +127,7 @@ def _image(page: tifffile.TiffPage, size: int) -> Image:
 
 def _georeference(beginning: bytes) -> tuple[tuple[float, ...], str]:
     """Return geotransform and CRS, as WKT, of the file that begins with these bytes."""
-    name = "/vsimem/header.tif"
+    name = f"/vsimem/{get_ident()}.tif"
     gdal.FileFromMemBuffer(name, beginning)
     try:
         dataset = geotiff(Path(name))

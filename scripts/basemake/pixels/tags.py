@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from threading import get_ident
 
 import tifffile
 from osgeo import gdal, osr
@@ -35,7 +36,7 @@ def _written_by_gdal(
 
     `describe` sets georeference or metadata of the dataset.
     """
-    name = "/vsimem/tags.tif"
+    name = f"/vsimem/{get_ident()}.tif"
     small = gdal.GetDriverByName("GTiff").Create(name, 1, 1, 1, gdal.GDT_Byte)
     describe(small)
     del small
