@@ -110,13 +110,23 @@ def fetch_bands(wanted: Sequence[Wanted], access: Access, connections: int = 1) 
     band cannot be fetched or is not as promised. Call `tidy` once what is known is recorded.
     """
     known = _fetched(wanted, access, connections)
-    shared = [replace(band, need=shared_need(band.need, known, band.epsg)) for band in wanted]
-    again = [number for number, band in enumerate(wanted) if band != shared[number]]
-    if again:
-        logging.info("fetching the full images, as not all of the bands have that one")
+    now = list(wanted)
+    for _ in range(TRIES):
+        # A band that comes whole is of the full image, and then the others are to be, too.
+        shared = [replace(band, need=shared_need(band.need, known, band.epsg)) for band in wanted]
+        again = [number for number, band in enumerate(now) if band != shared[number]]
+        if not again:
+            break
+        logging.info("the bands do not have the same images: others are fetched")
         found = _fetched([shared[number] for number in again], access, connections)
         for number, one in zip(again, found, strict=True):
             known[number] = one
+        now = shared
+    else:
+        raise BandError(
+            f"{wanted[0].title}: the service gives parts of bands at one time and refuses at"
+            " another; run again later."
+        )
     for band in wanted:
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
@@ -176,11 +186,17 @@ def _fetch(band: Wanted, session: Session, progress: Progress) -> Known:
         return _copied(band)
     if _was_begun(band, band.beside()):
         return _whole(band, session, progress)
-    try:
-        return _in_parts(band, session, progress)
-    except (NoParts, Unsuitable) as reason:
-        logging.info("%s: fetched whole: %s", band.place, reason)
-        return _whole(band, session, progress)
+    for last in (False, True):
+        try:
+            return _in_parts(band, session, progress)
+        except (NoParts, Unsuitable) as reason:
+            if band.need is None or last:
+                logging.info("%s: fetched whole: %s", band.place, reason)
+                break
+            # One answer may be wrong, and what a band is fetched as stays.
+            logging.info("%s: %s; asking again", band.place, reason)
+            band.beside(".ranges").unlink(missing_ok=True)
+    return _whole(band, session, progress)
 
 
 def _share(source: Path, target: Path) -> None:
@@ -232,6 +248,8 @@ def _whole(band: Wanted, session: Session, progress: Progress) -> Known:
     begun = band.beside(".ranges")
     if _was_begun(band, begun):
         part.unlink(missing_ok=True)  # first, so that the sidecar never stands beside other bytes
+        if band.need is None:  # or else a later job would take it for a band without parts
+            _forget_ranges(sidecar_path(begun))
         sidecar_path(begun).replace(sidecar_path(part))
         begun.replace(part)
     _check_room(band, _rest_of(part, band.promised.size))
@@ -270,6 +288,13 @@ def _was_begun(band: Wanted, part: Path) -> bool:
         return alike and len(known["ranges"]) == 1 and part.exists()
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _forget_ranges(sidecar: Path) -> None:
+    known = json.loads(sidecar.read_text())
+    del known["ranges"]
+    with writing(sidecar) as part:
+        part.write_text(json.dumps(known))
 
 
 def _rest_of(part: Path, size: int | None) -> int:

@@ -62,6 +62,7 @@ def main() -> None:
     with as_command("basemake publish"):
         where = place(options.to, options.endpoint_url)
         build = open_build(arguments)
+        where.check(Path.cwd())
         try:
             with alone():
                 for region in build.regions:

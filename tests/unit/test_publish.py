@@ -10,6 +10,7 @@ from threading import Event
 import boto3
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 
 from basemake.errors import PublishError
 from basemake.pixels.archive import TILE_TYPES, pack_parts, write_part
@@ -119,7 +120,7 @@ def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
     anywhere.write("alps-north.json", b"{}")  # of another region
     assert publish(made, anywhere, remove_old=True).deleted == 2
     names = {name for name in (second, made.name) for name in (name, f"{name}.json")}
-    assert set(anywhere.names("")) == names | {"alps.json", "alps.html", "alps-north.json"}
+    assert set(anywhere.sizes("")) == names | {"alps.json", "alps.html", "alps-north.json"}
     assert publish(made, anywhere, remove_old=True) == (made.name, 0, 0)
 
 
@@ -153,20 +154,98 @@ def test_a_reader_sees_the_old_map_or_the_new_one(made: Map, bucket: Bucket) -> 
 def test_what_is_copied_must_be_what_was_published(made: Map, bucket: Bucket, caplog) -> None:
     """An archive that somebody replaced is no longer copied from, and all is sent, says the log."""
     publish(made, bucket)
-    bucket.write(made.name, b"something else")
+    bucket.write(made.name, bytes(made.archive.stat().st_size))
     made.make(b"new")
     assert publish(made, bucket).sent > COUNT * BYTES
-    assert "PreconditionFailed" in caplog.text or "cannot be copied" in caplog.text
+    assert "is not what was published, so all is uploaded" in caplog.text
     assert bucket.read(made.name) == made.archive.read_bytes()
 
 
-@pytest.mark.parametrize("index", [b"", b"[]", b'{"etag": "x", "pieces": [[1]]}'])
-def test_an_index_that_is_damaged(made: Map, bucket: Bucket, index: bytes) -> None:
+def _without_tag(index: dict) -> None:
+    index["etag"] = None
+
+
+def _with_another_piece(index: dict) -> None:
+    index["pieces"].insert(0, [7, "x"])
+
+
+def _with_other_lengths(index: dict) -> None:
+    index["pieces"][1][0] += 1
+    index["pieces"][2][0] -= 1
+
+
+def test_a_service_that_copies_no_parts(made: Map, bucket: Bucket, monkeypatch, caplog) -> None:
+    """As Google's: what it answers is made here, as no such server can be run."""
     publish(made, bucket)
-    bucket.write(f"{made.name}.json", index)
+    made.make(b"new")
+    said = {"Error": {"Code": "NotImplemented"}}
+
+    def refuse(**_: object) -> None:
+        raise ClientError(said, "UploadPartCopy")
+
+    monkeypatch.setattr(bucket._client, "upload_part_copy", refuse)
+    assert publish(made, bucket).sent > COUNT * BYTES
+    assert "cannot be copied (NotImplemented), so all is uploaded" in caplog.text
+    assert bucket.read(made.name) == made.archive.read_bytes()
+    assert not bucket._client.list_multipart_uploads(Bucket=bucket._bucket).get("Uploads")
+
+
+@pytest.mark.parametrize(
+    "damage", [_without_tag, _with_another_piece, _with_other_lengths, dict.clear, None]
+)
+def test_an_index_that_is_damaged(made: Map, bucket: Bucket, damage) -> None:
+    publish(made, bucket)
+    index = json.loads(bucket.read(f"{made.name}.json"))
+    if damage:
+        damage(index)
+    bucket.write(f"{made.name}.json", json.dumps(index).encode() if damage else b"[")
     made.make(b"new")
     assert publish(made, bucket).sent > COUNT * BYTES
     assert bucket.read(made.name) == made.archive.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "said", ["5", "[]", '{"archive": 5}', '{"archive": "../x", "previous": 7}']
+)
+def test_a_tilejson_that_is_damaged(made: Map, anywhere: Place, said: str) -> None:
+    publish(made, anywhere)
+    anywhere.write("alps.json", said.encode())
+    publish(made, anywhere, remove_old=True)
+    assert json.loads(anywhere.read("alps.json"))["archive"] == made.name
+
+
+def test_an_archive_that_is_cut_short_is_published_again(made: Map, anywhere: Place) -> None:
+    publish(made, anywhere)
+    anywhere.write(made.name, b"short")
+    publish(made, anywhere)
+    assert anywhere.read(made.name) == made.archive.read_bytes()
+
+
+def test_what_a_reader_may_have_open_stays(made: Map, anywhere: Place, monkeypatch) -> None:
+    """Also if the last publication ended between the page and the TileJSON."""
+    publish(made, anywhere)
+    first = made.name
+    made.make(b"second")
+    second = made.name
+    write = type(anywhere).write
+
+    def fail(self, name: str, data: bytes) -> None:
+        if name == "alps.json":
+            raise KeyboardInterrupt
+        write(self, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(anywhere), "write", fail)
+        with pytest.raises(KeyboardInterrupt):
+            publish(made, anywhere)
+    made.make(b"third")
+    if isinstance(anywhere, Folder):
+        anywhere.write(f"{first}.part", b"left by a kill")
+    publish(made, anywhere, remove_old=True)
+    assert {name for name in anywhere.sizes("alps-") if not name.endswith(".json")} == {
+        second,
+        made.name,
+    }
 
 
 @pytest.mark.parametrize("fails", ["upload_part", "complete_multipart_upload", "put_object"])
@@ -198,16 +277,21 @@ def test_web_tiles_one_by_one(made: Map, anywhere: Place) -> None:
     made.make(b"new")
     gone = max(made.folder.glob("*/*/*"))
     gone.unlink()
+    anywhere.write("alps/notes.json", b"of somebody")
     published = publish_folder("alps", made.folder, made.archive, anywhere, "https://example.org/")
     assert published == ("alps/", BYTES + 3, 1)
-    assert set(anywhere.names("alps/")) == {
+    anywhere.delete("alps/notes.json")
+    assert set(anywhere.sizes("alps/")) == {
         f"alps/{path.relative_to(made.folder).as_posix()}" for path in made.folder.glob("*/*/*")
     }
-    for name in anywhere.names("alps/"):
+    for name in anywhere.sizes("alps/"):
         assert anywhere.read(name) == (made.folder / name.removeprefix("alps/")).read_bytes()
 
 
 def test_places_that_are_none(tmp_path: Path, monkeypatch, endpoint: str) -> None:
+    with pytest.raises(PublishError, match=r"in which the working directory .* lies"):
+        Folder(tmp_path).check(tmp_path / "map")
+    Folder(tmp_path / "map/site").check(tmp_path / "map")
     for wrong in ("ftp://example.org/maps", "s3://", ""):
         with pytest.raises(PublishError, match="allowed: s3://bucket/maps"):
             place(wrong)

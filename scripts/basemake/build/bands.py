@@ -177,9 +177,12 @@ def shared_need(need: Need | None, known: Iterable[Known], epsg: int) -> Need | 
     """
     if need is None:
         return None
-    cuts = [band.cut(need, epsg) for band in known]
-    levels = {0 if cut is None else cut.level for cut in cuts}
-    return need if len(levels) < 2 else replace(need, pixel=0.0)
+    sides = set()  # of the images that are taken; None: the full one
+    for band in known:
+        cut = band.cut(need, epsg)
+        image = band.all_images[cut.level] if cut and cut.level else None
+        sides.add(image and (image.width, image.height))
+    return need if len(sides) < 2 else replace(need, pixel=0.0)
 
 
 def need_of(

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from basemake.errors import PublishError
 from basemake.publish.pieces import Part, Piece, parts_of
-from basemake.system.files import PART, writing
+from basemake.system.files import writing
 
 GOOGLE = "https://storage.googleapis.com"
 CONNECTIONS = 8  # parts that are sent at a time
@@ -44,6 +44,9 @@ class Base(NamedTuple):
 class Place(Protocol):
     """What a map needs of the place where it is published. Names are relative, with `/` in them."""
 
+    def check(self, directory: Path) -> None:
+        """Raise PublishError if a map of a working directory cannot be published here."""
+
     def read(self, name: str) -> bytes | None:
         """Return the content of an object, or None if there is none."""
 
@@ -55,8 +58,8 @@ class Place(Protocol):
     ) -> tuple[str, int]:
         """Make an object of a file that consists of `pieces`; return its ETag and bytes sent."""
 
-    def names(self, prefix: str) -> list[str]:
-        """Return the names of objects that begin with `prefix`."""
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the bytes of each object whose name begins with `prefix`."""
 
     def sums(self, prefix: str) -> dict[str, str]:
         """Return the MD5 of each object whose name begins with `prefix`, as hex digits.
@@ -92,14 +95,25 @@ class Folder:
         """Take a folder that exists, or that can be made."""
         self._path = path
 
+    def check(self, directory: Path) -> None:
+        """Raise PublishError if the working directory of the map lies in this folder."""
+        if directory.resolve().is_relative_to(self._path.resolve()):
+            raise PublishError(
+                f"--to is {self._path}, in which the working directory {directory} lies: give a"
+                " folder that holds nothing but what is published."
+            )
+
     def __str__(self) -> str:
         """Return its path."""
         return str(self._path)
 
     def read(self, name: str) -> bytes | None:  # noqa: D102 - see Place
-        with suppress(FileNotFoundError):
+        try:
             return (self._path / name).read_bytes()
-        return None
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise PublishError(f"{self._path / name} cannot be read: {error.strerror}.") from None
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
         with self._writing(name) as part:
@@ -112,13 +126,17 @@ class Folder:
             shutil.copyfile(path, part)
         return "", path.stat().st_size
 
-    def names(self, prefix: str) -> list[str]:  # noqa: D102
-        files = (path for path in self._path.rglob("*") if path.is_file() and path.suffix != PART)
-        names = (path.relative_to(self._path).as_posix() for path in files)
-        return [name for name in names if name.startswith(prefix)]
+    def sizes(self, prefix: str) -> dict[str, int]:  # noqa: D102
+        folder = (self._path / f"{prefix}*").parent
+        files = ((path.relative_to(self._path).as_posix(), path) for path in folder.rglob("*"))
+        return {
+            name: path.stat().st_size
+            for name, path in files
+            if name.startswith(prefix) and path.is_file()
+        }
 
     def sums(self, prefix: str) -> dict[str, str]:  # noqa: D102
-        return {name: self._sum(name) for name in self.names(prefix)}
+        return {name: self._sum(name) for name in self.sizes(prefix)}
 
     def _sum(self, name: str) -> str:
         with (self._path / name).open("rb") as file:
@@ -144,6 +162,9 @@ class Bucket:
     Keys come from where boto3 finds them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile,
     or the machine's role.
     """
+
+    def check(self, directory: Path) -> None:
+        """Do nothing: a bucket is no part of a working directory."""
 
     def __init__(self, url: str, bucket: str, prefix: str, endpoint: str | None) -> None:
         """Take the address for messages, and the bucket and what all keys in it begin with."""
@@ -182,7 +203,12 @@ class Bucket:
         self, name: str, path: Path, pieces: list[Piece], base: Base | None
     ) -> tuple[str, int]:
         with _as_publish_error(self._url):
-            if base:
+            # Not all services heed CopySourceIfMatch.
+            if base and self._client.head_object(**self._at(base.name))["ETag"] != base.etag:
+                logging.warning(
+                    "%s: %s is not what was published, so all is uploaded", self._url, base.name
+                )
+            elif base:
                 try:
                     return self._upload(name, path, parts_of(pieces, base.pieces), base)
                 except ClientError as error:
@@ -230,18 +256,19 @@ class Bucket:
             )
         return made["ETag"], sum(part.length for part in parts if part.source is None)
 
-    def names(self, prefix: str) -> list[str]:  # noqa: D102
-        return list(self.sums(prefix))
+    def sizes(self, prefix: str) -> dict[str, int]:  # noqa: D102
+        return {name: entry["Size"] for name, entry in self._listed(prefix)}
 
     def sums(self, prefix: str) -> dict[str, str]:  # noqa: D102
+        return {name: entry["ETag"].strip('"') for name, entry in self._listed(prefix)}
+
+    def _listed(self, prefix: str) -> list[tuple[str, dict[str, Any]]]:
         with _as_publish_error(self._url):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             found = [entry for page in pages for entry in page.get("Contents", ())]
-        return {
-            entry["Key"].removeprefix(self._prefix): entry["ETag"].strip('"') for entry in found
-        }
+        return [(entry["Key"].removeprefix(self._prefix), entry) for entry in found]
 
     def delete(self, name: str) -> None:  # noqa: D102
         with _as_publish_error(self._url):

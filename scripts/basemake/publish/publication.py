@@ -15,9 +15,11 @@ from basemake.errors import MALFORMED, PublishError
 from basemake.pixels.archive import open_archive
 from basemake.publish.pieces import Piece, pieces_of
 from basemake.publish.places import CONNECTIONS, Base, Place
+from basemake.system.files import PART
 
 DIGEST = 16  # hex digits in the name of an archive
 INDEX = ".json"  # added to an archive's name: its ETag and pieces
+ENDS = ("", INDEX, PART, INDEX + PART)  # of names of an archive, its index, and what a kill leaves
 
 
 class Published(NamedTuple):
@@ -41,14 +43,23 @@ def publish_archive(
     """
     digest, pieces = pieces_of(archive)
     name = f"{region}-{digest[:DIGEST]}.pmtiles"
-    there = place.names(f"{region}-")
-    old = _document(place.read(f"{region}.json"))
+    own = re.compile(rf"{re.escape(region)}-[0-9a-f]{{{DIGEST}}}\.pmtiles")
+    there = place.sizes(f"{region}-")
+    # The page is replaced before the TileJSON: if the last publication ended between, it is newer.
+    page_before = (place.read(f"{region}.html") or b"").decode(errors="replace")
+    told = _document(place.read(f"{region}.json"))
+    named = [*own.findall(page_before), str(told.get("archive")), str(told.get("previous"))]
+    before = [one for one in dict.fromkeys(named) if one != name and own.fullmatch(one)]
     sent = 0
-    if not {name, name + INDEX} <= set(there):
-        etag, sent = place.send(name, archive, pieces, _base(place, old.get("archive")))
-        place.write(name + INDEX, _as_json({"etag": etag, "pieces": pieces}))
-    before = old.get("archive") if old.get("archive") != name else old.get("previous")
-    shown = {**_tilejson(archive, f"pmtiles://{url}{name}"), "archive": name, "previous": before}
+    if there.get(name) != archive.stat().st_size or name + INDEX not in there:
+        base = next((base for one in before if (base := _base(place, one, there))), None)
+        etag, sent = place.send(name, archive, pieces, base)
+        place.write(name + INDEX, _as_json(_index(etag, pieces)))
+    shown = {
+        **_tilejson(archive, f"pmtiles://{url}{name}"),
+        "archive": name,
+        "previous": before[0] if before else None,
+    }
     for pointer, data in (
         (f"{region}.html", _naming(page, archive, name)),
         (f"{region}.json", _as_json(shown)),
@@ -58,9 +69,14 @@ def publish_archive(
             sent += len(data)
     surplus = []
     if remove_old:
-        kept = {one + end for one in (name, before) if one for end in ("", INDEX)}
-        own = re.compile(rf"{re.escape(region)}-[0-9a-f]{{{DIGEST}}}\.pmtiles(\.json)?")
-        surplus = [one for one in there if own.fullmatch(one) and one not in kept]
+        kept = {name, *before[:1], *own.findall(page_before)}
+        surplus = [
+            one
+            for one in there
+            if (found := own.match(one))
+            and one[found.end() :] in ENDS
+            and (found[0] not in kept or one.endswith(PART))
+        ]
     for one in surplus:
         place.delete(one)
     return Published(name, sent, len(surplus))
@@ -89,7 +105,8 @@ def publish_folder(region: str, folder: Path, archive: Path, place: Place, url: 
         if place.read(f"{region}.json") != shown:
             place.write(f"{region}.json", shown)
             sent += len(shown)
-        surplus = there.keys() - paths.keys()
+        own = re.compile(rf"{re.escape(region)}/\d+/\d+/\d+{re.escape(suffix)}({PART})?")
+        surplus = [name for name in there if own.fullmatch(name) and name not in paths]
         list(pool.map(place.delete, surplus))
     return Published(f"{region}/", sent, len(surplus))
 
@@ -134,11 +151,20 @@ def _naming(page: Path, archive: Path, name: str) -> bytes:
     return text.replace(shown, f"pmtiles://{quote(name)}/").encode()
 
 
-def _base(place: Place, name: str | None) -> Base | None:
-    """Return the published archive `name`, if what is told of it can be read."""
-    said = _document(place.read(name + INDEX)) if name else {}
+def _index(etag: str, pieces: list[Piece]) -> dict[str, Any]:
+    """Return what is kept beside an archive; `sum` tells whether it is whole."""
+    listed = [list(piece) for piece in pieces]
+    return {"etag": etag, "pieces": listed, "sum": hashlib.sha256(_as_json(listed)).hexdigest()}
+
+
+def _base(place: Place, name: str, sizes: dict[str, int]) -> Base | None:
+    """Return the published archive `name`, if what is told of it holds."""
+    said = _document(place.read(name + INDEX))
     with suppress(*MALFORMED):
-        return Base(str(name), said["etag"], [Piece(int(n), str(d)) for n, d in said["pieces"]])
+        pieces = [Piece(int(length), str(digest)) for length, digest in said["pieces"]]
+        whole = said == _index(str(said["etag"]), pieces)
+        if whole and sum(piece.length for piece in pieces) == sizes.get(name):
+            return Base(name, said["etag"], pieces)
     return None
 
 
