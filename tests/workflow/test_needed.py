@@ -18,7 +18,7 @@ from shapely.geometry import mapping
 
 from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
-from servers import FaultyServer, behave, no_ranges, stall
+from servers import Fault, FaultyServer, behave, garbled, no_ranges, stall
 
 TILE, LEFT, TOP = "33TWJ_0_0", 499_980, 4_900_020
 PIXEL, BLOCK = 180, 128  # metres; pixels: 556 pixels are 5 x 5 blocks, 278 are 3 x 3
@@ -336,3 +336,72 @@ def test_the_plan_tells_the_bytes_that_come(city: City, max_zoom: int) -> None:
         came = sum(one.sent for one in city.server.asked())
         assert planned["files"] == len(BANDS)
         assert planned["bytes"] == pytest.approx(came, rel=near)
+
+
+@pytest.mark.parametrize("fault", [no_ranges(), garbled()], ids=["whole", "garbled"])
+@pytest.mark.parametrize("max_zoom", [8, 9])
+def test_one_wrong_answer_changes_nothing_for_good(
+    city: City, from_nothing: Callable, fault: Fault, max_zoom: int
+) -> None:
+    """A band is asked for again before it is taken for one of which no parts can be had."""
+    city.config["pyramid"]["max_zoom"] = max_zoom
+    city.server.script("/B03.tif", fault)
+    city.build()
+    assert len(city.server.asked("/B03.tif")) <= 4
+    assert "Nothing to be done" in city.run("--cores", "2")
+    assert city.output() == from_nothing(city)
+
+
+def test_a_service_that_changes_its_mind(city: City, from_nothing: Callable) -> None:
+    """Bands are of one grid whatever it answers, and once it gives parts, the right ones."""
+    city.config["pyramid"]["max_zoom"] = 8
+    city.server.script("/B03.tif", no_ranges(), no_ranges())
+    city.build()
+    sides = [gdal.Open(str(path)).RasterXSize for path in city.results.glob("bands/*/*.tif")]
+    assert len(set(sides)) == 1
+    assert "Nothing to be done" in city.run("--cores", "2")
+
+
+def test_bands_with_other_reduced_images(
+    city: City, world, tmp_path: Path, from_nothing: Callable
+) -> None:
+    """Then the full image is needed of all."""
+    name = "/vsimem/other.tif"
+    gdal.FileFromMemBuffer(name, world[1]["/B03.tif"])
+    options = ["TILED=YES"]
+    plain = gdal.Translate(str(tmp_path / "plain.tif"), name, creationOptions=options)
+    plain.BuildOverviews("NONE", [])
+    plain.BuildOverviews("AVERAGE", [4])
+    del plain
+    other = tmp_path / "other.tif"
+    options = ["COMPRESS=DEFLATE", f"BLOCKSIZE={BLOCK}", "OVERVIEWS=FORCE_USE_EXISTING"]
+    gdal.Translate(str(other), str(tmp_path / "plain.tif"), format="COG", creationOptions=options)
+    gdal.Unlink(name)
+    city.server.files["/B03.tif"] = other.read_bytes()
+    items = city.items
+    items[0]["assets"]["B03"]["file:size"] = other.stat().st_size
+    items[0]["assets"]["B03"].pop("file:checksum", None)
+    city.items = items
+    city.config["pyramid"]["max_zoom"] = 7
+    city.build()
+    sides = [gdal.Open(str(path)).RasterXSize for path in city.results.glob("bands/*/*.tif")]
+    assert len(set(sides)) == 1
+    assert "Nothing to be done" in city.run("--cores", "2")
+    assert city.output() == from_nothing(city)
+
+
+def test_a_kill_while_a_band_is_fetched_whole_leaves_parts_possible(
+    city: City, from_nothing: Callable
+) -> None:
+    city.run("manifest")
+    for fetch, part, size in (("needed", ".part.ranges", 20_000), ("whole", ".part", 90_000)):
+        city.config["fetch"] = fetch
+        city.server.script("/B02.tif", *([behave] * (fetch == "needed")), stall(size + 20_000))
+        running = city.start("--cores", "2")
+        path = city.results / f"bands/{TILE}/B02.tif{part}"
+        city.server.wait_until(lambda p=path, n=size: p.exists() and p.stat().st_size > n, 60)
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+    city.config["fetch"] = "needed"
+    city.run("--cores", "2")
+    assert city.output() == from_nothing(city)
