@@ -43,7 +43,7 @@ env: .venv/.done
 demo: env
 	$(BIN)/snakemake manifest $(ARGS)
 	$(BIN)/snakemake $(ARGS)
-	@echo "The demo's map is made. To look at it:  make serve"
+	@echo "The demo's map is made. To look at it:  make serve  (RESULTS=.../results for another directory)"
 
 plan: env
 	@$(BIN)/python scripts/commands/plan.py $(ARGS)

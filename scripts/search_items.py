@@ -171,10 +171,10 @@ def _overlap(footprint: BaseGeometry, region: BaseGeometry) -> bool:
 
 def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
     """Return a table with tiles, files, bytes and uncovered share of each region as text."""
-    lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'download':>12}{'uncovered':>12}"]
+    lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'whole bands':>13}{'uncovered':>11}"]
     for name, region in sorted(regions.items()):
         own = [feature for feature in features if name in feature["properties"]["regions"]]
-        lines.append(f"{name:<20}{_counts(own)}{_uncovered(region, own):>12.1%}")
+        lines.append(f"{name:<20}{_counts(own)}{_uncovered(region, own):>11.1%}")
     if len(regions) > 1:
         lines.append(f"{'all':<20}{_counts(features)}")
     return "\n".join(lines) + "\n"
@@ -184,7 +184,7 @@ def _counts(features: list[dict]) -> str:
     bands = [band for feature in features for band in feature["properties"]["bands"].values()]
     known = [band["size"] for band in bands if band["size"] is not None]
     size = f"{sum(known) / 1e6:,.1f} MB" if len(known) == len(bands) else "unknown"
-    return f"{len(features):>7}{len(bands):>8}{size:>12}"
+    return f"{len(features):>7}{len(bands):>8}{size:>13}"
 
 
 def _uncovered(region: BaseGeometry, features: list[dict]) -> float:

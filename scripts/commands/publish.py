@@ -74,10 +74,9 @@ def main() -> None:
 
 def _say(region: str, done: Published, where: Place) -> None:
     """Print what changed, and nothing if nothing did, so that cron sends no mail."""
-    size = (Path("results/pyramid") / f"{region}.pmtiles").stat().st_size
-    gone = f", {done.deleted} old deleted" if done.deleted else ""
+    gone = f", {done.deleted} old objects deleted" if done.deleted else ""
     if done.sent or gone:
-        sent = f"{done.sent:,} bytes sent, of an archive of {size:,}{gone}"
+        sent = f"{done.sent:,} bytes sent{gone}"
         print(f"basemake publish: {region}: {where}/{done.name}: {sent}", flush=True)
 
 

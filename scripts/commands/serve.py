@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler, make_server
-from werkzeug.utils import send_from_directory
+from werkzeug.utils import redirect, send_from_directory
 
 HOST = "127.0.0.1"
 
@@ -24,12 +24,20 @@ class QuietHandler(WSGIRequestHandler):
         """Print nothing for a request that was answered."""
 
 
+def pages_in(directory: Path) -> list[Path]:
+    """Return the pages of maps in a results folder, or in one to which maps were published."""
+    return sorted(directory.glob("preview/*.html")) or sorted(directory.glob("*.html"))
+
+
 def serve(directory: Path, listener: socket.socket) -> None:
     """Answer requests for files below `directory` on a listening socket, until Ctrl-C."""
     host, port = listener.getsockname()
+    pages = pages_in(directory)
 
     @Request.application
     def application(request: Request) -> Response:
+        if request.path == "/" and len(pages) == 1:
+            return redirect(quote(pages[0].relative_to(directory).as_posix()))
         return send_from_directory(directory, request.path.lstrip("/"), request.environ)
 
     make_server(
@@ -49,7 +57,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
-    pages = sorted(directory.glob("preview/*.html"))
+    if not pages_in(directory) and pages_in(directory / "results"):
+        directory /= "results"
+    pages = pages_in(directory)
     if not pages:
         sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")
     try:
@@ -58,7 +68,8 @@ def main() -> None:
         sys.exit(f"Port {arguments.port} is taken or not allowed: give another one with --port.")
     with listener:
         for page in pages:
-            print(f"http://{HOST}:{listener.getsockname()[1]}/preview/{quote(page.name)}")
+            path = quote(page.relative_to(directory).as_posix())
+            print(f"http://{HOST}:{listener.getsockname()[1]}/{path}")
         print("Ctrl-C stops.", flush=True)
         serve(directory, listener)
 

@@ -109,6 +109,22 @@ def test_it_prints_each_address_and_nothing_more_until_ctrl_c(results: Path) -> 
         assert (server.returncode, errors) == (0, "")
 
 
+@pytest.mark.parametrize("page", ["results/preview/a b.html", "preview/a b.html", "a b.html"])
+def test_one_map_is_at_the_root_and_its_folder_is_found(tmp_path: Path, page: str) -> None:
+    """In a working directory, its results, or a folder to which it was published."""
+    (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / page).write_bytes(CONTENT)
+    with start(tmp_path, "--port", "0") as server:
+        assert server.stdout is not None
+        try:
+            address = server.stdout.readline().strip()
+            assert address.endswith("/a%20b.html")
+            host = "/".join(address.split("/")[:3])
+            assert requests.get(host, timeout=60).content == CONTENT
+        finally:
+            server.kill()
+
+
 def test_without_a_preview_it_says_what_to_run(tmp_path: Path) -> None:
     assert "make demo" in fail(tmp_path)
 

@@ -14,7 +14,7 @@ FIGURES = {
     "enhance_tile": "of tiles",
     "render_metatile": "of web tiles",
     "size_of_tiles": "bytes of tiles",
-    "size_of_pyramid": "of web tiles",
+    "size_of_pyramid": "bytes of web tiles",
 }
 
 
