@@ -15,8 +15,10 @@ MIRRORS = {
     "sid": "http://deb.debian.org/debian",
     "noble": "http://archive.ubuntu.com/ubuntu",
 }
-# How this machine reaches package registries: certificates, and settings of pip and apt.
-NETWORK = ("/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
+# How this machine reaches package registries.
+NETWORK = ("/etc/resolv.conf", "/etc/pip.conf")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+OWN = "/opt/certificates.pem"  # where they are in a root: Debian's package would replace them
 
 
 class Root:
@@ -33,8 +35,9 @@ class Root:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for name in NETWORK:
             if Path(name).exists():
-                (path / name[1:]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(name, path / name[1:])
+        if CERTIFICATES.exists():
+            shutil.copy(CERTIFICATES, path / OWN[1:])
         return cls(path)
 
     def run(
@@ -62,6 +65,7 @@ class Root:
             mounts.append(f"mount -o remount,bind,ro {root}")
         names = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         names |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+        names |= {"PIP_CERT": OWN} if (self.path / OWN[1:]).exists() else {}
         names |= environment or {}
         inside = f"cd {shlex.quote(folder)} && {command}"
         enter = [*(f"{name}={value}" for name, value in names.items()), "/bin/sh", "-c", inside]

@@ -113,8 +113,8 @@ def test_a_job_over_its_memory_gets_more(unbuilt: Scene, base: Scene, cluster: S
         before = cluster.jobs()
         unbuilt.run(*PROFILE, *SOONER)
         assert marker.with_name("struck.2").exists()
-        most = max(Counter((asked.path, asked.range) for asked in server.asked()).values())
-        assert most == 1
+        # A band without reduced images is asked for its header twice, and then for the rest.
+        assert set(Counter(asked.path for asked in server.asked()).values()) == {3}
     assert unbuilt.lasting() == base.lasting()
     own = [job for number, job in cluster.jobs().items() if number not in before]
     failed = [job for job in own if job["JobState"] != "COMPLETED"]
