@@ -338,8 +338,9 @@ def test_the_plan_tells_the_bytes_that_come(city: City, max_zoom: int) -> None:
         assert planned["bytes"] == pytest.approx(came, rel=near)
 
 
-@pytest.mark.parametrize("fault", [no_ranges(), garbled()], ids=["whole", "garbled"])
-@pytest.mark.parametrize("max_zoom", [8, 9])
+@pytest.mark.parametrize(
+    ("fault", "max_zoom"), [(no_ranges(), 8), (garbled(), 9)], ids=["whole", "garbled"]
+)
 def test_one_wrong_answer_changes_nothing_for_good(
     city: City, from_nothing: Callable, fault: Fault, max_zoom: int
 ) -> None:
