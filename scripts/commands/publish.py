@@ -6,20 +6,18 @@ config are published. Exit status: 0 if all are, 1 if not, 75 if a run is using 
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.open_build import as_command, open_build
+from basemake.build.open_build import BUSY, as_command, open_build
+from basemake.build.paths import RESULTS
 from basemake.build.records import is_intact, read_record
 from basemake.build.run_lock import alone
 from basemake.errors import BusyError, PublishError
 from basemake.publish.places import Place, place
 from basemake.publish.publication import Published, publish_archive, publish_folder
-
-BUSY = os.EX_TEMPFAIL  # 75
 
 
 def publish(region: str, where: Place, options: argparse.Namespace) -> Published:
@@ -27,8 +25,8 @@ def publish(region: str, where: Place, options: argparse.Namespace) -> Published
 
     Raises PublishError if it is not there, or not as its records tell.
     """
-    archive = Path("results/pyramid") / f"{region}.pmtiles"
-    page = Path("results/preview") / f"{region}.html"
+    archive = RESULTS / "pyramid" / f"{region}.pmtiles"
+    page = RESULTS / "preview" / f"{region}.html"
     for made in (archive, page):
         record = read_record(made)
         if record is None or not made.exists() or not is_intact(made, record):

@@ -21,14 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 
 from basemake.build.engine import Graph
 from basemake.build.manifest import Band
-from basemake.build.open_build import Build, as_command, open_build
+from basemake.build.open_build import BUSY, Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
 from prune import FEW, delete, find_orphans, megabytes, surplus
 
 LOG = Path("logs/refresh.log")
-BUSY = os.EX_TEMPFAIL  # 75
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LINES = 20  # last lines of the log to print if it has no line of an error
 

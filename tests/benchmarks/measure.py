@@ -77,15 +77,6 @@ def together(commands: list[list[str]], at_a_time: int) -> Usage:
     )
 
 
-def one_after_another(usages: Sequence[Usage]) -> Usage:
-    """Return the usage of commands that ran one after another."""
-    return Usage(
-        sum(usage.cpu for usage in usages),
-        sum(usage.wall for usage in usages),
-        max(usage.peak for usage in usages),
-    )
-
-
 def _report_on(command: list[str], report: int) -> int:
     """Run a command and write its usage, as JSON, to the file descriptor `report`."""
     start = time.monotonic()

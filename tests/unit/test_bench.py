@@ -14,7 +14,7 @@ from basemake.demo.grid import grid_tile
 from basemake.pixels.webtiles import WebTile
 from benchmarks.downloads import windows_of
 from benchmarks.inputs import METATILE_TILES, _descendants, _mirrored, _write
-from benchmarks.measure import Usage, job, one_after_another, prepare, run, together
+from benchmarks.measure import Usage, job, prepare, run, together
 from benchmarks.objects import BANDS, objects_of
 from benchmarks.quality import psnr
 from benchmarks.report import (
@@ -62,7 +62,6 @@ def test_usages_are_added() -> None:
     both = together(commands, 2)
     assert both.cpu > 0
     assert both.peak < 60
-    assert one_after_another([Usage(1, 2, 3), Usage(10, 20, 2)]) == Usage(11, 22, 3)
 
 
 def test_a_job_gets_what_it_is_given() -> None:

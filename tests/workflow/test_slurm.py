@@ -25,7 +25,10 @@ SOONER = ("--slurm-init-seconds-before-status-checks", "1")
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with Snakemake's plugin, as only these tests need it and it slows every start."""
+    """A folder with Snakemake's plugin, as only these tests need it and it slows every start.
+
+    They are skipped where it cannot be installed, as without a network.
+    """
     folder = tmp_path_factory.mktemp("plugin")
     pins = CHECKOUT / "envs/requirements-slurm.txt"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder]
@@ -37,6 +40,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Slurm]:
+    """A cluster for all tests here; they are skipped where its daemons cannot be started."""
     if why_not():
         pytest.skip(f"skipped: no Slurm here: {why_not()}")
     with slurm() as cluster:

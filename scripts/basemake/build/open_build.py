@@ -20,6 +20,8 @@ from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
 
+BUSY = os.EX_TEMPFAIL  # 75: the exit status of timers' commands if a run is using the directory
+
 
 @dataclass(frozen=True)
 class Build:

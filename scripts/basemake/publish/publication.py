@@ -43,6 +43,7 @@ def publish_archive(
     """
     digest, pieces = pieces_of(archive)
     name = f"{region}-{digest[:DIGEST]}.pmtiles"
+    shown_page = _naming(page, archive, name)  # before all else: it may prove to be another map's
     own = re.compile(rf"{re.escape(region)}-[0-9a-f]{{{DIGEST}}}\.pmtiles")
     there = place.sizes(f"{region}-")
     # The page is replaced before the TileJSON: if the last publication ended between, it is newer.
@@ -61,7 +62,7 @@ def publish_archive(
         "previous": before[0] if before else None,
     }
     for pointer, data in (
-        (f"{region}.html", _naming(page, archive, name)),
+        (f"{region}.html", shown_page),
         (f"{region}.json", _as_json(shown)),
     ):
         if place.read(pointer) != data:
