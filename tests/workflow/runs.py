@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import shapely
 import yaml
 from osgeo import gdal
+from preloaded import Preloaded
 from shapely.geometry import mapping
 
 from basemake.build.quarter import Quarter
@@ -58,6 +60,18 @@ def opened_for_update(path: Path) -> gdal.Dataset:
     return gdal.OpenEx(str(path), gdal.OF_RASTER | gdal.OF_UPDATE, open_options=options)
 
 
+def environment_of(home: Path) -> dict[str, str]:
+    """Return the environment of programs, in which a user's own profile or config is `home`'s."""
+    ours = {"XDG_CONFIG_HOME": str(home), "PYTHONWARNINGS": "", "PYTHONDONTWRITEBYTECODE": ""}
+    return {**os.environ, **ours}
+
+
+@cache
+def preloaded() -> Preloaded:
+    """The process that programs are forked from; it ends with the tests."""
+    return Preloaded(environment_of(Path(os.devnull)))
+
+
 @dataclass
 class Build:
     """A working directory and its config, and the runs in it, with `environment` for them."""
@@ -71,21 +85,26 @@ class Build:
     def results(self) -> Path:
         return self.directory / "results"
 
+    @property
+    def snakemake(self) -> list[str]:
+        """Python's arguments for snakemake with this workflow."""
+        return ["-m", "snakemake", "--snakefile", str(self.checkout / "Snakefile")]
+
+    def script(self, name: str) -> list[str]:
+        """Python's arguments for one of the commands beside the workflow."""
+        return [str(self.checkout / f"scripts/commands/{name}.py")]
+
     def start(self, *arguments: str) -> subprocess.Popen:
         """Start snakemake with `arguments` as the leader of a process group."""
-        snakefile = str(self.checkout / "Snakefile")
-        return self.python(["-m", "snakemake", "--snakefile", snakefile], *arguments)
+        return self.python(self.snakemake, *arguments)
 
     def command(self, name: str, *arguments: str) -> subprocess.Popen:
-        """Start one of the commands beside the workflow, with a pipe of its own for stderr."""
-        script = str(self.checkout / f"scripts/commands/{name}.py")
-        return self.python([script], *arguments, stderr=subprocess.PIPE)
+        """Start one of the commands, with a pipe of its own for stderr."""
+        return self.python(self.script(name), *arguments, stderr=subprocess.PIPE)
 
     def call(self, name: str, *arguments: str) -> subprocess.CompletedProcess:
         """Run one of the commands to its end."""
-        running = self.command(name, *arguments)
-        out, err = running.communicate()
-        return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+        return self.finish(self.script(name), *arguments, stderr=subprocess.PIPE)
 
     def says(self, name: str, *arguments: str) -> str:
         """Run a command, which must succeed and leave stderr empty; return what it printed."""
@@ -97,33 +116,45 @@ class Build:
         self, program: list[str], *arguments: str, stderr: int = subprocess.STDOUT
     ) -> subprocess.Popen:
         """Start a Python program with snakemake's options for this build, then `arguments`."""
-        configfile = self.directory / "config.yaml"
-        configfile.write_text(yaml.safe_dump(self.config))
-        place = ["--configfile", str(configfile), "--directory", str(self.directory)]
         return subprocess.Popen(
-            [sys.executable, *program, *place, *arguments],
+            [sys.executable, *program, *self.options(), *arguments],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            # A user's own profile or config must not reach the tests.
-            env={
-                **os.environ,
-                "XDG_CONFIG_HOME": str(self.directory),
-                "PYTHONWARNINGS": "",
-                # To compile basemake at each start would take a third of the start's time.
-                "PYTHONDONTWRITEBYTECODE": "" if self.checkout == CHECKOUT else "1",
-                **self.environment,
-            },
+            env=self.variables(),
             start_new_session=True,
         )
 
+    def finish(
+        self, program: list[str], *arguments: str, stderr: int = subprocess.STDOUT
+    ) -> subprocess.CompletedProcess:
+        """Run a program as `python` does, to its end; as a fork where that makes no difference."""
+        apart = stderr == subprocess.PIPE
+        if self.checkout == CHECKOUT and preloaded().fits(self.variables()):
+            line = [*program, *self.options(), *arguments]
+            return preloaded().run(line, self.variables(), apart)
+        running = self.python(program, *arguments, stderr=stderr)
+        out, err = running.communicate()
+        return subprocess.CompletedProcess(running.args, running.returncode, out, err)
+
+    def options(self) -> list[str]:
+        """Write the config; return snakemake's options for this build."""
+        configfile = self.directory / "config.yaml"
+        configfile.write_text(yaml.safe_dump(self.config))
+        return ["--configfile", str(configfile), "--directory", str(self.directory)]
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment of this build's programs."""
+        # To compile basemake at each start would take a third of the start's time.
+        written = {} if self.checkout == CHECKOUT else {"PYTHONDONTWRITEBYTECODE": "1"}
+        return {**environment_of(self.directory), **written, **self.environment}
+
     def run(self, *arguments: str, check: bool = True) -> str:
         """Run snakemake with `arguments`, which must succeed; return what it printed."""
-        running = self.start(*arguments)
-        printed, _ = running.communicate()
-        if check and running.returncode:
-            pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{printed}")
-        return printed
+        done = self.finish(self.snakemake, *arguments)
+        if check and done.returncode:
+            pytest.fail(f"snakemake {' '.join(arguments)} failed:\n{done.stdout}")
+        return done.stdout
 
     def build(self, cores: int = 2) -> str:
         """Search and build all."""

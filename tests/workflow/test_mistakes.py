@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from runs import preloaded
 
 SQUARE = {"type": "Polygon", "coordinates": [[[18, 43], [19, 43], [19, 44], [18, 44], [18, 43]]]}
 
@@ -26,6 +27,14 @@ def test_without_a_manifest_the_run_says_which_command_makes_it(build):
     line = one_line(build.run("--dry-run", check=False))
     assert "run `snakemake manifest`" in line
     assert one_line(build.run("--cores", "1", "results/tiles/33TYH_0_0.tif", check=False)) == line
+
+
+def test_a_directory_without_a_config_is_named(build):
+    arguments = [*build.snakemake, "--dry-run", "--directory", str(build.directory)]
+    done = preloaded().run(arguments, build.variables(), apart=False)
+    line = one_line(done.stdout)
+    assert done.returncode == 1
+    assert f"{build.directory} has no config/config.yaml" in line
 
 
 @pytest.mark.parametrize(
