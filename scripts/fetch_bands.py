@@ -127,11 +127,23 @@ def fetch_bands(wanted: Sequence[Wanted], access: Access, connections: int = 1) 
             f"{wanted[0].title}: the service gives parts of bands at one time and refuses at"
             " another; run again later."
         )
-    for band in wanted:
+    for band, found in zip(wanted, known, strict=True):
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
-            logging.info("%s: %d bytes", band.place, band.output.stat().st_size)
+        logging.info("%s: %s", band.place, _told_as_text(found))
     return known
+
+
+def _told_as_text(known: Known) -> str:
+    """Return what a band's file holds, for the log."""
+    if not known.images:
+        return f"whole, {known.size:,} bytes"
+    image, numbers = known.all_images[known.level], numbers_of(known.blocks)
+    held = sum(known.counts[number] for number in numbers)
+    return (
+        f"{len(numbers)} of {len(known.counts)} blocks of its image of {image.width} x"
+        f" {image.height} pixels, {held:,} of {known.size:,} bytes"
+    )
 
 
 def _fetched(wanted: Sequence[Wanted], access: Access, connections: int) -> list[Known]:

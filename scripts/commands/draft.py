@@ -18,14 +18,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.config import CONFIG_FOLDER, read_source, read_yaml
+from basemake.build.engine import CONFIGFILE
 from basemake.build.manifest import check_quarter, describe_request, read_manifest
 from basemake.build.open_build import Build, as_command, open_build
-from basemake.build.paths import MANIFEST
+from basemake.build.paths import DRAFT, MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.errors import ConfigError, ManifestError
 from basemake.pixels.webtiles import resolution
 
-DRAFT = Path("draft")
 PIXEL = 320.0  # metres: that of the smallest reduced image of bands of 10 m
 FOLDER = Path("simulated")  # in which the simulated source keeps its bands
 
@@ -34,7 +34,7 @@ def draft(build: Build) -> int:
     """Make the draft of a build in its directory, which is the current one; return the status."""
     if DRAFT.exists() and not DRAFT.is_dir():
         raise ConfigError(f"{DRAFT.absolute()} is a file, where the draft is to be made; move it.")
-    DRAFT.mkdir(exist_ok=True)
+    (DRAFT / CONFIGFILE).parent.mkdir(parents=True, exist_ok=True)
     config = _config(build)
     _write(config)
     try:
@@ -43,7 +43,7 @@ def draft(build: Build) -> int:
         (DRAFT / MANIFEST).unlink()
     if not _has_manifest(build) and (status := _snakemake(build, "manifest")):
         return status
-    zoom = _zoom(build, config)
+    zoom = min(_zoom(build, config), config["pyramid"]["max_zoom"])
     config["pyramid"] |= {"max_zoom": zoom, "metatile_zoom": "auto"}
     config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], zoom)
     _write(config)
@@ -57,7 +57,8 @@ def draft(build: Build) -> int:
 
 def _config(build: Build) -> dict[str, Any]:
     """Return the draft's config: the build's, with paths that hold in the draft's directory."""
-    config = {**build.config, "fetch": "needed"}
+    # Its bands and tiles are small, and are kept so that another look takes no download.
+    config = {**build.config, "fetch": "needed", "keep_bands": True, "keep_tiles": True}
     config["pyramid"] = {**config["pyramid"], "outputs": ["pmtiles"]}
     config["regions"] = {
         name: str(Path(path).expanduser().absolute()) for name, path in config["regions"].items()
@@ -81,7 +82,7 @@ def _config(build: Build) -> dict[str, Any]:
 
 
 def _write(config: dict[str, Any]) -> None:
-    (DRAFT / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (DRAFT / CONFIGFILE).write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def _has_manifest(build: Build) -> bool:
@@ -113,7 +114,7 @@ def _zoom(build: Build, config: dict[str, Any]) -> int:
 def _snakemake(build: Build, *targets: str) -> int:
     """Run snakemake in the draft's directory; return its status."""
     place = ["--directory", str(DRAFT.absolute())]
-    place += ["--configfile", str((DRAFT / "config.yaml").absolute())]
+    place += ["--configfile", str((DRAFT / CONFIGFILE).absolute())]
     # The last ones count: an empty --config sets nothing.
     command = [*build.command.line(*targets), *place, "--config"]
     return subprocess.run(command, cwd=build.command.called_in, check=False).returncode

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def main(arguments: list[str]) -> None:
     own, rest = parser.parse_known_args(arguments)
     with as_command("plan"):
         report = {"arguments": rest, **forecast(open_build(rest))}
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that it may be piped into `head`
     print(json.dumps(report, indent=1) if own.json else brief(report))
 
 

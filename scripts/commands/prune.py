@@ -20,6 +20,7 @@ from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
 from basemake.build.records import FLAG, output_of, read_record, record_of
 from basemake.build.run_lock import alone
+from basemake.forecast.briefing import in_bytes
 from basemake.forecast.costs import ENHANCE, FETCH
 from basemake.system.files import PART
 
@@ -141,13 +142,8 @@ def table(orphans: Orphans) -> str:
     return "\n".join(lines)
 
 
-def megabytes(size: int) -> str:
-    """Return a number of bytes as text in MB."""
-    return f"{size / 1e6:,.1f} MB"
-
-
 def _row(kind: str, files: list[Orphan]) -> str:
-    return f"{kind:<12}{len(files):>7}{megabytes(sum(file.size for file in files)):>12}"
+    return f"{kind:<12}{len(files):>7}{in_bytes(sum(file.size for file in files)):>12}"
 
 
 def _made_here(begun: Iterable[Path]) -> set[Path]:
@@ -229,7 +225,7 @@ def main() -> None:
     if not orphans.files:
         print("nothing to prune")
     elif options.yes:
-        print(f"deleted {megabytes(orphans.size)}")
+        print(f"deleted {in_bytes(orphans.size)}")
     else:
         again = shlex.join([*sys.argv[1:], "--yes"])
         print(f"to delete them: make prune ARGS={shlex.quote(again)}")

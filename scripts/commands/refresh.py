@@ -25,7 +25,8 @@ from basemake.build.open_build import BUSY, Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
-from prune import FEW, delete, find_orphans, megabytes, surplus
+from basemake.forecast.briefing import in_bytes
+from prune import FEW, delete, find_orphans, surplus
 
 LOG = Path("logs/refresh.log")
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -101,7 +102,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
         took = f"{minutes} min" if minutes else f"{seconds} s"
         said = f"{title} {tiles}; built {_count(len(jobs), 'job')} in {took}"
         if orphans.files:
-            size = megabytes(orphans.size)
+            size = in_bytes(orphans.size)
             said += f"; deleted {size} of orphans" if prune else f"; {size} of orphans (make prune)"
         print(said)
     return 0

@@ -5,6 +5,8 @@ The server is real, and its log says what was asked and sent.
 
 import hashlib
 import json
+import math
+import struct
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -587,6 +589,19 @@ def test_a_sidecar_that_is_damaged_costs_only_bytes(
 
 
 # -- What servers and headers got away with --------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixel", [1e300, math.nan, 1e-300])
+def test_a_pixel_of_no_possible_size_makes_it_whole(
+    server: FaultyServer, contents: list[bytes], pixel: float
+) -> None:
+    at = tag(contents[0], 33550) + 8  # ModelPixelScale: where its numbers are
+    start = int.from_bytes(contents[0][at : at + 4], "little")
+    lie = contents[0][:start] + struct.pack("<d", pixel) + contents[0][start + 8 :]
+    server.files["/B04.tif"] = lie
+    band = wanted(f"{server.url}/B04.tif", MIDDLE)
+    fetch(band, server.host)
+    assert band.output.read_bytes() == lie
 
 
 def test_directories_in_a_loop_end(server: FaultyServer, contents: list[bytes]) -> None:

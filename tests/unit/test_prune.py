@@ -259,7 +259,7 @@ def test_table_says_what_and_how_much():
     write("logs/tiles/33TWN_0_0.log")
     said = table(orphans()).splitlines()
     assert said[1].split() == ["tiles", "1", "1.5", "MB", "33TWN_0_0"]
-    assert said[2].split() == ["logs", "1", "0.0", "MB", "33TWN_0_0"]
+    assert said[2].split() == ["logs", "1", "1", "B", "33TWN_0_0"]
     assert said[3].split() == ["all", "2", "1.5", "MB"]
     assert said[4].endswith(f"(1): {GONE}.aux.xml")
 

@@ -338,6 +338,18 @@ def test_the_plan_tells_the_bytes_that_come(city: City, max_zoom: int) -> None:
         assert planned["bytes"] == pytest.approx(came, rel=near)
 
 
+def test_the_plan_knows_what_the_draft_saw(city: City) -> None:
+    city.show((-0.5, -0.5, 5.5, 5.5))  # all of the tile
+    city.run("manifest")
+    assert city.call("draft", "--cores", "2").returncode == 0
+    planned = json.loads(city.says("plan", "--json"))["download"]
+    city.server.log.clear()
+    city.run("--cores", "2")
+    came = sum(one.sent for one in city.server.asked())
+    assert planned["files"] == len(BANDS)
+    assert planned["bytes"] == pytest.approx(came, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("fault", "max_zoom"), [(no_ranges(), 8), (garbled(), 9)], ids=["whole", "garbled"]
 )

@@ -88,7 +88,7 @@ def test_prune_after_a_tile_left(scene):
     before = scene.content()
 
     listed = scene.says("prune")
-    assert re.search(rf"^tiles +1 +\d\.\d MB  {EDGE}$", listed, re.MULTILINE)
+    assert re.search(rf"^tiles +1 +[\d.]+ [kM]B  {EDGE}$", listed, re.MULTILINE)
     assert re.search(rf"^bands +3 .*{EDGE}/B02, {EDGE}/B03, {EDGE}/B04$", listed, re.MULTILINE)
     assert f"{EDGE}.tif.aux.xml" in listed
     assert "--yes" in listed.splitlines()[-1]

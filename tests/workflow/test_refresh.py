@@ -35,12 +35,12 @@ def test_refresh_names_new_updated_and_gone_tiles_and_prunes(base, scene):
     assert said == [f"gone: {EDGE}"]
     assert re.fullmatch(
         r"basemake refresh: first 2025Q3: 0 tiles updated, 0 new, 1 gone; built 6 jobs in \d+ \w+;"
-        r" \d\.\d MB of orphans \(make prune\)",
+        r" \d+ kB of orphans \(make prune\)",
         summary,
     )
     said = scene.says("refresh", "--prune")
     assert re.fullmatch(
-        r"basemake refresh: .* 0 gone; built 0 jobs in \d+ \w+; deleted \d\.\d MB of orphans\n",
+        r"basemake refresh: .* 0 gone; built 0 jobs in \d+ \w+; deleted \d+ kB of orphans\n",
         said,
     )
     assert not (scene.results / f"tiles/{EDGE}.tif").exists()

@@ -38,6 +38,10 @@ def test_without_tiles_the_map_is_the_same_and_its_disk_is_small(
     assert again["download"]["bytes"] == planned["download"]["bytes"]
     small.rebuild(expected, search=False)
     assert not small.files("tiles/*")
+    small.config["recipe"] = "natural"
+    again = json.loads(small.says("plan", "--json"))
+    assert again["stages"]["tiles"]["why"] == {"recipe changed": len(tiles)}
+    assert again["stages"]["bands"]["stale"] == len(tiles)
 
 
 def test_tiles_that_are_no_longer_kept_are_orphans(north: Scene, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from osgeo import osr
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.manifest import Tile
-from basemake.build.paths import RESULTS
+from basemake.build.paths import DRAFT, RESULTS
 from basemake.build.records import read_record
 from basemake.pixels.blocks import Image, image_of, runs_of
 from basemake.pixels.crs import crs
@@ -125,6 +125,13 @@ def known_here(tile: str, key: str) -> Known | None:
     """Return what a band's record keeps of its object, or None if there is nothing readable."""
     record = read_record(band_path(tile, key))
     return known_of(record.known) if record else None
+
+
+def known_in_draft(tile: str, key: str) -> Known | None:
+    """Return what the draft's record keeps of a band's object; its file holds nothing here."""
+    record = read_record(band_path(tile, key), DRAFT)
+    known = known_of(record.known) if record else None
+    return known and replace(known, blocks=[])
 
 
 def known_of(fields: dict[str, Any]) -> Known | None:

@@ -251,14 +251,12 @@ def _causes(job: Any, expect: Expectation) -> list[str]:
 
 def _differences(output: Path, job: Any, expect: Expectation) -> list[str]:
     """Return how an output differs from what its record and the rule state, as causes."""
-    if not _exists(output):
-        return [MISSING]
-    record = read_record(output)
+    record, exists = read_record(output), _exists(output)
     if record is None:
-        return [UNRECORDED]
+        return [UNRECORDED if exists else MISSING]
     was, expected = record.made_of, expect.of(job)
     if was == expected:
-        return [] if is_intact(output, record) else [DAMAGED]
+        return [] if exists and is_intact(output, record) else [DAMAGED if exists else MISSING]
     old, new = was.settings | was.container, expected.settings | expected.container
     causes = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if {path for path, _ in was.inputs} != {path for path, _ in expected.inputs}:

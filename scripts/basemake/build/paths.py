@@ -5,3 +5,4 @@ from pathlib import Path
 RESULTS = Path("results")
 MANIFEST = RESULTS / "manifest.geojson"
 RECORDS = RESULTS / "records"
+DRAFT = Path("draft")  # the working directory of the draft

@@ -109,10 +109,10 @@ def is_record(path: str | Path) -> bool:
     return str(path).startswith(f"{RECORDS}{os.sep}")
 
 
-def read_record(output: str | Path) -> Record | None:
-    """Return an output's record, or None if it is missing or cannot be read."""
+def read_record(output: str | Path, directory: Path = Path()) -> Record | None:
+    """Return the record of an output in a working directory, or None if there is none readable."""
     try:
-        document = json.loads(record_of(output).read_bytes())
+        document = json.loads((directory / record_of(output)).read_bytes())
         return Record(MadeOf(**document.pop("made_of")), **document)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
         return None

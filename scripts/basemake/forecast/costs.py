@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from basemake.build.bands import known_here
+from basemake.build.bands import known_here, known_in_draft
 from basemake.build.engine import Job
 from basemake.build.layout import Layout
 from basemake.errors import ConfigError
@@ -205,7 +205,7 @@ def count(layout: Layout, config: dict) -> Quantities:
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
     known = {
-        (name, key): known_here(name, key)
+        (name, key): known_here(name, key) or known_in_draft(name, key)
         for name, tile in layout.tiles.items()
         for key in tile.bands
     }

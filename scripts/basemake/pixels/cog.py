@@ -8,7 +8,6 @@ be fetched by themselves, and written, as they are encoded, to a GeoTIFF that ha
 import io
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ LARGEST_BLOCK = 1 << 27  # pixels; a whole scene in one block fits
 # under both of its numbers, PackBits, LZMA, Zstandard.
 COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 REDUCED, MASK = 1, 4  # bits of NewSubfileType: the image is a reduced one, or a mask of another
+LARGEST_COORDINATE = 1e9  # metres or degrees, and of a pixel's sides; NaN is not below it
 MOST_IMAGES = 64  # of a file, with masks
 NODATA_TAG = 42113  # GDAL's
 BIG = 2**32 - 2**25  # bytes of blocks from which on a file is a BigTIFF
@@ -148,7 +148,8 @@ def _check(header: Header, pages: list[tifffile.TiffPage], need_reduced: bool) -
     if len(kinds) > 1 or full.compression not in COMPRESSIONS or full.fillorder != 1:
         raise Unsuitable("its blocks cannot be decoded by themselves")
     pixel = [abs(header.transform[number]) for number in (1, 5)]
-    if not all(map(math.isfinite, header.transform)) or min(pixel) < 1e-9:
+    sane = all(abs(number) < LARGEST_COORDINATE for number in header.transform)
+    if not sane or min(pixel) < 1e-9:
         raise Unsuitable("its place is not one that can be")
     if full.dtype is None or full.bitspersample not in (8, 16):
         raise Unsuitable("its pixels do not have 8 or 16 bits")
