@@ -127,10 +127,10 @@ def fetch_bands(wanted: Sequence[Wanted], access: Access, connections: int = 1) 
             f"{wanted[0].title}: the service gives parts of bands at one time and refuses at"
             " another; run again later."
         )
-    for band, found in zip(wanted, known, strict=True):
+    for band, here in zip(wanted, known, strict=True):
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
-        logging.info("%s: %s", band.place, _told_as_text(found))
+        logging.info("%s: %s", band.place, _told_as_text(here))
     return known
 
 
