@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo plan draft test lint bench serve prune refresh publish clean-env
+.PHONY: help env demo plan draft test lint bench serve prune refresh publish verify clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -21,6 +21,7 @@ help:
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make publish  put finished maps into a bucket or folder (ARGS='--to s3://bucket/maps')"
+	@echo "make verify  compare the files of finished maps with their digests (RESULTS=results)"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
@@ -73,6 +74,9 @@ refresh: env
 
 publish: env
 	@$(BIN)/python scripts/commands/publish.py $(ARGS)
+
+verify: env
+	@$(BIN)/python scripts/commands/verify.py $(RESULTS)
 
 prune: env
 	@$(BIN)/python scripts/commands/prune.py $(ARGS)

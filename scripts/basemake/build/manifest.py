@@ -143,11 +143,7 @@ def read_manifest(path: Path, request: dict) -> dict[str, Tile]:
         raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
     try:
         document = json.loads(path.read_text())
-        answered, features = document["request"], document["features"]
-        found = sorted(map(_tile, features), key=lambda tile: (tile.epsg, tile.name))
-        tiles = {tile.name: tile for tile in found}
-        if not len(tiles) == len(found) > 0:
-            raise ValueError("no tile, or one that comes twice")
+        answered, tiles = document["request"], tiles_of(document)
         changed = None if answered == request else _difference(answered, request)
     except UNREADABLE:
         raise ManifestError(
@@ -158,6 +154,15 @@ def read_manifest(path: Path, request: dict) -> dict[str, Tile]:
         raise ManifestError(
             f"{changed} changed since {path} was written: run `snakemake manifest` to search again."
         )
+    return tiles
+
+
+def tiles_of(document: dict) -> dict[str, Tile]:
+    """Return the tiles of a manifest's JSON by name; raises one of UNREADABLE if it is none."""
+    found = sorted(map(_tile, document["features"]), key=lambda tile: (tile.epsg, tile.name))
+    tiles = {tile.name: tile for tile in found}
+    if not len(tiles) == len(found) > 0:
+        raise ValueError("no tile, or one that comes twice")
     return tiles
 
 

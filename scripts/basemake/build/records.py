@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from basemake.build.paths import RECORDS, RESULTS
-from basemake.errors import RecordError
+from basemake.errors import MALFORMED, RecordError
 from basemake.system.files import writing
 
 TOGETHER = 2 * 10**9  # nanoseconds within which Snakemake touches all outputs of a job
@@ -112,10 +112,15 @@ def is_record(path: str | Path) -> bool:
 def read_record(output: str | Path, directory: Path = Path()) -> Record | None:
     """Return the record of an output in a working directory, or None if there is none readable."""
     try:
-        document = json.loads((directory / record_of(output)).read_bytes())
-        return Record(MadeOf(**document.pop("made_of")), **document)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return parse_record((directory / record_of(output)).read_bytes())
+    except (OSError, *MALFORMED):
         return None
+
+
+def parse_record(content: bytes) -> Record:
+    """Return the record in a file's content; raises one of MALFORMED if there is none."""
+    document = json.loads(content)
+    return Record(MadeOf(**document.pop("made_of")), **document)
 
 
 def write_record(
@@ -127,10 +132,10 @@ def write_record(
     """
     path = record_of(output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = _sizes(output)
+    sizes = sizes_of(output)
     names = sorted(name for name in sizes if name)
     record = Record(
-        made_of, len(sizes), sum(sizes.values()), _sha256(output), log, names, known or {}
+        made_of, len(sizes), sum(sizes.values()), sha256_of(output), log, names, known or {}
     )
     with writing(path) as part:
         part.write_text(json.dumps(asdict(record)))
@@ -158,7 +163,7 @@ def is_intact(output: Path, record: Record) -> bool:
         path, moment = record_of(output), output.stat().st_mtime_ns
         if 0 <= path.stat().st_mtime_ns - moment <= TOGETHER:
             return True
-        if _sha256(output) != record.sha256:
+        if sha256_of(output) != record.sha256:
             return False
         with suppress(OSError):  # such as in a folder of another user
             os.utime(path, ns=(moment, moment))
@@ -169,11 +174,11 @@ def is_intact(output: Path, record: Record) -> bool:
 
 def measure(output: Path) -> tuple[int, int]:
     """Return the number of an output's files, 1 unless it is a folder, and their total bytes."""
-    sizes = _sizes(output)
+    sizes = sizes_of(output)
     return len(sizes), sum(sizes.values())
 
 
-def _sizes(output: Path) -> dict[str, int]:
+def sizes_of(output: Path) -> dict[str, int]:
     """Return bytes by path in a folder, without the file that Snakemake adds; "" is a file's."""
     if not output.is_dir():
         return {"": output.stat().st_size}
@@ -234,7 +239,7 @@ def _bring_to_now(inputs: Iterable[str]) -> None:
             os.utime(path)
 
 
-def _sha256(output: Path) -> str:
+def sha256_of(output: Path) -> str:
     """Return the SHA-256 of a file in hex digits, or an empty text for a folder."""
     if output.is_dir():
         return ""

@@ -1,0 +1,100 @@
+"""`make verify` names whatever in a results folder is not as it was made, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from runs import Scene, preloaded
+
+from basemake.build.records import record_of
+from verify import verify
+
+
+@pytest.fixture
+def received(north: Scene, tmp_path: Path) -> Path:
+    """A copy of a results folder, under another name."""
+    return Path(shutil.copytree(north.results, tmp_path / "map"))
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def named(folder: Path) -> set[str]:
+    """The files that problems name, relative to the folder."""
+    return {problem.split(":")[0].removeprefix("results/") for problem in verify(folder).problems}
+
+
+def test_a_build_as_it_was_made_has_no_problem(received: Path) -> None:
+    found = verify(received)
+    assert not found.problems
+    outputs = {path.relative_to(received) for path in files_of(received)}
+    outputs -= {path for path in outputs if path.parts[0] == "records"}
+    assert found.intact.total() == len(outputs - {Path("manifest.geojson"), Path("plan.png")})
+    assert found.intact["tiles"] == 3
+
+
+def test_a_flipped_bit_in_any_file_is_named(received: Path) -> None:
+    for path in files_of(received):
+        name = str(path.relative_to(received))
+        if name.startswith("records/") or name in ("manifest.geojson", "plan.png"):
+            continue
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+        assert named(received) == {name}
+        path.write_bytes(content[:-1])
+        assert named(received) == {name}
+        path.write_bytes(content)
+    assert not verify(received).problems
+
+
+def test_what_is_missing_or_more_is_named(received: Path) -> None:
+    (received / "pyramid/first.pmtiles").unlink()
+    (received / "preview/notes.txt").write_text("mine")
+    shutil.rmtree(received / "bands")  # which need not be kept
+    assert named(received) == {"pyramid/first.pmtiles", "preview/notes.txt"}
+
+
+def test_records_of_something_else_are_named(received: Path) -> None:
+    tile = next((received / "tiles").iterdir()).stem
+    record = received / record_of(f"results/tiles/{tile}.tif").relative_to("results")
+    document = json.loads(record.read_text())
+    document["made_of"]["settings"]["recipe"] = "another"
+    record.write_text(json.dumps(document))
+    found = verify(received).problems
+    assert found
+    assert all(f"made of another results/tiles/{tile}.tif" in problem for problem in found)
+    for damage in ("{", "[]", "{}", json.dumps({**document, "sha256": 1}), "\0"):
+        record.write_text(damage)
+        assert f"results/tiles/{tile}.tif: its record cannot be read" in verify(received).problems
+    record.unlink()
+    assert f"results/tiles/{tile}.tif: it has no record" in verify(received).problems
+
+
+def test_tiles_of_another_manifest_are_named(received: Path) -> None:
+    path = received / "manifest.geojson"
+    manifest = json.loads(path.read_text())
+    gone, other = manifest["features"][0], manifest["features"][1]
+    manifest["features"].remove(gone)
+    for band in other["properties"]["bands"].values():
+        band["size"] += 1
+    path.write_text(json.dumps(manifest))
+    bands = {f"bands/{other['id']}/{key}.tif" for key in other["properties"]["bands"]}
+    assert named(received) == bands | {f"tiles/{gone['id']}.tif"}
+    path.unlink()
+    assert named(received) == {"manifest.geojson"}
+
+
+def test_the_command_ends_with_what_it_found(north: Scene, tmp_path: Path) -> None:
+    for folder, status, words in (
+        (north.results, 0, "problems: 0"),
+        (north.directory, 0, "problems: 0"),
+        (tmp_path, 1, f"{tmp_path} has no records/"),
+    ):
+        done = preloaded().run(
+            [*north.script("verify"), str(folder)], north.variables(), apart=False
+        )
+        assert done.returncode == status
+        assert words in done.stdout
