@@ -8,6 +8,7 @@ from typing import Any
 from pmtiles.reader import Reader, all_tiles
 
 from basemake.pixels.archive import open_archive
+from basemake.pixels.tilejson import tilejson
 from basemake.system.files import writing
 
 SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
@@ -16,13 +17,16 @@ SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 def export_folder(archive: Path, output: Path, image_format: str) -> None:
     """Write every web tile of `archive` to output/{z}/{x}/{y}.{suffix}, and metadata.json.
 
+    That is the archive's metadata and TileJSON, whose address of the web tiles is relative to it.
     Raises TileError if the archive is incomplete or the disk is full.
     """
+    suffix = SUFFIXES[image_format]
+    shown = tilejson(archive, f"{{z}}/{{x}}/{{y}}.{suffix}")
     with open_archive(archive) as (get_bytes, _), writing(output) as part:
         part.mkdir()
-        (part / "metadata.json").write_text(json.dumps(Reader(get_bytes).metadata()))
+        (part / "metadata.json").write_text(json.dumps(Reader(get_bytes).metadata() | shown))
         for (z, x, y), data in all_tiles(get_bytes):
-            path = part / f"{z}/{x}/{y}.{SUFFIXES[image_format]}"
+            path = part / f"{z}/{x}/{y}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         os.sync()  # once for all: syncing a hundred thousand files one by one takes many minutes

@@ -625,7 +625,12 @@ def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
         assert not overview.exists()
 
 
-METADATA = {"name": "demo", "attribution": "« Copernicus » <2025>", "type": "baselayer"}
+METADATA = {
+    "name": "demo",
+    "description": "a quarter",
+    "attribution": "« Copernicus » <2025>",
+    "type": "baselayer",
+}
 
 
 @pytest.fixture(scope="module")
@@ -687,7 +692,12 @@ def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
     assert files == {f"{z}/{x}/{y}.webp" for z, x, y in tiles}
     for (z, x, y), data in tiles.items():
         assert (tmp_path / f"demo/{z}/{x}/{y}.webp").read_bytes() == data
-    assert json.loads((tmp_path / "demo" / "metadata.json").read_text()) == METADATA
+    described = json.loads((tmp_path / "demo" / "metadata.json").read_text())
+    assert described.items() >= METADATA.items()
+    assert described["tiles"] == ["{z}/{x}/{y}.webp"]
+    assert described["bounds"] == [17, 46, 19.1, 47]
+    zooms = {int(z) for z, _, _ in tiles}
+    assert (described["minzoom"], described["maxzoom"]) == (min(zooms), max(zooms))
 
     mbtiles = tmp_path / "demo.mbtiles"
     export_mbtiles(pyramid, mbtiles)

@@ -49,6 +49,7 @@ def test_graph_names_all_files_that_a_build_writes(scene):
     known = graph(scene)
     folder = scene.results / "pyramid/first"
     written = {path for path in scene.results.rglob("*") if not path.is_dir()}
+    assert folder / ".snakemake_timestamp" not in written
     written = {path for path in written if folder not in path.parents} | {folder}
     manifest = "results/manifest.geojson"
     names = {str(path.relative_to(scene.directory)) for path in written} - {manifest}

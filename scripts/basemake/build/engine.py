@@ -43,7 +43,7 @@ from snakemake import workflow as workflow_module
 from snakemake.benchmark import benchmarked
 from snakemake.common import get_function_params
 from snakemake.exceptions import CliException
-from snakemake.io import ancient
+from snakemake.io import _IOFile, ancient
 from snakemake.jobs import Reason
 from snakemake.logging import logger
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -126,6 +126,7 @@ def decide_by_records(workflow: Any) -> None:
             """Report no output as incomplete: such an output has no record and is stale anyway."""
 
         dag.update_needrun, dag.check_incomplete = decide, trust_records
+        _IOFile.touch = _touch
         _spare(workflow, dag)
         _start_in_order(workflow)
         # Snakemake's metadata is not read, triggers nothing, and is not reported as missing. So it
@@ -140,6 +141,17 @@ def decide_by_records(workflow: Any) -> None:
             workflow.persistence.started = lambda job, external_jobid=None: None
 
     workflow._prepare_dag = prepare_and_wrap
+
+
+_touch_file = _IOFile.touch
+
+
+def _touch(path: Any, times: tuple[float, float] | None = None) -> None:
+    """Set an output's time; in one that is a folder, Snakemake would leave a file of its own."""
+    if path.is_directory and os.path.isdir(path):  # noqa: PTH112 - an output is a str
+        os.utime(path, times)
+    else:
+        _touch_file(path, times)
 
 
 class _Because(Reason):

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from pmtiles.reader import Reader
-
 from basemake.errors import MALFORMED, PublishError
-from basemake.pixels.archive import open_archive
+from basemake.pixels.tilejson import tilejson
 from basemake.publish.pieces import Piece, pieces_of
 from basemake.publish.places import CONNECTIONS, Base, Place
 from basemake.system.files import PART
@@ -57,7 +55,7 @@ def publish_archive(
         etag, sent = place.send(name, archive, pieces, base)
         place.write(name + INDEX, _as_json(_index(etag, pieces)))
     shown = {
-        **_tilejson(archive, f"pmtiles://{url}{name}"),
+        **tilejson(archive, f"pmtiles://{url}{name}/{{z}}/{{x}}/{{y}}"),
         "archive": name,
         "previous": before[0] if before else None,
     }
@@ -102,7 +100,7 @@ def publish_folder(region: str, folder: Path, archive: Path, place: Place, url: 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         sent = sum(pool.map(send, paths))
         suffix = next(iter(paths.values())).suffix
-        shown = _as_json(_tilejson(archive, f"{url}{quote(region)}", suffix))
+        shown = _as_json(tilejson(archive, f"{url}{quote(region)}/{{z}}/{{x}}/{{y}}{suffix}"))
         if place.read(f"{region}.json") != shown:
             place.write(f"{region}.json", shown)
             sent += len(shown)
@@ -120,27 +118,6 @@ def _files(folder: Path) -> list[Path]:
             " and run snakemake."
         )
     return found
-
-
-def _tilejson(archive: Path, address: str, suffix: str = "") -> dict[str, Any]:
-    """Return what https://github.com/mapbox/tilejson-spec 3.0.0 wants to be said of a map."""
-    with open_archive(archive) as (get_bytes, header):
-        metadata = Reader(get_bytes).metadata()
-    west, south, east, north = (
-        header[f"{key}_e7"] / 1e7 for key in ("min_lon", "min_lat", "max_lon", "max_lat")
-    )
-    center = [header["center_lon_e7"] / 1e7, header["center_lat_e7"] / 1e7, header["center_zoom"]]
-    return {
-        "tilejson": "3.0.0",
-        "tiles": [f"{address}/{{z}}/{{x}}/{{y}}{suffix}"],
-        "name": metadata["name"],
-        "description": metadata["description"],
-        "attribution": metadata["attribution"],
-        "minzoom": header["min_zoom"],
-        "maxzoom": header["max_zoom"],
-        "bounds": [west, south, east, north],
-        "center": center,
-    }
 
 
 def _naming(page: Path, archive: Path, name: str) -> bytes:
