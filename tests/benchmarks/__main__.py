@@ -16,11 +16,12 @@ from benchmarks.pyramid import bench_pyramid
 from benchmarks.report import Section, as_text, write_chart, write_json
 from benchmarks.tiles import bench_tiles, make_tile
 from benchmarks.workflow import bench_workflow
+from benchmarks.zooms import bench_quality
 
 QUICK_SIDE = 4096  # pixels
 NAMES = (
     *("tiles", "pyramid", "packing", "workflow", "planning", "planet", "overlap", "downloads"),
-    "disk",
+    *("disk", "quality"),
 )
 
 
@@ -80,6 +81,8 @@ def _section(
         return bench_downloads(folder, FULL_SIDE // 2 if quick else FULL_SIDE, quick)
     if name == "disk":
         return bench_disk(folder, 120 if quick else 220)
+    if name == "quality":
+        return bench_quality(folder, side // 2 if quick else 4096, options.gdal)
     seconds = {row.name: row.median("cpu") or 0 for section in before for row in section.measured}
     return bench_workflow(folder, runs, quick, seconds)
 

@@ -39,9 +39,12 @@ WEB_TILE_BYTES = 6000  # on average
 METATILE_TILES = 341  # five zooms
 
 
-def bands(folder: str, side: int) -> None:
-    """Write the three bands of a tile, `side` pixels of 10 m a side; print their origin."""
-    if REAL.is_dir():
+def bands(folder: str, side: int, kind: str = "real") -> None:
+    """Write the three bands of a tile, `side` pixels of 10 m a side; print their origin.
+
+    They are of real pixels, if there are any and `kind` is not "simulated".
+    """
+    if REAL.is_dir() and kind == "real":
         for name in BANDS:
             dn = gdal.Open(str(REAL / f"{name}.tif")).ReadAsArray().astype(np.int32)
             dn = np.where(dn == REAL_NODATA, NODATA, dn).astype(np.int16)

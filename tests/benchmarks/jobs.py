@@ -52,7 +52,7 @@ def _translate(tile: str, output: str, options: list[str]) -> None:
 
 
 def render(
-    metatile: str, tile: str, folder: str, max_zoom: int, threads: int, quality: int
+    metatile: str, tile: str, folder: str, max_zoom: int, threads: int, quality: int | str
 ) -> None:
     """Render a metatile of one tile, as the workflow's job does."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the script does, before NumPy is imported
@@ -82,7 +82,7 @@ def render(
     )
 
 
-def overview(folder: str, min_zoom: int, quality: int) -> None:
+def overview(folder: str, min_zoom: int, quality: int | str) -> None:
     """Render the web tiles above the metatiles, as the workflow's job does."""
     from basemake.pixels.raster import set_up_libraries
     from basemake.pixels.webtiles import metatile_of

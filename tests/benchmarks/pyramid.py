@@ -26,10 +26,10 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
     names = json.loads(prepare("inputs", "metatiles", tile=tile, zoom=METATILE_ZOOM))
     ours = Measured(OURS, own=True)
     for _ in range(runs):
-        ours.runs.append(_build(folder / "metatiles", tile, archive, names, WEBP_QUALITY))
+        ours.runs.append(build_ours(folder / "metatiles", tile, archive, names, WEBP_QUALITY))
     ours.megabytes = archive.stat().st_size / 1e6
-    peers = [_raster_tile(gdal, tile, folder / "raster_tile", runs)]
-    peers.append(_gdal2tiles(tile, folder / "gdal2tiles", runs))
+    peers = [raster_tile(gdal, tile, folder / "raster_tile", runs)]
+    peers.append(gdal2tiles(tile, folder / "gdal2tiles", runs))
     there = [peer for peer in peers if peer.runs]
     folders = [folder / peer.note for peer in there]
     sampled = {"zoom": MAX_ZOOM, "count": SAMPLED}
@@ -38,7 +38,7 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
         row.psnr = value
     lower = Measured(f"basemake at quality {LOWER_QUALITY}", own=True)
     smaller = folder / "smaller.pmtiles"
-    lower.runs.append(_build(folder / "metatiles", tile, smaller, names, LOWER_QUALITY))
+    lower.runs.append(build_ours(folder / "metatiles", tile, smaller, names, LOWER_QUALITY))
     lower.megabytes = smaller.stat().st_size / 1e6
     decibels = prepare("quality", "compare", tile=tile, archive=smaller, folders=[], **sampled)
     lower.psnr = json.loads(decibels)[0]
@@ -74,12 +74,14 @@ def bench_pyramid(folder: Path, runs: int, gdal: str | None) -> Section:
     )
 
 
-def _build(folder: Path, tile: Path, archive: Path, names: list[str], quality: int) -> Usage:
+def build_ours(
+    folder: Path, tile: Path, archive: Path, names: list[str], quality: int | str
+) -> Usage:
     """Run the jobs of the workflow, started as it starts them; return the usage of all."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    options = {"tile": tile, "folder": folder, "max_zoom": MAX_ZOOM, "threads": THREADS}
-    options["quality"] = quality
+    options: dict[str, object] = {"tile": tile, "folder": folder, "max_zoom": MAX_ZOOM}
+    options |= {"threads": THREADS, "quality": quality}
     stages = [
         [("render", {"metatile": name, **options}) for name in names],
         [("overview", {"folder": folder, "min_zoom": MIN_ZOOM, "quality": quality})],
@@ -89,7 +91,7 @@ def _build(folder: Path, tile: Path, archive: Path, names: list[str], quality: i
     return run(forked(modules, stages, max(1, CORES // THREADS)))[0]
 
 
-def _raster_tile(gdal: str | None, tile: Path, output: Path, runs: int) -> Measured:
+def raster_tile(gdal: str | None, tile: Path, output: Path, runs: int) -> Measured:
     """Measure `gdal raster tile`, which GDAL has from 3.11 on."""
     program = gdal or shutil.which("gdal")
     if program is None:
@@ -105,7 +107,7 @@ def _raster_tile(gdal: str | None, tile: Path, output: Path, runs: int) -> Measu
     return _peer(f"gdal raster tile, GDAL {'.'.join(version.groups())}", command, output, runs)
 
 
-def _gdal2tiles(tile: Path, output: Path, runs: int) -> Measured:
+def gdal2tiles(tile: Path, output: Path, runs: int) -> Measured:
     """Measure gdal2tiles.py, which comes with GDAL's Python bindings."""
     command: list[object] = [
         sys.executable,

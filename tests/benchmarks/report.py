@@ -64,12 +64,16 @@ class Check:
 
 @dataclass
 class Section:
-    """One part of the benchmark: what was measured, targets, and remarks for the reader."""
+    """One part of the benchmark: what was measured, targets, and remarks for the reader.
+
+    `tables` are lines of Markdown for what does not fit into the columns of the others.
+    """
 
     title: str
     measured: list[Measured]
     checks: list[Check] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
 
 
 def ratio(ours: Measured, theirs: Measured, figure: str) -> float | None:
@@ -111,7 +115,8 @@ def as_text(section: Section) -> str:
         if n <= ALWAYS or any(cells[n] not in ("", UNKNOWN) for cells in body)
     ]
     table = [tuple(cells[n] for n in told) for cells in (head, *body)]
-    lines = ["", section.title, "=" * len(section.title), *_aligned(table)]
+    lines = ["", section.title, "=" * len(section.title)]
+    lines += [*(_aligned(table) if body else []), *section.tables]
     for remark in section.remarks:
         lines += textwrap.wrap(remark, 100, initial_indent="  ", subsequent_indent="  ")
     for check in section.checks:
@@ -144,6 +149,7 @@ def write_json(path: Path, context: dict[str, Any], sections: list[Section]) -> 
         {
             "title": section.title,
             "remarks": section.remarks,
+            "tables": section.tables,
             "measured": [
                 {**asdict(row), "runs": [_rounded(run) for run in row.runs]}
                 for row in section.measured

@@ -15,7 +15,7 @@ THREADS = min(4, CORES)
 def make_tile(folder: Path, side: int) -> str:
     """Write bands and their enhanced tile.tif in `folder`; return the origin of the pixels."""
     made_of = prepare("inputs", "bands", folder=folder, side=side).strip()
-    run(_enhance(folder))
+    run(enhance_bands(folder))
     return made_of
 
 
@@ -27,9 +27,9 @@ def bench_tiles(folder: Path, side: int, runs: int) -> Section:
     more = Measured(f"basemake, {2 * THREADS} threads", own=True)
     two = Measured(f"basemake, two tiles at once, {THREADS} threads each", own=True)
     for _ in range(runs):
-        ours.runs.append(run(_enhance(folder))[0])
-        more.runs.append(run(_enhance(folder, "more.tif", 2 * THREADS))[0])
-        two.runs.append(together([_enhance(folder), _enhance(folder, "more.tif")], 2))
+        ours.runs.append(run(enhance_bands(folder))[0])
+        more.runs.append(run(enhance_bands(folder, "more.tif", 2 * THREADS))[0])
+        two.runs.append(together([enhance_bands(folder), enhance_bands(folder, "more.tif")], 2))
     run(job("plain", tile=tile, output=plain))
     peer = Measured("GDAL GTiff, WEBP_LOSSLESS=YES")
     for _ in range(runs):
@@ -62,7 +62,7 @@ def bench_tiles(folder: Path, side: int, runs: int) -> Section:
     )
 
 
-def _enhance(folder: Path, output: str = "tile.tif", threads: int = THREADS) -> list[str]:
+def enhance_bands(folder: Path, output: str = "tile.tif", threads: int = THREADS) -> list[str]:
     """Return the command of the job that enhances the bands in `folder`."""
     bands = [folder / f"{name}.tif" for name in BANDS]
     return job("enhance", bands=bands, output=folder / output, threads=threads, steps=steps())
