@@ -82,6 +82,7 @@ THREADS = {
 RENDERING = {
     "image_format": PYRAMID["format"],
     "quality": None if PYRAMID["format"] == "png" else PYRAMID["quality"],
+    "background": None if PYRAMID["background"] == "none" else PYRAMID["background"].lower(),
 }
 
 
@@ -194,6 +195,16 @@ def metatiles(region, suffix):
     """Return the paths of a region's metatiles: archives (.pmtiles) or roots (.tif)."""
     names = layout().metatiles[region]
     return [f"results/metatiles/{region}/{name}{suffix}" for name in names]
+
+
+def edges(wildcards):
+    """Return the settings of a metatile that tell where it is cut and where imagery fades."""
+    metatile = layout().metatiles[wildcards.region][wildcards.metatile]
+    return {
+        "outline": outline_text(metatile.outline),
+        "coverage": outline_text(metatile.coverage),
+        "fade_km": 0 if metatile.coverage is None else PYRAMID["fade_km"],
+    }
 
 
 def kept_if(keep, path):

@@ -24,6 +24,7 @@ rule build_preview:
             "footprints": footprints(wildcards.region),
             "outline": mapping(layout().regions[wildcards.region]),
             "title": f"{wildcards.region}, {config['quarter']}",
+            "ground": RENDERING["background"],
         },
     script:
         "../scripts/build_preview.py"

@@ -31,9 +31,7 @@ rule render_metatile:
         code=code("render_metatile.py"),
         settings=lambda wildcards: {
             **RENDERING,
-            "outline": outline_text(
-                layout().metatiles[wildcards.region][wildcards.metatile].outline
-            ),
+            **edges(wildcards),
             "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
                 layout().zooms[wildcards.region].min, layout().zooms[wildcards.region].metatile

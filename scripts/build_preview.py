@@ -55,20 +55,28 @@ addEventListener("click", event => event.target.closest?.("a[href='#']") && even
 
 
 def build_preview(
-    archive: Path, footprints: dict, outline: dict, output: Path, *, title: str
+    archive: Path,
+    footprints: dict,
+    outline: dict,
+    output: Path,
+    *,
+    title: str,
+    ground: str | None = None,
 ) -> None:
     """Write a page that shows a raster PMTiles archive, its tiles and its region.
 
     `footprints` is a GeoJSON FeatureCollection with properties `id` and `item`, `outline` a GeoJSON
-    geometry, both in degrees: they are put into the page as they are. The archive's metadata must
+    geometry, both in degrees: they are put into the page as they are. `ground` is the colour of
+    what the archive does not show, such as #12304a; None is GROUND. The archive's metadata must
     have `attribution`, shown as plain text, and `tile_size`, 256 or 512 px (else KeyError). Raises
     TileError if the archive is incomplete. Equal arguments give equal bytes.
     """
     header, metadata = read_archive(archive)
+    ground = ground or GROUND
     tile_size = metadata["tile_size"]
     url = quote(Path(os.path.relpath(archive, output.parent)).as_posix())
     options = {
-        "style": map_style(footprints, outline),
+        "style": map_style(footprints, outline, ground),
         "hash": True,
         "attributionControl": False,  # for one that stays open
         **opening_view(header, tile_size),
@@ -77,7 +85,7 @@ def build_preview(
     page = Environment(autoescape=True).from_string(PAGE)
     html_text = page.render(
         title=title,
-        ground=GROUND,
+        ground=ground,
         css=bundled("pywidget.css"),
         js=bundled("pywidget.js"),
         map={"mapOptions": options, "calls": calls},
@@ -104,7 +112,7 @@ def degrees(header: dict[str, Any], *keys: str) -> list[float]:
     return [header[f"{key}_e7"] / 1e7 for key in keys]
 
 
-def map_style(footprints: dict, outline: dict) -> dict[str, Any]:
+def map_style(footprints: dict, outline: dict, ground: str) -> dict[str, Any]:
     """Return a MapLibre style: a plain ground, the region's outline, and hidden tile footprints."""
     region = {"line-color": "#ffffff", "line-opacity": 0.7, "line-width": 1.5}
     tiles = {"fill-color": "rgba(0, 0, 0, 0)", "fill-outline-color": "rgba(255, 255, 255, 0.6)"}
@@ -116,7 +124,7 @@ def map_style(footprints: dict, outline: dict) -> dict[str, Any]:
             "tiles": {"type": "geojson", "data": footprints},
         },
         "layers": [
-            {"id": "ground", "type": "background", "paint": {"background-color": GROUND}},
+            {"id": "ground", "type": "background", "paint": {"background-color": ground}},
             {"id": "region", "type": "line", "source": "region", "paint": region},
             {"id": "tiles", "type": "fill", "source": "tiles", "paint": tiles, "layout": hidden},
         ],

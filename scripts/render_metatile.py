@@ -22,6 +22,7 @@ from osgeo import gdal, gdal_array, ogr
 
 from basemake.errors import TileError
 from basemake.pixels.archive import open_archive, write_part
+from basemake.pixels.background import Background
 from basemake.pixels.crs import crs
 from basemake.pixels.encoding import encoder
 from basemake.pixels.light import Light, to_colours, to_light
@@ -39,9 +40,11 @@ AHEAD = 32  # web tiles that may wait for an encoder: bounds their memory
 class Rendering:
     """How web tiles are rendered.
 
-    `tile_size` is the side of a web tile in pixels. `image_format` and `quality` are as in
-    encoding.encoder, `resampling` is a key of warp.INTERPOLATION. Only pixels whose centres lie
-    inside `outline`, WKT in Mercator metres, are shown; None shows all.
+    `tile_size` is the side of a web tile in pixels. `image_format`, `quality` and `background` are
+    as in encoding.encoder, `resampling` is a key of warp.INTERPOLATION. Only pixels whose centres
+    lie inside `outline`, WKT in Mercator metres, are shown; None shows all. Those without imagery
+    have the background, if there is one, into which imagery fades over `fade_km` along the edge of
+    `coverage`, WKT in Mercator metres; None if that edge is farther away.
     """
 
     min_zoom: int
@@ -51,6 +54,9 @@ class Rendering:
     quality: int | str | None
     resampling: str
     outline: str | None
+    background: str | None = None
+    coverage: str | None = None
+    fade_km: float = 0
 
 
 def render_metatile(
@@ -72,32 +78,14 @@ def render_metatile(
     on `threads`. Raises TileError, naming it, if a tile cannot be read.
     """
     size = rendering.tile_size
-    side = 1 << (rendering.max_zoom - metatile.z)
-    warper = Warper.of(tiles, metatile.bounds, side, size, rendering.resampling)
-    outline = rendering.outline
-    mask = None if outline is None else _mask(metatile, side * size, outline)
-    encode = encoder(rendering.image_format, rendering.quality)
+    picture = _Picture(metatile, tiles, rendering)
+    encode = encoder(rendering.image_format, rendering.quality, rendering.background)
     encoded: list[tuple[WebTile, Future[bytes]]] = []
-
-    def place(tile: WebTile) -> tuple[int, int, int]:
-        """Return row and column of a web tile's first piece, and how many pieces wide it is."""
-        count = 1 << (rendering.max_zoom - tile.z)
-        return tile.y * count - metatile.y * side, tile.x * count - metatile.x * side, count
-
-    def may_show(tile: WebTile) -> bool:
-        return warper.may_show(*place(tile))
-
-    def draw(tile: WebTile) -> RGBA | None:
-        row, column, _ = place(tile)
-        image = warper.draw(row, column)
-        if image is not None and mask is not None:
-            top, left = row * size, column * size
-            image *= mask[top : top + size, left : left + size, np.newaxis]
-        return None if image is None or image[..., 3].max() == 0 else image
 
     # Drawing takes one thread nearly as long as encoding takes another.
     with ThreadPoolExecutor(1) as drawing, ThreadPoolExecutor(max(threads - 1, 1)) as pool:
-        drawn = _ahead(drawing, draw, leaves(metatile, rendering.max_zoom, may_show))
+        webtiles = leaves(metatile, rendering.max_zoom, picture.may_show)
+        drawn = _ahead(drawing, picture.draw, webtiles)
 
         def submit(tile: WebTile, encoded_later: Callable[[], bytes]) -> None:
             encoded.append((tile, pool.submit(encoded_later)))
@@ -115,12 +103,56 @@ def render_metatile(
             if tile.z >= rendering.min_zoom:
                 submit(tile, lambda: encode(to_colours(image)))
 
-        image = grow(metatile, rendering.max_zoom, leaf, may_show, use)
+        image = grow(metatile, rendering.max_zoom, leaf, picture.may_show, use)
     root.unlink(missing_ok=True)  # so that no root vouches for an archive while it is replaced
     web_tiles = [(tile, data.result()) for tile, data in encoded]
     write_part(archive, web_tiles, rendering.image_format)
     write_root(root, np.zeros((size, size, 4), np.uint16) if image is None else image, made_of)
     logging.info("%d web tiles from %d tiles", len(encoded), len(tiles))
+
+
+class _Picture:
+    """What a metatile shows at the top zoom, one web tile at a time."""
+
+    def __init__(self, metatile: WebTile, tiles: list[Path], rendering: Rendering) -> None:
+        self._metatile, self._zoom = metatile, rendering.max_zoom
+        self._size = size = rendering.tile_size
+        self._side = side = 1 << (rendering.max_zoom - metatile.z)  # in web tiles
+        self._warper = Warper.of(tiles, metatile.bounds, side, size, rendering.resampling)
+        outline, colour = rendering.outline, rendering.background
+        self._mask = None if outline is None else _mask(metatile, side * size, outline)
+        self._background = None
+        if colour is not None:
+            self._background = Background(colour, size, rendering.coverage, rendering.fade_km)
+
+    def may_show(self, tile: WebTile) -> bool:
+        """Return whether anything may show in a web tile of any zoom."""
+        return self._background is not None or self._warper.may_show(*self._place(tile))
+
+    def draw(self, tile: WebTile) -> RGBA | None:
+        """Return a web tile of the top zoom, (size, size, 4), or None if nothing shows in it."""
+        row, column, _ = self._place(tile)
+        inside = None
+        if self._mask is not None:
+            top, left = row * self._size, column * self._size
+            inside = self._mask[top : top + self._size, left : left + self._size, np.newaxis]
+            if not inside.any():
+                return None
+        image = self._warper.draw(row, column)
+        if self._background is not None:
+            image = self._background.under(image, tile)
+        if image is not None and inside is not None:
+            image = image * inside
+        return None if image is None or image[..., 3].max() == 0 else image
+
+    def _place(self, tile: WebTile) -> tuple[int, int, int]:
+        """Return row and column of a web tile's first piece, and how many pieces wide it is."""
+        count = 1 << (self._zoom - tile.z)
+        row, column = (
+            at * count - first * self._side
+            for at, first in ((tile.y, self._metatile.y), (tile.x, self._metatile.x))
+        )
+        return row, column, count
 
 
 def _ahead(

@@ -19,14 +19,15 @@ def render_overview(
     min_zoom: int,
     image_format: str,
     quality: int | str | None,
+    background: str | None = None,
 ) -> None:
     """Write the web tiles from `min_zoom` to one zoom lower than the metatiles to `archive`.
 
     `roots` are the paths of the metatiles' roots by web tile. Each web tile is halved from its four
-    children. Fully transparent ones are left out. `image_format` and `quality` are as in
-    encoding.encoder. Raises TileError, naming it, if a root is incomplete.
+    children. Fully transparent ones are left out. `image_format`, `quality` and `background` are as
+    in encoding.encoder. Raises TileError, naming it, if a root is incomplete.
     """
-    encode = encoder(image_format, quality)
+    encode = encoder(image_format, quality, background)
     encoded: list[tuple[WebTile, bytes]] = []
 
     def use(tile: WebTile, image: Light) -> None:

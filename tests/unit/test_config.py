@@ -180,6 +180,14 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "pyramid.tile_size", 300, "pyramid.tile_size is 300; allowed: 256, 512"),
         ("config", "pyramid.quality", 0, "pyramid.quality is 0; allowed: a whole number from 1 to"),
         ("config", "pyramid.format", "gif", "pyramid.format is 'gif'; allowed: webp, png, jpeg"),
+        (
+            "config",
+            "pyramid.background",
+            None,
+            "is None; allowed: none, or a colour in quotes",
+        ),
+        ("config", "pyramid.background", "#123", "is '#123'; allowed: none, or a colour in quotes"),
+        ("config", "pyramid.fade_km", 101, "pyramid.fade_km is 101; allowed: at most 100"),
         ("config", "pyramid.outputs", [], "pyramid.outputs is []; allowed: at least 1 entry"),
         ("config", "pyramid.outputs", ["cog"] * 2, "is ['cog', 'cog']; each entry may stand once"),
         (

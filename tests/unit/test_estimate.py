@@ -196,7 +196,7 @@ def test_root_of_a_whole_metatile_has_the_pixels_of_a_web_tile():
     config = {
         "pyramid": {
             **{"min_zoom": 0, "max_zoom": 13, "metatile_zoom": 9, "tile_size": 256},
-            **{"clip": True, "format": "webp", "quality": 80},
+            **{"clip": True, "background": "none", "format": "webp", "quality": 80},
         },
         "tile_codec": "webp",
     }

@@ -36,7 +36,10 @@ from basemake.pixels.webtiles import (
 )
 from sources import source
 
-OPTIONS = {"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_size": 256}
+OPTIONS = {
+    **{"min_zoom": 0, "max_zoom": "auto", "metatile_zoom": "auto", "tile_size": 256},
+    "background": "none",
+}
 MILAN = shapely.box(9, 45, 10, 46)
 
 

@@ -137,7 +137,7 @@ def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene
     regions = {"here": shapely.box(-180, -80, 180, 80)}
     request = describe_request(source(), Quarter(2025, 3), regions)
     write_manifest(tmp_path / "manifest.geojson", request, [feature(tile) for tile in tiles])
-    pyramid = {**PYRAMID, "clip": False, "outputs": ["cog"]}
+    pyramid = {**PYRAMID, "clip": False, "background": "none", "outputs": ["cog"]}
     config = {"quarter": "2025Q3", "fetch": "needed", "pyramid": pyramid}
     plan = read_layout(tmp_path / "manifest.geojson", config, source(), regions)
 

@@ -10,9 +10,11 @@ import json
 import re
 import shutil
 
+import numpy as np
 import shapely
 import yaml
 from expected import (
+    all_of_pyramid,
     enhancing,
     fetching,
     metatiles,
@@ -22,9 +24,10 @@ from expected import (
     tiles_of,
 )
 from runs import BY_TIME, CHECKOUT, EDGE, OUTLINE, SMALLER, SOURCE, TIP
+from webmap import canvas
 
 from basemake.build.reasons import FOLLOWS
-from basemake.pixels.webtiles import metatile_of
+from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, metatile_of, resolution
 
 
 def test_base_has_two_zones_and_enough_tiles(base):
@@ -142,6 +145,39 @@ def test_clipping_switched_off(scene):
     assert jobs >= rendering({*metatiles(scene)} - inside) | packing()
     assert {job.split()[0] for job in jobs - packing()} == {"render_metatile"}
     assert not jobs & rendering(inside)
+
+
+def faded(scene, km: float, *edges: shapely.Geometry) -> set[str]:
+    """The metatiles in which imagery fades over so many km along edges (Mercator metres)."""
+    near = set()
+    for name, part in metatiles(scene).items():
+        box = shapely.box(*metatile_of(name).bounds)
+        # Weights are interpolated between points of a grid, here 4 pixels of the top zoom.
+        width = 1000 * km * np.cosh(box.bounds[3] / RADIUS) + 4 * resolution(10, 256)
+        if any(box.distance(edge) < width for edge in edges) and part.area:
+            near.add(name)
+    return near
+
+
+def test_background_and_fade(scene, from_nothing):
+    def outline(corners) -> shapely.Geometry:
+        return geometry_to_mercator(shapely.Polygon(corners))
+
+    scene.config["pyramid"]["background"] = "#12304a"
+    assert scene.jobs("--cores", "4") == all_of_pyramid(scene)
+    scene.config["pyramid"] |= {"background": "#12304A", "fade_km": 0.5}
+    stale = faded(scene, 0.5, outline(OUTLINE).boundary)
+    assert len(stale) < len(metatiles(scene))
+    assert scene.jobs("--cores", "4") == rendering(stale) | packing()
+
+    scene.draw("first", SMALLER)
+    changed = outline(OUTLINE).symmetric_difference(outline(SMALLER))
+    scene.rebuild(rendering(faded(scene, 0.5, changed)) | packing())
+    assert scene.lasting() == from_nothing(scene)
+    archive = scene.results / "pyramid/first.pmtiles"
+    colours = canvas(archive, 10)[0]
+    assert (colours[colours[..., 3] > 0] == [0x12, 0x30, 0x4A, 255]).all(axis=-1).any()
+    assert '"background-color": "#12304a"' in (scene.results / "preview/first.html").read_text()
 
 
 def test_forced_jobs_are_done_beside_stale_ones_and_each_tells_why(scene):

@@ -1,5 +1,6 @@
 """The layout of a build: the tiles in the manifest, and the zooms and metatiles of each region."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
@@ -19,6 +21,7 @@ from basemake.build.source import Source
 from basemake.errors import ConfigError
 from basemake.pixels.webtiles import (
     HALF_WORLD,
+    RADIUS,
     WebTile,
     geometry_to_mercator,
     metatile_name,
@@ -34,6 +37,7 @@ METATILE_PIXELS = 8192  # most pixels along a side; about a Sentinel-2 tile's ex
 # ASSUME: footprints in items are right to 1 km on the ground; their straight edges in longitude and
 # latitude leave out at most 240 m x tan(latitude) of a 110 km tile. An extra tile costs little.
 FOOTPRINT_ERROR = 1000.0
+WORLD = shapely.box(-HALF_WORLD, -HALF_WORLD, HALF_WORLD, HALF_WORLD)
 
 
 class Zooms(NamedTuple):
@@ -49,12 +53,14 @@ class Metatile:
     """A metatile of a region.
 
     `tiles` are the names of the tiles that may show in it; `outline` is the part of it to show, in
-    Mercator metres, or None where that is all of it.
+    Mercator metres, or None where that is all of it. `coverage` is the area, in and around it, in
+    which imagery shows and along whose edge it fades; None where that edge is too far away.
     """
 
     webtile: WebTile
     tiles: list[str]
     outline: BaseGeometry | None
+    coverage: BaseGeometry | None = None
 
     @property
     def shown(self) -> BaseGeometry:
@@ -93,7 +99,13 @@ class Layout:
         for name, region in self.regions.items():
             own = self.tiles_of(name)
             zooms = self.zooms[name] = plan_zooms(pyramid, region, own)
-            self.metatiles[name] = plan_metatiles(region, own, zooms, self._clip)
+            self.metatiles[name] = plan_metatiles(
+                region,
+                own,
+                zooms,
+                self._clip,
+                fade_km=None if pyramid["background"] == "none" else pyramid["fade_km"],
+            )
 
     def tiles_of(self, region: str, epsg: int | None = None) -> list[Tile]:
         """Return a region's tiles, or only those in one UTM zone."""
@@ -185,18 +197,30 @@ def plan_zooms(options: dict, region: BaseGeometry, tiles: Collection[Tile]) -> 
 
 
 def plan_metatiles(
-    region: BaseGeometry, tiles: Collection[Tile], zooms: Zooms, clip: bool
+    region: BaseGeometry,
+    tiles: Collection[Tile],
+    zooms: Zooms,
+    clip: bool,
+    *,
+    fade_km: float | None = None,
 ) -> dict[str, Metatile]:
     """Return the metatiles by name (such as 9_277_180), in order of x and y.
 
     `region` is in degrees; `clip` cuts the map at it. Tiles in a metatile keep the order of
-    `tiles`. Raises ConfigError if there would be more than MOST_METATILES.
+    `tiles`. With `fade_km` the map has a background, into which imagery fades over this distance:
+    then there are also metatiles without tiles, and without `clip` the map is cut at the edge of
+    what tiles cover. Raises ConfigError if there would be more than MOST_METATILES.
     """
     names = [tile.name for tile in tiles]
     footprints = np.array([geometry_to_mercator(tile.geometry) for tile in tiles])
     reach = _reach(tiles)
     tree = shapely.STRtree(footprints)
     shown = geometry_to_mercator(region) if clip else unary_union(footprints)
+    if fade_km is not None:
+        coverage = _without_gaps(footprints, reach.max())
+        shown = shown if clip else coverage.intersection(WORLD)
+        fading = _on_both_sides(shown).intersection(coverage)
+        shapely.prepare(fading)
     most = most_overlapping(shown, zooms.metatile)
     if most > MOST_METATILES:
         fits = max(z for z in range(zooms.metatile) if most_overlapping(shown, z) <= MOST_METATILES)
@@ -209,7 +233,8 @@ def plan_metatiles(
 
     webtiles = overlapping(shown, zooms.metatile)
     parts = shapely.box(*np.array([webtile.bounds for webtile in webtiles]).T)
-    inside = shapely.covers(shown, parts) if clip else np.full(len(parts), True)
+    cut = clip or fade_km is not None
+    inside = shapely.covers(shown, parts) if cut else np.full(len(parts), True)
     for i in np.flatnonzero(~inside):
         parts[i] = _polygons(shown.intersection(parts[i]))
     pairs = tree.query(parts, predicate="dwithin", distance=float(reach.max()))
@@ -218,10 +243,54 @@ def plan_metatiles(
     tiles_in: dict[int, list[str]] = defaultdict(list)
     for i, j in zip(part[close].tolist(), near[close].tolist(), strict=True):
         tiles_in[i].append(names[j])
+    leaf = 2 * HALF_WORLD / 2**zooms.max
     return {
-        metatile_name(webtiles[i]): Metatile(webtiles[i], own, None if inside[i] else parts[i])
-        for i, own in tiles_in.items()
+        metatile_name(webtile): Metatile(
+            webtile,
+            tiles_in[i],
+            None if inside[i] else parts[i],
+            _fading(fading, webtile, 1000 * fade_km, leaf) if fade_km and tiles_in[i] else None,
+        )
+        for i, webtile in enumerate(webtiles)
+        if i in tiles_in or fade_km is not None
     }
+
+
+def _without_gaps(footprints: NDArray, reach: float) -> BaseGeometry:
+    """Return the union of footprints (Mercator metres), without gaps narrower than 2 `reach`.
+
+    Neighbours' footprints may leave such gaps, as they are right to `reach` only.
+    """
+    union = _on_both_sides(unary_union(footprints))
+    return union.buffer(reach, join_style="mitre").buffer(-reach, join_style="mitre")
+
+
+def _on_both_sides(geometry: BaseGeometry) -> BaseGeometry:
+    """Return a geometry (Mercator metres) that goes on beyond the antimeridian if it touches it.
+
+    The antimeridian is then no edge of it.
+    """
+    west, _, east, _ = geometry.bounds
+    if max(-west, east) < HALF_WORLD:
+        return geometry
+    turns = [translate(geometry, turn) for turn in (-2 * HALF_WORLD, 2 * HALF_WORLD)]
+    return unary_union([geometry, *turns])
+
+
+def _fading(
+    area: BaseGeometry, webtile: WebTile, metres: float, leaf: float
+) -> BaseGeometry | None:
+    """Return the part of `area` (Mercator) whose edge fades over `metres` in a web tile, or None.
+
+    It is cut so far outside of the web tile that the edges of the cut do not count: the grids of
+    pixels/background.py reach an eighth of the fade, or 4 of 256 pixels, beyond the web tiles of
+    the top zoom, whose width is `leaf`.
+    """
+    west, south, east, north = webtile.bounds
+    wide = metres * math.cosh(max(abs(south), abs(north)) / RADIUS)
+    margin = wide + max(wide / 8, leaf / 64)
+    box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+    return None if shapely.covers(area, box) else _polygons(area.intersection(box))
 
 
 def outline_text(outline: BaseGeometry | None) -> str | None:

@@ -1,11 +1,13 @@
 """Encoding web tiles as WebP, PNG and JPEG."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from io import BytesIO
 from threading import get_ident
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from osgeo import gdal, gdal_array
 from PIL import Image
 
@@ -19,20 +21,35 @@ from basemake.pixels.raster import RGBA
 LOSSY = ["METHOD=2", "SEGMENTS=2", "SNS_STRENGTH=3", "FILTER_STRENGTH=100"]
 FINER = 1  # of 100: added to the quality, as the PSNR with method 2 is lower by that much
 LOSSLESS = ["LOSSLESS=YES", "QUALITY=50", "METHOD=1"]  # QUALITY is the effort in lossless mode
-WHITE = 255
+WHITE = "#ffffff"
 
 
-def encoder(image_format: str, quality: int | str | None) -> Callable[[RGBA], bytes]:
+def encoder(
+    image_format: str, quality: int | str | None, background: str | None = None
+) -> Callable[[RGBA], bytes]:
     """Return a function that encodes one uint8 RGBA image (height, width, 4).
 
     `image_format` is webp, png or jpeg. `quality` is 1..100, or "lossless" (webp only); png, always
-    lossless, ignores it. jpeg has no transparency: transparent pixels become white.
+    lossless, ignores it. jpeg has no transparency: transparent pixels become `background`, a
+    colour such as #12304a, or white. Images of nothing but the background are encoded once.
     """
+    encode: Callable[[RGBA], bytes]
     if image_format == "png":
-        return _png
-    if image_format == "jpeg":
-        return lambda rgba: _jpeg(rgba, int(quality or 0))
-    return lambda rgba: _webp(rgba, quality)
+        encode = _png
+    elif image_format == "jpeg":
+        encode = partial(_jpeg, quality=int(quality or 0), behind=rgb(background or WHITE))
+    else:
+        encode = partial(_webp, quality=quality)
+    if background is None:
+        return encode
+    plain = np.array([*rgb(background), 255], np.uint8)
+    once = cache(lambda height, width: encode(np.tile(plain, (height, width, 1))))
+    return lambda rgba: once(*rgba.shape[:2]) if (rgba == plain).all() else encode(rgba)
+
+
+def rgb(colour: str) -> NDArray[np.uint8]:
+    """Return red, green and blue, (3,), of a colour such as #12304a."""
+    return np.frombuffer(bytes.fromhex(colour.removeprefix("#")), np.uint8)
 
 
 def _webp(rgba: RGBA, quality: int | str | None) -> bytes:
@@ -75,9 +92,9 @@ def _png(rgba: RGBA) -> bytes:
     return buffer.getvalue()
 
 
-def _jpeg(rgba: RGBA, quality: int) -> bytes:
+def _jpeg(rgba: RGBA, quality: int, behind: NDArray[np.uint8]) -> bytes:
     alpha = rgba[..., 3:].astype(np.uint16)
-    on_white = (rgba[..., :3] * alpha + WHITE * (255 - alpha) + 127) // 255
+    solid = (rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255
     buffer = BytesIO()
-    Image.fromarray(on_white.astype(np.uint8)).save(buffer, "JPEG", quality=quality)
+    Image.fromarray(solid.astype(np.uint8)).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

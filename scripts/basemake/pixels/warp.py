@@ -279,7 +279,7 @@ def _smoothing(scale: float) -> Coordinates | None:
     return np.array([side, 1 - 2 * side, side], np.float32)
 
 
-def _between(grid: Coordinates, step: int) -> Coordinates:
+def between(grid: Coordinates, step: int) -> Coordinates:
     """Interpolate a grid of (n, m) points to all pixels, ((n - 1) * step, (m - 1) * step)."""
     grid = grid.astype(np.float32)  # exact to 0.001 pixels
     at = np.arange(step, dtype=np.float32) / step
@@ -315,7 +315,7 @@ def _remap(
     # Inside, the window's outermost pixels are not used, and opaque ones are quicker.
     border = cv2.BORDER_REPLICATE if inside else cv2.BORDER_CONSTANT
     smooth = source if kernel is None else _smoothed(source, kernel, border)
-    to = _between(columns, step) - left, _between(rows, step) - top
+    to = between(columns, step) - left, between(rows, step) - top
     if inside and alpha.min() == 255:
         return _interpolate(smooth, to, interpolation)
     # Colours are multiplied by alpha before they are mixed. They have 16 bits, as dividing by a
