@@ -207,6 +207,12 @@ def edges(wildcards):
     }
 
 
+def overlap(wildcards):
+    """Return how tiles are shown where they overlap in a metatile; with one tile they do not."""
+    several = len(layout().metatiles[wildcards.region][wildcards.metatile].tiles) > 1
+    return PYRAMID["overlap"] if several else "top"
+
+
 def kept_if(keep, path):
     """Return the output `path`, deleted once it was used unless the config key `keep` is true."""
     return path if config[keep] else temp(path)

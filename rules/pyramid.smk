@@ -32,6 +32,7 @@ rule render_metatile:
         settings=lambda wildcards: {
             **RENDERING,
             **edges(wildcards),
+            "overlap": overlap(wildcards),
             "tile_size": PYRAMID["tile_size"],
             "min_zoom": max(
                 layout().zooms[wildcards.region].min, layout().zooms[wildcards.region].metatile

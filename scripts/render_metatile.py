@@ -41,7 +41,8 @@ class Rendering:
     """How web tiles are rendered.
 
     `tile_size` is the side of a web tile in pixels. `image_format`, `quality` and `background` are
-    as in encoding.encoder, `resampling` is a key of warp.INTERPOLATION. Only pixels whose centres
+    as in encoding.encoder, `resampling` is a key of warp.INTERPOLATION. `overlap` is feather, to
+    lead from one tile over into the other, or top, to show the last one. Only pixels whose centres
     lie inside `outline`, WKT in Mercator metres, are shown; None shows all. Those without imagery
     have the background, if there is one, into which imagery fades over `fade_km` along the edge of
     `coverage`, WKT in Mercator metres; None if that edge is farther away.
@@ -54,6 +55,7 @@ class Rendering:
     quality: int | str | None
     resampling: str
     outline: str | None
+    overlap: str
     background: str | None = None
     coverage: str | None = None
     fade_km: float = 0
@@ -71,11 +73,11 @@ def render_metatile(
 ) -> None:
     """Write the web tiles inside `metatile`, at all zooms of `rendering`, to the PMTiles `archive`.
 
-    `tiles` are enhanced tiles; where they overlap the last one shows. Fully transparent web tiles
-    are left out. `root` becomes the metatile at its own zoom, tile_size pixels a side; it keeps
-    `made_of` for `is_made_of`. Each web tile is warped when it is needed, so memory does not grow
-    with the metatile, except for the mask of an outline, one byte a pixel. The bytes do not depend
-    on `threads`. Raises TileError, naming it, if a tile cannot be read.
+    `tiles` are enhanced tiles, the later over the earlier. Fully transparent web tiles are left
+    out. `root` becomes the metatile at its own zoom, tile_size pixels a side; it keeps `made_of`
+    for `is_made_of`. Each web tile is warped when it is needed, so memory does not grow with the
+    metatile, except for the mask of an outline, one byte a pixel. The bytes do not depend on
+    `threads`. Raises TileError, naming it, if a tile cannot be read.
     """
     size = rendering.tile_size
     picture = _Picture(metatile, tiles, rendering)
@@ -118,7 +120,8 @@ class _Picture:
         self._metatile, self._zoom = metatile, rendering.max_zoom
         self._size = size = rendering.tile_size
         self._side = side = 1 << (rendering.max_zoom - metatile.z)  # in web tiles
-        self._warper = Warper.of(tiles, metatile.bounds, side, size, rendering.resampling)
+        feather = rendering.overlap == "feather"
+        self._warper = Warper.of(tiles, metatile.bounds, side, size, rendering.resampling, feather)
         outline, colour = rendering.outline, rendering.background
         self._mask = None if outline is None else _mask(metatile, side * size, outline)
         self._background = None

@@ -75,6 +75,7 @@ def render(
             tile_size=WEB_TILE,
             resampling="bilinear",
             outline=None,
+            overlap="feather",
             **rendering,
         ),
         threads=threads,

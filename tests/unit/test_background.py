@@ -178,7 +178,7 @@ def render(folder, tiles, metatile, **options):
     archive = folder / "part.pmtiles"
     drawing = Rendering(
         **{"min_zoom": 8, "max_zoom": 11, "tile_size": 256, "image_format": "png"},
-        **{"quality": None, "resampling": "bilinear", "background": SEA},
+        **{"quality": None, "resampling": "bilinear", "background": SEA, "overlap": "top"},
         **{"outline": None, **options},
     )
     render_metatile(

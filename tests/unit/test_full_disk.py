@@ -80,6 +80,7 @@ def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
             tile_size=256,
             resampling="bilinear",
             outline=None,
+            overlap="top",
             **DRAWING,
         ),
         threads=2,

@@ -94,6 +94,7 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
                 quality=None,
                 resampling="nearest",
                 outline=outline_text(metatile.outline),
+                overlap="top",
             ),
             threads=1,
             made_of="these",

@@ -184,6 +184,7 @@ LOSSLESS = Rendering(
     quality="lossless",
     resampling="bilinear",
     outline=None,
+    overlap="top",
 )
 WEBP: dict[str, Any] = {"image_format": "webp", "quality": "lossless"}
 

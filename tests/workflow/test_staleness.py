@@ -17,6 +17,7 @@ from expected import (
     all_of_pyramid,
     enhancing,
     fetching,
+    footprints,
     metatiles,
     mosaicking,
     packing,
@@ -145,6 +146,20 @@ def test_clipping_switched_off(scene):
     assert jobs >= rendering({*metatiles(scene)} - inside) | packing()
     assert {job.split()[0] for job in jobs - packing()} == {"render_metatile"}
     assert not jobs & rendering(inside)
+
+
+def test_overlap(scene):
+    """Only metatiles in which several tiles may show; footprints count as right to 1 km."""
+    scene.config["pyramid"]["overlap"] = "top"
+    places, counts = [*footprints(scene).values()], []
+    for away in (0, 3000):
+        names = {
+            name
+            for name, part in metatiles(scene).items()
+            if sum(part.distance(place) <= away for place in places) > 1
+        }
+        counts.append(rendering(names) | packing())
+    assert counts[0] <= scene.jobs("--dry-run") <= counts[1] < all_of_pyramid(scene)
 
 
 def faded(scene, km: float, *edges: shapely.Geometry) -> set[str]:

@@ -37,6 +37,11 @@ OPAQUE = 255 << 8  # alpha in 16 bits
 HALF = 127 << 8  # a little less than half of it, with room for rounding
 OUTSIDE = -1e6  # column and row of points without coordinates in a tile's CRS: outside of any tile
 MARGIN = 3  # source pixels beyond a coordinate that smoothing and interpolation need
+# Pixels at a tile's edge that weigh nothing where tiles are feathered: neighbours in the quarterly
+# mosaics overlap by 12 pixels at most, in which there is nothing to feather.
+RIM = 12
+CELL_LEVEL = 4  # the reduced image in which missing pixels are looked for, of 16 pixels a side
+CELLS_OF = 16  # tiles at a time, 1.6 MB each
 
 Bounds = tuple[float, float, float, float]  # west, south, east and north in Mercator metres
 Coordinates = NDArray[np.floating]
@@ -71,12 +76,22 @@ class _Frame(NamedTuple):
     height: float
 
 
+class _Full(NamedTuple):
+    """A tile's full image: its place and size, and the reduced image whose pixels are its cells."""
+
+    frame: _Frame
+    width: int
+    height: int
+    cell_level: int
+
+
 class _Source(NamedTuple):
     """An enhanced tile and its place in the canvas."""
 
     path: Path
     level: int  # the reduced-resolution image that is read; 0: the full one
     frame: _Frame  # of that image
+    full: _Full
     kernel: Coordinates | None  # that smooths it
     down: range  # rows and columns of the pieces in which it may show
     across: range
@@ -85,15 +100,24 @@ class _Source(NamedTuple):
 class Warper:
     """Enhanced tiles, warped to a canvas in Web Mercator one square piece at a time."""
 
-    def __init__(self, canvas: _Canvas, sources: list[_Source], resampling: str) -> None:
+    def __init__(
+        self, canvas: _Canvas, sources: list[_Source], resampling: str, feather: bool
+    ) -> None:
         """Draw `sources`, which `of` finds, on `canvas` with a key of INTERPOLATION."""
-        self._canvas, self._sources = canvas, sources
+        self._canvas, self._sources, self._feather = canvas, sources, feather
         self._interpolation = INTERPOLATION[resampling]
         self._open = lru_cache(OPEN_FILES)(_open)
+        self._inside = lru_cache(CELLS_OF)(_inside)
 
     @classmethod
     def of(
-        cls, paths: list[Path], bounds: Bounds, count: int, size: int, resampling: str
+        cls,
+        paths: list[Path],
+        bounds: Bounds,
+        count: int,
+        size: int,
+        resampling: str,
+        feather: bool = False,
     ) -> "Warper":
         """Return a warper of the tiles at `paths` that lie in a canvas of `count` x `count` pieces.
 
@@ -107,7 +131,7 @@ class Warper:
                 source = _place(path, dataset, canvas, resampling != "nearest")
             if source is not None:
                 sources.append(source)
-        return cls(canvas, sources, resampling)
+        return cls(canvas, sources, resampling, feather)
 
     def may_show(self, row: int, column: int, count: int) -> bool:
         """Return whether a tile may show in `count` x `count` pieces from `row`, `column` on."""
@@ -122,22 +146,35 @@ class Warper:
     def draw(self, row: int, column: int) -> RGBA | None:
         """Return a piece of the canvas, uint8 RGBA (size, size, 4), or None if no tile shows in it.
 
-        Where tiles overlap the last one shows. A pixel is opaque where the nearest pixel of the
-        tile is valid, with colours interpolated from the valid pixels around. Where the canvas is
-        coarser than the tile, a reduced-resolution image is read and smoothed, so that nothing
-        aliases: smoothing and interpolation together are as wide as GDAL's kernel. Raises
-        TileError, naming it, if a tile cannot be read.
+        Where tiles overlap the last one shows, or with `feather` their mean by `_weights`, if any
+        has one. A pixel is opaque where the nearest pixel of the tile is valid, with colours
+        interpolated from the valid pixels around. Where the canvas is coarser than the tile, a
+        reduced-resolution image is read and smoothed, so that nothing aliases: smoothing and
+        interpolation together are as wide as GDAL's kernel. Raises TileError, naming it, if a tile
+        cannot be read.
         """
-        piece = None
+        drawings = self._drawings(row, column)
+        first = next(drawings, None)
+        if first is None:
+            return None
+        (bottom, piece), mean = first, None
+        for source, drawn in drawings:
+            if self._feather:
+                mean = mean or _Mean(piece, self._weights(bottom, row, column))
+                mean.add(drawn, self._weights(source, row, column))
+            cv2.copyTo(drawn, cv2.extractChannel(drawn, 3), piece)
+        if mean is not None:
+            mean.put_on(piece)
+        return piece
+
+    def _drawings(self, row: int, column: int) -> Iterator[tuple[_Source, RGBA]]:
+        """Yield the tiles that show in a piece, in order, each with what it shows there."""
         for source in self._sources:
             if row in source.down and column in source.across:
                 with naming(source.path):
                     drawn = self._drawn(source, row, column)
-                if piece is None:
-                    piece = drawn
-                elif drawn is not None:
-                    cv2.copyTo(drawn, cv2.extractChannel(drawn, 3), piece)
-        return piece
+                if drawn is not None:
+                    yield source, drawn
 
     def _drawn(self, source: _Source, row: int, column: int) -> RGBA | None:
         """Return a piece with one tile in it, or None where the tile does not reach."""
@@ -146,6 +183,65 @@ class Warper:
         down, across = (range(at * size, (at + 1) * size) for at in (row, column))
         columns, rows = _grid(source.frame, from_mercator, self._canvas, down, across)
         return _remap(dataset, columns, rows, step, source.kernel, self._interpolation)
+
+    def _weights(self, source: _Source, row: int, column: int) -> NDArray[np.float32]:
+        """Return the weights, (size, size), of a tile in a piece where tiles are feathered.
+
+        They grow with the square of the distance to the nearest of its edges and missing pixels, in
+        units of its CRS, from RIM or one cell on: so they do not depend on the canvas.
+        """
+        _, from_mercator = self._open(source.path, source.level)
+        size, step = self._canvas.size, self._canvas.step
+        down, across = (range(at * size, (at + 1) * size) for at in (row, column))
+        frame, width, height, level = source.full
+        left, top = (
+            between(at, step) + 0.5  # pixels from the tile's edge
+            for at in _grid(frame, from_mercator, self._canvas, down, across)
+        )
+        edge = np.minimum(np.minimum(left, width - left), np.minimum(top, height - top)) - RIM
+        if edge.max() <= 0:
+            return np.zeros_like(edge)
+        with naming(source.path):
+            inside = self._inside(source.path, level)
+        if inside is not None:
+            at = left / 2**level - 0.5, top / 2**level - 0.5
+            cells = cv2.remap(inside, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            edge = np.minimum(edge, cells * 2**level)
+        return np.square(np.maximum(edge, 0) * frame.width)
+
+
+class _Mean:
+    """The weighted mean of the colours of tiles in a piece."""
+
+    def __init__(self, image: RGBA, weights: NDArray[np.float32]) -> None:
+        self._sum = np.zeros((*weights.shape, 3), np.float32)
+        self._weight = np.zeros_like(weights)
+        self.add(image, weights)
+
+    def add(self, image: RGBA, weights: NDArray[np.float32]) -> None:
+        """Add the colours of an image; transparent pixels weigh nothing."""
+        weights = weights * (image[..., 3] > 0)
+        self._sum += image[..., :3] * weights[..., np.newaxis]
+        self._weight += weights
+
+    def put_on(self, piece: RGBA) -> None:
+        """Give each pixel of `piece` the mean of its colours, if any has a weight."""
+        some = self._weight > 0
+        piece[some, :3] = np.rint(self._sum[some] / self._weight[some, np.newaxis])
+
+
+def _inside(path: Path, level: int) -> NDArray[np.float32] | None:
+    """Return how many cells away from the nearest one with a missing pixel each cell is, less one.
+
+    None if no pixel is missing. Cells are the pixels of the tile's image `level`.
+    """
+    dataset = geotiff(path, level)
+    alpha = dataset.GetRasterBand(4).ReadAsArray()
+    if alpha.min() == 255:
+        return None
+    whole = (alpha == 255).astype(np.uint8)
+    cells = cv2.distanceTransform(whole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.maximum(cells - 1, 0)
 
 
 def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransformation]:
@@ -175,11 +271,13 @@ def _place(path: Path, dataset: gdal.Dataset, canvas: _Canvas, smooth: bool) -> 
     if not down or not across:
         return None
     scale = canvas.pixel / _pixel(dataset, frame, to_mercator)
-    level = min(int(math.log2(max(scale, 1))), dataset.GetRasterBand(1).GetOverviewCount())
+    levels = dataset.GetRasterBand(1).GetOverviewCount()
+    level = min(int(math.log2(max(scale, 1))), levels)
     # GDAL would give the reduced image the tile's extent, but its last pixel may reach beyond it.
-    frame = frame._replace(width=width * 2**level, height=height * 2**level)
+    image = frame._replace(width=width * 2**level, height=height * 2**level)
     kernel = _smoothing(scale / 2**level) if smooth else None
-    return _Source(path, level, frame, kernel, down, across)
+    full = _Full(frame, dataset.RasterXSize, dataset.RasterYSize, min(CELL_LEVEL, levels))
+    return _Source(path, level, image, full, kernel, down, across)
 
 
 def _reach(
