@@ -1,6 +1,6 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo plan draft test lint bench serve prune refresh publish verify clean-env
+.PHONY: help env demo plan draft seams test lint bench serve prune refresh publish verify clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -20,6 +20,7 @@ help:
 	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
+	@echo "make seams  steps of colour at the borders of tiles and zones: a table, and a picture"
 	@echo "make publish  put finished maps into a bucket or folder (ARGS='--to s3://bucket/maps')"
 	@echo "make verify  compare the files of finished maps with their digests (RESULTS=results)"
 	@echo "make prune  list files that nothing asks for any more (ARGS=--yes: delete them)"
@@ -51,6 +52,9 @@ plan: env
 
 draft: env
 	@$(BIN)/python scripts/commands/draft.py $(ARGS)
+
+seams: env
+	@$(BIN)/python scripts/commands/seams.py $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)

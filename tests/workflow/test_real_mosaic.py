@@ -107,6 +107,38 @@ def bilinear(tile, lon, lat):
     return (top * (1 - fy) + bottom * fy)[:, :3], inside
 
 
+def test_seams_shows_where_tiles_meet_and_that_they_do_not_when_they_are_feathered(zagreb):
+    """Two scenes of one day, which differ by up to 12 levels where they overlap."""
+    found = {}
+    for overlap in ("feather", "top"):
+        zagreb.config["pyramid"]["overlap"] = overlap
+        zagreb.run("--cores", "2")
+        said = zagreb.says("seams")
+        row = next(line.split() for line in said.splitlines() if "tile borders" in line)
+        found[overlap] = dict(
+            zip(("lines", "median", "largest", "beside"), map(float, row[2:]), strict=True)
+        )
+        picture = zagreb.results / "seams/zagreb.png"
+        assert f"Picture: {picture}" in said
+        picture.unlink()
+    del zagreb.config["pyramid"]["overlap"]
+    zagreb.run("--cores", "2")
+    assert found["top"]["lines"] == found["feather"]["lines"] >= 5
+    assert found["top"]["median"] > 2 * found["top"]["beside"]
+    assert found["feather"]["median"] < 1.5 * found["feather"]["beside"]
+
+
+def test_seams_names_what_is_missing(zagreb):
+    for name in ("pyramid/zagreb.pmtiles", "tiles/33TWM_0_0.tif"):
+        path = zagreb.results / name
+        path.rename(path.with_suffix(".away"))
+        done = zagreb.call("seams")
+        path.with_suffix(".away").rename(path)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"seams: there is no results/{name}")
+        assert done.stderr.count("\n") == 1
+
+
 def test_map_credits_copernicus_and_is_complete(zagreb):
     archive = zagreb.results / "pyramid/zagreb.pmtiles"
     assert metadata(archive)["attribution"] == "Contains modified Copernicus Sentinel data 2023"

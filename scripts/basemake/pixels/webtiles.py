@@ -95,7 +95,7 @@ def overlapping(geometry: "BaseGeometry", zoom: int) -> list[WebTile]:
 
     found = []
     for part in getattr(geometry, "geoms", [geometry]):
-        columns, rows = _reached(part, zoom)
+        columns, rows = reached(part, zoom)
         tiles = [WebTile(zoom, x, y) for x in columns for y in rows]
         boxes = shapely.box(*np.array([tile.bounds for tile in tiles]).T)
         shapely.prepare(part)
@@ -106,12 +106,12 @@ def overlapping(geometry: "BaseGeometry", zoom: int) -> list[WebTile]:
 
 def most_overlapping(geometry: "BaseGeometry", zoom: int) -> int:
     """Return an upper limit of the count of tiles in `overlapping`, from bounds alone."""
-    parts = [_reached(part, zoom) for part in getattr(geometry, "geoms", [geometry])]
-    columns, rows = _reached(geometry, zoom)
+    parts = [reached(part, zoom) for part in getattr(geometry, "geoms", [geometry])]
+    columns, rows = reached(geometry, zoom)
     return min(len(columns) * len(rows), sum(len(c) * len(r) for c, r in parts))
 
 
-def _reached(geometry: "BaseGeometry", zoom: int) -> tuple[range, range]:
+def reached(geometry: "BaseGeometry", zoom: int) -> tuple[range, range]:
     """Return the ranges of x and y of the web tiles in the bounds of a Mercator geometry."""
     count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
     west, south, east, north = geometry.bounds
