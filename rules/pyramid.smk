@@ -150,10 +150,9 @@ rule export_folder:
 
 
 rule export_cog:
-    """Write a region's mosaic as a cloud-optimized GeoTIFF, for GIS programs."""
+    """Write a region's map as a cloud-optimized GeoTIFF, for GIS programs."""
     input:
-        mosaic="results/mosaic/{region}.vrt",
-        tiles=lambda wildcards: enhanced_of(wildcards.region),
+        lambda wildcards: enhanced_of(wildcards.region),
     output:
         image="results/pyramid/{region}.tif",
         record="results/records/pyramid/{region}.tif.json",
@@ -165,14 +164,25 @@ rule export_cog:
         "../envs/conda.yaml"
     resources:
         mem_mb=lambda wildcards, attempt: memory(400 + config["gdal_cache_mb"], attempt),
-        disk_mb=lambda wildcards, input: int(input.size_mb) + 1,
+        disk_mb=lambda wildcards, input: 3 * int(input.size_mb) + 1,
         runtime=240,
     params:
         code=code("export_cog.py"),
         settings=lambda wildcards: {
-            "outline": mapping(layout().regions[wildcards.region]) if PYRAMID["clip"] else None,
-            "image_format": PYRAMID["format"],
-            "quality": RENDERING["quality"],
+            "rendering": {
+                "image_format": PYRAMID["format"],
+                "quality": RENDERING["quality"],
+                "tile_size": PYRAMID["tile_size"],
+                "min_zoom": layout().zooms[wildcards.region].max,
+                "max_zoom": layout().zooms[wildcards.region].max,
+                "resampling": PYRAMID["resampling"],
+                "overlap": PYRAMID["overlap"],
+            },
+            "metatiles": {
+                name: [metatile.tiles, outline_text(metatile.outline)]
+                for name, metatile in layout().metatiles[wildcards.region].items()
+            },
+            "bounds": layout().bounds(wildcards.region),
         },
     script:
         "../scripts/export_cog.py"

@@ -31,7 +31,8 @@ from basemake.build.records import (
 from basemake.system.machine import usable_cores
 
 UNKEPT = {"bands", "tiles"}  # folders whose files a config need not keep
-OWN = {MANIFEST, RESULTS / "plan.png"}  # files without a record
+# Files and folders without a record
+OWN = {MANIFEST, *(RESULTS / name for name in ("plan.png", "codecs", "seams"))}
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,9 @@ def _others(root: Path, records: dict[Path, Record]) -> Iterator[Path]:
     for folder, _, names in os.walk(root):
         for name in names:
             path = RESULTS / Path(folder, name).relative_to(root)
-            described = path in OWN or is_record(path) or name == FLAG
-            if not described and records.keys().isdisjoint({path, *path.parents}):
+            places = {path, *path.parents}
+            described = is_record(path) or name == FLAG or not OWN.isdisjoint(places)
+            if not described and records.keys().isdisjoint(places):
                 yield path
 
 

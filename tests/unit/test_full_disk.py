@@ -15,7 +15,7 @@ from basemake.pixels.vrt import build_mosaic, build_warped
 from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
 from enhance_tile import Enhancement, enhance_tile
-from export_cog import export_cog
+from export_cog import Part, export_cog
 from export_folder import export_folder
 from export_mbtiles import export_mbtiles
 from pack_pyramid import pack_pyramid
@@ -37,7 +37,6 @@ class Inputs(NamedTuple):
     tile: Path
     archive: Path
     root: Path
-    mosaic: Path
     pyramid: Path
 
 
@@ -49,13 +48,23 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, write_geotiff) -> Inputs:
         name: [write_geotiff(folder / f"{name}.tif", dn, pixel=100.0)] * 3
         for name, dn in (("rough", rough), ("plain", np.full_like(rough, 900)))
     }
-    names = ("tile.tif", "8.pmtiles", "8.tif", "mosaic.vrt", "pyramid.pmtiles")
+    names = ("tile.tif", "8.pmtiles", "8.tif", "pyramid.pmtiles")
     made = Inputs(bands["rough"], bands["plain"], *(folder / name for name in names))
     write_tile(made, made.tile)
     render_root_and_archive(made, made.archive, made.root)
-    build_mosaic([made.tile], made.mosaic)
     pack(made, made.pyramid)
     return made
+
+
+RENDERING = Rendering(
+    min_zoom=8,
+    max_zoom=10,
+    tile_size=256,
+    resampling="bilinear",
+    outline=None,
+    overlap="top",
+    **DRAWING,
+)
 
 
 def write_tile(inputs: Inputs, output: Path, bands: list[Path] | None = None) -> None:
@@ -74,15 +83,7 @@ def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
         [inputs.tile],
         archive,
         root,
-        Rendering(
-            min_zoom=8,
-            max_zoom=10,
-            tile_size=256,
-            resampling="bilinear",
-            outline=None,
-            overlap="top",
-            **DRAWING,
-        ),
+        RENDERING,
         threads=2,
         made_of="these",
     )
@@ -95,7 +96,7 @@ def pack(inputs: Inputs, output: Path) -> None:
 
 
 def cog(inputs: Inputs, output: Path) -> None:
-    export_cog(inputs.mosaic, output, outline=None, image_format="png", quality=None)
+    export_cog({METATILE: Part([inputs.tile], None)}, output, RENDERING, METATILE.bounds)
 
 
 WRITERS: dict[str, Callable[[Inputs, Path], object]] = {

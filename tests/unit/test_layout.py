@@ -366,6 +366,19 @@ def test_a_metatile_has_each_tile_whose_pixels_lie_in_it(northing: float) -> Non
     assert expected <= {metatile.webtile for metatile in plan.values()}
 
 
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_map_is_bounded_by_its_polygon_and_its_tiles(clip: bool) -> None:
+    tiles = {tile.name: tile for tile in tiles_at({"a": shapely.box(9, 44, 10, 45)})}
+    region = shapely.box(9.5, 43, 9.75, 44.25)
+    plan = Layout(tiles, {"here": region}, {**OPTIONS, "clip": clip})
+    west, south, east, north = plan.bounds("here")
+    shown = shapely.box(9.5, 44, 9.75, 44.25) if clip else shapely.box(9, 44, 10, 45)
+    wanted = geometry_to_mercator(shown).bounds
+    assert (west, east) == pytest.approx((wanted[0], wanted[2]), abs=0.1 if clip else 2500)
+    assert 0 <= wanted[1] - south < 2500  # what tiles may reach beyond their footprints
+    assert 0 <= north - wanted[3] < (0.1 if clip else 2500)
+
+
 def test_the_grid_ends_with_the_world() -> None:
     tiles = tiles_at(
         {"01K": shapely.box(-180, -18, -179, -16), "60K": shapely.box(179, 80, 180, 85)}

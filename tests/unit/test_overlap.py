@@ -1,5 +1,6 @@
 """Where tiles overlap, web map, mosaic and COG show the same one, whatever the tiles' names."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from basemake.build.layout import Layout, mercator_grid, outline_text, read_layo
 from basemake.build.manifest import describe_request, write_manifest
 from basemake.build.quarter import Quarter
 from basemake.pixels.vrt import build_mosaic, build_warped
-from export_cog import export_cog
+from export_cog import Part, export_cog
 from render_metatile import Rendering, render_metatile
 from sources import source
 
@@ -76,7 +77,20 @@ def feature(tile: Tile) -> dict:
     return {"type": "Feature", "id": tile.name, "properties": properties, "geometry": geometry}
 
 
-def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict[tuple, NDArray]:
+def rendering(overlap: str) -> Rendering:
+    return Rendering(
+        min_zoom=ZOOM,
+        max_zoom=ZOOM,
+        tile_size=256,
+        image_format="png",
+        quality=None,
+        resampling="nearest",
+        outline=None,
+        overlap=overlap,
+    )
+
+
+def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path, overlap: str) -> dict:
     """The web tiles of the top zoom by x and y."""
     found = {}
     for name, metatile in plan.metatiles["here"].items():
@@ -86,16 +100,7 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
             [paths[tile] for tile in metatile.tiles],
             archive,
             folder / f"{name}.tif",
-            Rendering(
-                min_zoom=ZOOM,
-                max_zoom=ZOOM,
-                tile_size=256,
-                image_format="png",
-                quality=None,
-                resampling="nearest",
-                outline=outline_text(metatile.outline),
-                overlap="top",
-            ),
+            replace(rendering(overlap), outline=outline_text(metatile.outline)),
             threads=1,
             made_of="these",
         )
@@ -103,6 +108,19 @@ def shown_by_the_map(plan: Layout, paths: dict[str, Path], folder: Path) -> dict
             for (_, x, y), data in all_tiles(MmapSource(file)):
                 found[x, y] = np.asarray(Image.open(BytesIO(data)).convert("RGBA"))
     return found
+
+
+def cog_of(plan: Layout, paths: dict[str, Path], folder: Path, overlap: str) -> Path:
+    """The COG, made as its rule makes it."""
+    parts = {
+        metatile.webtile: Part(
+            [paths[tile] for tile in metatile.tiles], outline_text(metatile.outline)
+        )
+        for metatile in plan.metatiles["here"].values()
+    }
+    cog = folder / "here.tif"
+    export_cog(parts, cog, rendering(overlap), plan.bounds("here"))
+    return cog
 
 
 def mosaic_of(plan: Layout, paths: dict[str, Path], folder: Path) -> Path:
@@ -127,7 +145,7 @@ def tiles_in(pixels: NDArray) -> NDArray:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene: str) -> None:
+def test_map_mosaic_and_cog_show_the_same(write_tile, tmp_path: Path, scene: str) -> None:
     tiles = SCENES[scene]
     paths = {}
     for tile, level in zip(tiles, LEVELS, strict=False):
@@ -142,24 +160,28 @@ def test_map_mosaic_and_cog_show_the_same_tile(write_tile, tmp_path: Path, scene
     config = {"quarter": "2025Q3", "fetch": "needed", "pyramid": pyramid}
     plan = read_layout(tmp_path / "manifest.geojson", config, source(), regions)
 
-    web = shown_by_the_map(plan, paths, tmp_path)
-    mosaic = mosaic_of(plan, paths, tmp_path)
-    cog = tmp_path / "here.tif"
-    export_cog(mosaic, cog, outline=None, image_format="png", quality=None)
-    for path in (mosaic, cog):
-        dataset = gdal.Open(str(path))
-        west, pixel, _, north, _, _ = dataset.GetGeoTransform()
-        left, top = (round((edge + 20037508.342789244) / pixel) for edge in (west, -north))
-        found = tiles_in(np.moveaxis(dataset.ReadAsArray(), 0, -1).astype(int))
-        canvas = np.full_like(found, -1)
-        for (x, y), image in web.items():
-            across, down = x * 256 - left, y * 256 - top
-            rows = slice(max(down, 0), max(down + 256, 0))
-            columns = slice(max(across, 0), max(across + 256, 0))
-            part = tiles_in(image.astype(int))[max(-down, 0) :, max(-across, 0) :]
-            window = canvas[rows, columns]
-            window[:] = part[: window.shape[0], : window.shape[1]]
-        shown = np.unique(canvas)
-        assert len(shown) == len(tiles) + 1
-        # A pixel at a tile's edge may be inside in one and outside in the other.
-        assert (canvas != found).mean() < 0.01
+    for overlap in ("feather", "top"):
+        web = shown_by_the_map(plan, paths, tmp_path, overlap)
+        found, canvas = side_by_side(cog_of(plan, paths, tmp_path, overlap), web)
+        np.testing.assert_array_equal(found, canvas)
+        assert (len(np.unique(canvas[..., 0])) == len(tiles) + 1) == (overlap == "top")
+    found, canvas = map(tiles_in, side_by_side(mosaic_of(plan, paths, tmp_path), web))
+    assert len(np.unique(canvas)) == len(tiles) + 1
+    # A pixel at a tile's edge may be inside in one and outside in the other.
+    assert (canvas != found).mean() < 0.01
+
+
+def side_by_side(path: Path, web: dict[tuple[int, int], NDArray]) -> tuple[NDArray, NDArray]:
+    """Return a raster, (height, width, 4), and the same part of the web map."""
+    dataset = gdal.Open(str(path))
+    west, pixel, _, north, _, _ = dataset.GetGeoTransform()
+    left, top = (round((edge + 20037508.342789244) / pixel) for edge in (west, -north))
+    found = np.moveaxis(dataset.ReadAsArray(), 0, -1).astype(int)
+    canvas = np.zeros_like(found)
+    for (x, y), image in web.items():
+        across, down = x * 256 - left, y * 256 - top
+        rows = slice(max(down, 0), max(down + 256, 0))
+        columns = slice(max(across, 0), max(across + 256, 0))
+        window = canvas[rows, columns]
+        window[:] = image[max(-down, 0) :, max(-across, 0) :][: window.shape[0], : window.shape[1]]
+    return found, canvas

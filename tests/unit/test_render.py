@@ -29,12 +29,11 @@ from basemake.pixels.archive import write_part
 from basemake.pixels.encoding import encoder
 from basemake.pixels.light import to_colours, to_light
 from basemake.pixels.roots import read_root, write_root
-from basemake.pixels.vrt import build_mosaic
 from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile
 from build_preview import build_preview
 from enhance_tile import relabel_tile
-from export_cog import export_cog
+from export_cog import Part, export_cog
 from export_folder import export_folder
 from export_mbtiles import export_mbtiles
 from pack_pyramid import pack_pyramid
@@ -732,14 +731,13 @@ def test_exports_name_an_archive_that_is_not_whole(
 @pytest.mark.parametrize("kept", [0, 0.6])
 def test_a_cog_names_a_tile_that_is_cut_off(world, tmp_path: Path, kept: float) -> None:
     tile = Path(shutil.copy(world[0], tmp_path / "33TYM_0_0.tif"))
-    build_mosaic([tile], tmp_path / "demo.vrt")
     content = tile.read_bytes()
     tile.write_bytes(content[: int(kept * len(content))])
-    drawing = {"image_format": "png", "quality": None}
-    with pytest.raises(TileError, match=r"33TYM_0_0\.tif.*delete the tile that this names") as said:
-        export_cog(tmp_path / "demo.vrt", tmp_path / "demo.tif", outline=None, **drawing)
+    drawing = replace(LOSSLESS, image_format="png", quality=None)
+    with pytest.raises(TileError, match=r"33TYM_0_0\.tif cannot be read.*delete it and") as said:
+        export_cog({WEST: Part([tile], None)}, tmp_path / "demo.tif", drawing, WEST.bounds)
     assert "\n" not in str(said.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"33TYM_0_0.tif", "demo.vrt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"33TYM_0_0.tif"}
 
 
 @pytest.mark.parametrize(
@@ -750,20 +748,18 @@ def test_a_cog_names_a_tile_that_is_cut_off(world, tmp_path: Path, kept: float) 
 def test_a_cog_is_cut_along_the_outline(
     write_tile, tmp_path: Path, image_format: str, quality: int | str | None, tolerance: int
 ) -> None:
-    side = 1100
+    side = 1024
     x, y = mercator_centres(WEST, side)
     pixel = x[1] - x[0]
     rgba = np.tile(BRIGHT, (side, side, 1))
     rgba[700, 300] = 0
     corner = x[0] - pixel / 2, y[0] + pixel / 2
     tile = write_tile(tmp_path / "a.tif", rgba, epsg=3857, origin=corner, pixel=pixel)
-    build_mosaic([tile], tmp_path / "demo.vrt")
-    # Its sides are straight in degrees, as GeoJSON's are: 2 pixels off those straight in Mercator.
-    lon, lat = to_degrees(x, y)
-    outline = stretched(lon[0], lat[-1], lon[-1], lat[0])
+    outline = stretched(x[0], y[-1], x[-1], y[0])
     output = tmp_path / "demo.tif"
-    drawing = {"image_format": image_format, "quality": quality}
-    export_cog(tmp_path / "demo.vrt", output, outline=outline, **drawing)
+    drawing = replace(LOSSLESS, image_format=image_format, quality=quality)
+    export_cog({WEST: Part([tile], outline.wkt)}, output, drawing, WEST.bounds)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "demo.tif"}
     dataset = gdal.Open(str(output))
     assert dataset.GetMetadataItem("LAYOUT", "IMAGE_STRUCTURE") == "COG"
     assert dataset.GetRasterBand(1).GetOverviewCount() >= 1
@@ -771,7 +767,7 @@ def test_a_cog_is_cut_along_the_outline(
     assert dataset.GetGeoTransform() == pytest.approx(transform)
     colours = np.moveaxis(dataset.ReadAsArray()[:3], 0, -1).astype(int)
     alpha = dataset.GetRasterBand(1).GetMaskBand().ReadAsArray()
-    wanted, unsure = inside(outline, lon, lat)
+    wanted, unsure = inside(outline, x, y)
     wanted[700, 300] = False
     assert ((alpha == np.where(wanted, 255, 0)) | unsure).all()
     error = np.abs(colours - BRIGHT[:3])[wanted & ~unsure]

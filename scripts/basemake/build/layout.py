@@ -125,6 +125,14 @@ class Layout:
             return self.regions[region]
         return shapely.normalize(unary_union([tile.geometry for tile in self.tiles_of(region)]))
 
+    def bounds(self, region: str) -> list[float]:
+        """Return west, south, east and north of what a region's tiles may show, Mercator metres."""
+        tiles = self.tiles_of(region)
+        around, _ = mercator_grid(tiles, self.zooms[region].max, self._tile_size)
+        shown = geometry_to_mercator(self.extent(region)).bounds if self._clip else around
+        pairs = list(zip(around, shown, strict=True))
+        return [*map(max, pairs[:2]), *map(min, pairs[2:])]
+
     def need(self, tile: str) -> Need | None:
         """Return what the maps need of a tile's bands; None if these are to be fetched whole."""
         if self._whole:

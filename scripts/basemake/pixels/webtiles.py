@@ -113,8 +113,13 @@ def most_overlapping(geometry: "BaseGeometry", zoom: int) -> int:
 
 def reached(geometry: "BaseGeometry", zoom: int) -> tuple[range, range]:
     """Return the ranges of x and y of the web tiles in the bounds of a Mercator geometry."""
+    return reached_by(geometry.bounds, zoom)
+
+
+def reached_by(bounds: tuple[float, float, float, float], zoom: int) -> tuple[range, range]:
+    """Return the ranges of x and y of the web tiles in bounds: west, south, east, north."""
     count, size = 2**zoom, 2 * HALF_WORLD / 2**zoom
-    west, south, east, north = geometry.bounds
+    west, south, east, north = bounds
     return (
         _indices(west + HALF_WORLD, east + HALF_WORLD, size, count),
         _indices(HALF_WORLD - north, HALF_WORLD - south, size, count),
