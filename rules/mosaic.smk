@@ -32,6 +32,7 @@ rule build_zone_vrt:
             ),
             "resampling": PYRAMID["resampling"],
         },
+        container={"attribution": ATTRIBUTION},
     script:
         "../scripts/build_zone_vrt.py"
 
@@ -58,5 +59,6 @@ rule build_vrt:
         runtime=10,
     params:
         code=code("build_vrt.py"),
+        container={"attribution": ATTRIBUTION},
     script:
         "../scripts/build_vrt.py"

@@ -184,5 +184,6 @@ rule export_cog:
             },
             "bounds": layout().bounds(wildcards.region),
         },
+        container={"attribution": ATTRIBUTION},
     script:
         "../scripts/export_cog.py"

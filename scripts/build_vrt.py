@@ -14,4 +14,8 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         set_up_libraries(snakemake.config["gdal_cache_mb"])
-        build_mosaic([Path(path) for path in snakemake.input], Path(snakemake.output.mosaic))
+        build_mosaic(
+            [Path(path) for path in snakemake.input],
+            Path(snakemake.output.mosaic),
+            attribution=snakemake.params.container["attribution"],
+        )

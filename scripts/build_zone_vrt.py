@@ -15,7 +15,8 @@ if __name__ == "__main__":
     with job_log(snakemake.log[0]), recorded(snakemake):
         set_up_libraries(snakemake.config["gdal_cache_mb"])
         resampling = snakemake.params.settings["resampling"]
+        attribution = snakemake.params.container["attribution"]
         zone = Path(snakemake.output.zone)
-        build_mosaic([Path(path) for path in snakemake.input], zone, resampling)
+        build_mosaic([Path(path) for path in snakemake.input], zone, resampling, attribution)
         bounds, pixel = snakemake.params.settings["grid"]
-        build_warped(zone, Path(snakemake.output.mercator), bounds, pixel, resampling)
+        build_warped(zone, Path(snakemake.output.mercator), bounds, pixel, resampling, attribution)

@@ -365,6 +365,7 @@ if __name__ == "__main__":
 
     from basemake.build.records import canonical, recorded
     from basemake.pixels.raster import set_up_libraries
+    from basemake.pixels.tags import credit
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake) as changed:
@@ -375,8 +376,7 @@ if __name__ == "__main__":
             "ITEM": container["item"],
             "QUARTER": container["quarter"],
             "RECIPE": json.dumps(canonical(settings["recipe"])),
-            "ATTRIBUTION": container["attribution"],
-            "TIFFTAG_COPYRIGHT": container["attribution"],
+            **credit(container["attribution"]),
         }
         relabel = changed is not None and "codec" not in changed
         if relabel and relabel_tile(tile, tile, metadata=metadata):

@@ -13,6 +13,7 @@ from basemake.pixels.crs import crs
 from basemake.pixels.picture import Picture, Rendering
 from basemake.pixels.quadtree import leaves
 from basemake.pixels.raster import close, telling_all
+from basemake.pixels.tags import credit
 from basemake.pixels.webtiles import WebTile, reached_by, resolution
 from basemake.system.files import writing
 
@@ -34,13 +35,15 @@ def export_cog(
     output: Path,
     rendering: Rendering,
     bounds: tuple[float, float, float, float],
+    attribution: str = "",
 ) -> None:
     """Write the map of metatiles, as it is at the top zoom, to the COG `output`.
 
     Its pixels are those of the web map before they are encoded; it covers whole web tiles of the
     top zoom, as far as `bounds` (west, south, east and north in Mercator metres) reach into them.
-    The compression is that of `rendering`, as far as GDAL's COG driver has it. Raises TileError,
-    naming it, if a tile cannot be read.
+    `attribution` is the credit that the pixels' licence asks for. The compression is that of
+    `rendering`, as far as GDAL's COG driver has it. Raises TileError, naming it, if a tile cannot
+    be read.
     """
     options = {
         "COMPRESS": COMPRESSION[rendering.image_format],
@@ -55,7 +58,11 @@ def export_cog(
         _draw(parts, drawn, rendering, bounds)
         source = gdal.Open(str(drawn))
         creation = [f"{key}={value}" for key, value in options.items()]
-        close(gdal.Translate(str(part), source, format="COG", creationOptions=creation))
+        tags = [f"{key}={value}" for key, value in credit(attribution).items() if value]
+        cog = gdal.Translate(
+            str(part), source, format="COG", creationOptions=creation, metadataOptions=tags
+        )
+        close(cog)
         close(source)
         drawn.unlink()
         # GDAL does not always report that the last bytes could not be written.
@@ -114,4 +121,5 @@ if __name__ == "__main__":
             Path(snakemake.output.image),
             Rendering(**settings["rendering"], outline=None),
             settings["bounds"],
+            snakemake.params.container["attribution"],
         )

@@ -758,10 +758,11 @@ def test_a_cog_is_cut_along_the_outline(
     outline = stretched(x[0], y[-1], x[-1], y[0])
     output = tmp_path / "demo.tif"
     drawing = replace(LOSSLESS, image_format=image_format, quality=quality)
-    export_cog({WEST: Part([tile], outline.wkt)}, output, drawing, WEST.bounds)
+    export_cog({WEST: Part([tile], outline.wkt)}, output, drawing, WEST.bounds, "© ESA")
     assert {path.name for path in tmp_path.iterdir()} == {"a.tif", "demo.tif"}
     dataset = gdal.Open(str(output))
     assert dataset.GetMetadataItem("LAYOUT", "IMAGE_STRUCTURE") == "COG"
+    assert dataset.GetMetadataItem("TIFFTAG_COPYRIGHT") == "© ESA"
     assert dataset.GetRasterBand(1).GetOverviewCount() >= 1
     transform = corner[0], pixel, 0, corner[1], 0, -pixel
     assert dataset.GetGeoTransform() == pytest.approx(transform)

@@ -24,6 +24,7 @@ from expected import (
     showing,
     tiles_of,
 )
+from osgeo import gdal
 from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM, Scene
 
 from basemake.pixels.webtiles import metatile_name, metatile_of
@@ -98,11 +99,15 @@ def test_tile_codec_renders_nothing(base, scene, from_nothing):
 
 def test_attribution_renders_nothing(base, scene, from_nothing):
     change_source(scene, attribution=SOURCE["attribution"] + ".")
+    tiles = tiles_of(scene, "first")
     scene.rebuild(
-        enhancing(tiles_of(scene, "first")) | {"pack_pyramid first", "build_preview first"}
+        enhancing(tiles) | mosaicking(tiles) | {"pack_pyramid first", "build_preview first"}
     )
     assert scene.lasting() == from_nothing(scene)
     assert scene.files("metatiles/**/*") == base.files("metatiles/**/*")
+    for mosaic in (scene.results / "mosaic").iterdir():
+        credit = gdal.Open(str(mosaic)).GetMetadataItem("TIFFTAG_COPYRIGHT")
+        assert credit == SOURCE["attribution"] + "."
 
 
 def test_numbers_written_otherwise(scene):

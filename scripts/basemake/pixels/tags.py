@@ -29,6 +29,11 @@ def metadata_tags(metadata: dict[str, str]) -> list[Tag]:
     return _written_by_gdal(lambda small: small.SetMetadata(metadata), TEXT_TAGS)
 
 
+def credit(attribution: str) -> dict[str, str]:
+    """Return the items of GDAL's metadata for the attribution that a licence asks for."""
+    return {"ATTRIBUTION": attribution, "TIFFTAG_COPYRIGHT": attribution}
+
+
 def _written_by_gdal(
     describe: Callable[[gdal.Dataset], object], codes: tuple[int, ...]
 ) -> list[Tag]:

@@ -8,15 +8,19 @@ from xml.etree import ElementTree
 from osgeo import gdal
 
 from basemake.errors import TileError
+from basemake.pixels.tags import credit
 from basemake.system.files import writing
 
 OVERVIEW_PIXELS = 512  # the largest side of a mosaic's smallest virtual overview
 
 
-def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest") -> None:
+def build_mosaic(
+    sources: list[Path], output: Path, resampling: str = "nearest", attribution: str = ""
+) -> None:
     """Write a VRT of rasters in one CRS: later ones cover earlier ones, except where transparent.
 
-    `resampling` is used for rasters whose pixel grids do not align. Raises TileError if GDAL cannot
+    `resampling` is used for rasters whose pixel grids do not align. `attribution` is the
+    credit that the pixels' licence asks for. Raises TileError if GDAL cannot
     read one, or leaves one out.
     """
     try:
@@ -35,6 +39,7 @@ def build_mosaic(sources: list[Path], output: Path, resampling: str = "nearest")
         raise TileError(f"{output}: GDAL took {used} of {len(sources)} files.")
     _set_transforms(document, {"GeoTransform": mosaic.GetGeoTransform()})
     _add_overviews(document, max(mosaic.RasterXSize, mosaic.RasterYSize))
+    _add_credit(document, attribution)
     _write_relative(document, output)
 
 
@@ -44,10 +49,12 @@ def build_warped(
     bounds: list[float],
     pixel: float,
     resampling: str,
+    attribution: str = "",
 ) -> None:
     """Write a VRT of `source` warped to EPSG:3857.
 
-    `bounds` are west, south, east and north, and `pixel` is the size of a pixel, all in metres.
+    `bounds` are west, south, east and north, and `pixel` is the size of a pixel, all in metres;
+    `attribution` is as in `build_mosaic`.
     """
     dataset = gdal.Open(str(source))
     warped = gdal.Warp(
@@ -72,6 +79,7 @@ def build_warped(
         "DstInvGeoTransform": gdal.InvGeoTransform(ours),
     }
     _set_transforms(document, transforms)
+    _add_credit(document, attribution)
     _write_relative(document, output)
 
 
@@ -92,6 +100,13 @@ def _add_overviews(document: ElementTree.Element, pixels: int) -> None:
     if factors:
         element = ElementTree.SubElement(document, "OverviewList", resampling="nearest")
         element.text = " ".join(map(str, factors))
+
+
+def _add_credit(document: ElementTree.Element, attribution: str) -> None:
+    if attribution:
+        metadata = ElementTree.SubElement(document, "Metadata")
+        for name, text in credit(attribution).items():
+            ElementTree.SubElement(metadata, "MDI", key=name).text = text
 
 
 def _write_relative(document: ElementTree.Element, output: Path) -> None:
