@@ -22,9 +22,11 @@ from basemake.build.engine import (
     asked_of,
     bound,
     decide_by_records,
+    end_at_interrupt,
     fork_jobs,
     lock_when_it_executes,
     run_jobs_of_slurm_here,
+    show,
 )
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading
@@ -47,7 +49,9 @@ def stop(error):
     sys.exit(f"basemake: {error}")
 
 
+end_at_interrupt()
 lock_when_it_executes(workflow, alone)
+show(workflow, lambda: made())
 fork_jobs(workflow)
 run_jobs_of_slurm_here(workflow)
 
@@ -265,3 +269,16 @@ def footprints(region):
         for tile in layout().tiles_of(region)
     ]
     return {"type": "FeatureCollection", "features": features}
+
+
+def made():
+    """Return lines about the maps that a run of all has made, and how to look at them."""
+    lines = []
+    for region in layout().regions:
+        zooms, archive = layout().zooms[region], Path(f"results/pyramid/{region}.pmtiles")
+        size = f"{archive.stat().st_size / 1e6:,.1f} MB"
+        lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {archive}")
+    directory, checkout = Path.cwd(), Path(workflow.basedir)
+    place = "" if directory == checkout else f" RESULTS={directory / 'results'}"
+    there = "" if Path(workflow.workdir_init) == checkout else f" -C {checkout}"
+    return [*lines, ATTRIBUTION, f"To look at it:  make{there} serve{place}"]

@@ -156,6 +156,7 @@ def _fetched(wanted: Sequence[Wanted], access: Access, connections: int) -> list
                 progress = Progress(f"{band.output.parent.name} {band.output.stem}")
                 with _told_as_band_errors(band):
                     known.append(_fetch(band, session, progress))
+                    progress.count()
         return known
 
     count = min(connections, len(wanted))

@@ -1,7 +1,7 @@
 """The one module that knows Snakemake's internals.
 
 It makes records decide which jobs a run does, spares Snakemake work that grows with the number of
-jobs, holds a lock while it executes, sets what the jobs that run at the same time may use, and
+jobs, shows a run to people, holds a lock while it executes, sets what the jobs that run at the same time may use, and
 returns the graph of jobs to commands.
 
 Snakemake 9.27 cannot tell which jobs are stale. It stores a job's params in .snakemake/metadata
@@ -20,9 +20,10 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import (
     AbstractContextManager,
@@ -33,20 +34,21 @@ from contextlib import (
     redirect_stderr,
 )
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from subprocess import CalledProcessError
-from types import FunctionType
+from types import FrameType, FunctionType
 from typing import Any, NamedTuple
 
 from snakemake import cli, common, jobs, rules
 from snakemake import workflow as workflow_module
 from snakemake.benchmark import benchmarked
 from snakemake.common import get_function_params
-from snakemake.exceptions import CliException
+from snakemake.exceptions import CliException, WorkflowError
 from snakemake.io import _IOFile, ancient
 from snakemake.jobs import Reason
-from snakemake.logging import logger
-from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.logging import LogEvent, get_event, logger
+from snakemake.scheduling.job_scheduler import _ERROR_MSG_FINAL, JobScheduler
 from snakemake.script import PythonScript
 from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
@@ -58,6 +60,7 @@ from basemake.build.reasons import (
     INPUT,
     INPUTS,
     MISSING,
+    NOTHING_STALE,
     UNRECORDED,
     explain,
     summary,
@@ -66,6 +69,7 @@ from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_r
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.forked import Forks, can_fork
 from basemake.system.machine import Asked
+from basemake.system.screen import Screen, screen_on
 
 SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
 CONFIGFILE = Path("config/config.yaml")  # the Snakefile's own, in the working directory
@@ -113,13 +117,15 @@ def decide_by_records(workflow: Any) -> None:
 
         async def decide(create_inventory: bool = False) -> None:
             stale = find_stale(dag, asked)
-            logger.info(summary([(job.rule.name, causes) for job, causes in stale.items()]))
+            told = summary([(job.rule.name, causes) for job, causes in stale.items()])
+            logger.info(told, extra={WORTH_TELLING: told != NOTHING_STALE})
             dag.forcefiles.update(file for job in stale for file in job.output)
             _leave_times_out(dag, stale)
             await update_needrun(create_inventory)
             _add(dag, stale)
-            for job, causes in stale.items():
-                dag._reason[job] = _Because(causes)
+            for job in dag.needrun_jobs():
+                if job.output:
+                    dag._reason[job] = _Because(stale.get(job, []))
             _planned[:] = [Planned(workflow, dag, stale)]
 
         async def trust_records() -> None:
@@ -391,6 +397,8 @@ class InOrder(JobScheduler):
         The signal interrupts the main thread, which may hold the lock that Snakemake's method
         takes.
         """
+        if self.workflow.screen:
+            self.workflow.screen.stop()
         threading.Thread(target=super().exit_gracefully).start()
 
     def _look_again(self) -> None:
@@ -480,6 +488,10 @@ class ReadyJobs(set):
 
 # What Snakemake's preamble of a script imports.
 PREAMBLE = ["snakemake.iocontainers", "snakemake.logging"]
+KILLED = (
+    "basemake: its process was ended by {}: by somebody, or for want of memory, of which"
+    " `--resources mem_mb=` bounds what jobs take together."
+)
 
 
 def fork_jobs(workflow: Any) -> None:
@@ -505,13 +517,17 @@ def fork_jobs(workflow: Any) -> None:
                 atexit.register(forks[0].stop)
         folder = script.resources.get("tmpdir")
         environment = {"TMPDIR": str(folder)} if folder else {}
-        record = script.bench_record
+        record, screen = script.bench_record, workflow.screen
+        say = partial(screen.say, script.jobid) if screen else None
         status = forks[0].run(
             fname,
             environment,
             shell._process_args.get("pass_fds", []),
             lambda process: benchmarked(process, record) if record else nullcontext(),
+            say,
         )
+        if say and status < 0:
+            say(KILLED.format(signal.Signals(-status).name))
         if status:
             raise CalledProcessError(status, f"{sys.executable} {fname}")
 
@@ -537,6 +553,133 @@ def run_jobs_of_slurm_here(workflow: Any) -> None:
         )
 
     workflow.execute = execute_here
+
+
+# -- What people see of a run ----------------------------------------------------------------------
+
+WORTH_TELLING = "worth_telling"  # the attribute of log records that are shown though only INFO
+# What Snakemake says before it executes, and is of no use here.
+UNSHARED = "Assuming unrestricted shared filesystem usage."
+# Settings by which people ask for more, or less, of Snakemake's own words than a screen shows.
+OWN_WORDS = ("verbose", "printshellcmds", "debug_dag", "quiet")
+
+
+def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
+    """Show the run on a screen instead of Snakemake's own words, unless somebody asks for these.
+
+    `summary` returns lines about what a run of all has made. `workflow.screen` becomes the screen,
+    or None. What Snakemake prints before it executes, or without executing, stays as it is.
+    """
+    workflow.screen = None
+    execute, usual = workflow.execute, _usual_handler(workflow)
+    if usual:
+        usual.addFilter(lambda record: record.msg != UNSHARED)
+
+    def shown(*, executor_plugin: Any, **settings: Any) -> None:
+        kind = executor_plugin.common_settings
+        if usual is None or kind.touch_exec:
+            _on_interrupt(signal.default_int_handler)
+            execute(executor_plugin=executor_plugin, **settings)
+            return
+        screen = workflow.screen = screen_on(usual.stream, not workflow.output_settings.nocolor)
+        teller = _Teller(workflow, screen, kind.dryrun_exec)
+        logger.removeHandler(usual)
+        logger.addHandler(teller)
+        try:
+            with screen.shown():
+                _on_interrupt(partial(_stop, screen))
+                execute(executor_plugin=executor_plugin, **settings)
+        except (KeyboardInterrupt, WorkflowError):
+            if not (screen.failed or screen.stopped):
+                raise
+            screen.tell(screen.outcome)
+            sys.exit(1)
+        made = "all" in {rule.name for rule in workflow.dag.targetrules} and not kind.dryrun_exec
+        for line in [teller.listed or screen.outcome, *(summary() if made else [])]:
+            screen.tell(line)
+
+    workflow.execute = shown
+
+
+def _usual_handler(workflow: Any) -> Any:
+    """Return the handler that prints Snakemake's own words; None if they are asked for."""
+    asked = any(getattr(workflow.output_settings, name) for name in OWN_WORDS)
+    if asked or not workflow.is_main_process:
+        return None
+    handlers = (found for found in logger.handlers if found.name == "DefaultStreamHandler")
+    return next(handlers, None)  # there is none where --logger names another
+
+
+def end_at_interrupt() -> None:
+    """Let Ctrl-C end this process at once, without a traceback, until a run executes."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _on_interrupt(signal.SIG_DFL)
+
+
+def _on_interrupt(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread():  # no other may
+        signal.signal(signal.SIGINT, handler)
+
+
+def _stop(screen: Screen, number: int, frame: FrameType | None) -> None:
+    screen.stop()
+    signal.default_int_handler(number, frame)
+
+
+class _Teller(logging.Handler):
+    """Tells a screen what Snakemake logs.
+
+    `listed` is, after a dry run, how many jobs of which rules it named.
+    """
+
+    def __init__(self, workflow: Any, screen: Screen, dryrun: bool) -> None:
+        super().__init__()
+        self._screen, self._dryrun = screen, dryrun
+        # Only jobs of these are counted: `all` does nothing.
+        self._stages = {rule.name: _stage(rule) for rule in workflow.rules if rule.script}
+        self.listed = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell the screen of an event, or show a message if it is of use."""
+        event, said = get_event(record), vars(record)
+        if event == LogEvent.RUN_INFO:
+            self._begin({name: said["stats"].get(name, 0) for name in self._stages})
+        elif event == LogEvent.JOB_INFO:
+            self._start(said)
+        elif event == LogEvent.JOB_FINISHED:
+            self._screen.finish(said["job_id"])
+        elif event == LogEvent.JOB_ERROR:
+            self._screen.fail([said["jobid"]], said["log"])
+        elif event == LogEvent.GROUP_ERROR:
+            numbers = [job["jobid"] for job in said["job_error_info"]]
+            self._screen.fail(numbers, said["aux_logs"])
+        elif _is_of_use(record):
+            self._screen.tell(record.getMessage())
+
+    def _begin(self, counts: dict[str, int]) -> None:
+        if self._dryrun:
+            rules = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+            self.listed = f"{sum(counts.values())} jobs: {rules}"
+            return
+        totals: Counter[str] = Counter()
+        for name, count in counts.items():
+            totals[self._stages[name]] += count
+        self._screen.begin(+totals)
+
+    def _start(self, said: dict[str, Any]) -> None:
+        if said["rule_name"] in self._stages:
+            name = " ".join([said["rule_name"], *said["wildcards"].values()])
+            if self._dryrun:
+                self._screen.tell(f"{name}: {said['reason']}")
+            else:
+                self._screen.start(said["jobid"], name, self._stages[said["rule_name"]])
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    """Return whether a message tells people more than the screen does without it."""
+    if getattr(record, "exception", "") == "RuleException" or record.msg == _ERROR_MSG_FINAL:
+        return False  # a job failed, which JOB_ERROR tells, too
+    return _is_warning(record) or getattr(record, WORTH_TELLING, False)
 
 
 # -- What a run may use ----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ INPUTS = "inputs"  # inputs were added or removed
 
 DELETED = "deleted"
 FOLLOWS = "follows from what is made anew"
+NOTHING_STALE = "Nothing that exists is stale."
 RECIPE = "recipe changed"
 CODEC = "tile codec changed"
 WEB_TILES = "web tile settings changed"
@@ -64,8 +65,8 @@ def summary(stale: Iterable[tuple[str, list[str]]]) -> str:
     """Return lines with the number of stale jobs for each rule and reason.
 
     `stale` are pairs of rule and causes. Jobs whose only cause is MISSING are left out: most of
-    their outputs were never made, so they are new.
+    their outputs were never made, so they are new. Without any others it is NOTHING_STALE.
     """
     counts = Counter((rule, explain(causes)) for rule, causes in stale if causes != [MISSING])
     lines = [f"  {number:>6} {rule}: {why}" for (rule, why), number in counts.items()]
-    return "\n".join(["Stale:", *lines]) if lines else "Nothing that exists is stale."
+    return "\n".join(["Stale:", *lines]) if lines else NOTHING_STALE

@@ -8,11 +8,13 @@ nothing but imported modules, which have no effects when they are imported.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import _forkserver
 from multiprocessing.reduction import DupFd
@@ -22,6 +24,7 @@ from typing import Any
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 SOCKET_PATH = 107  # bytes, at most
+LISTEN_EVERY = 0.2  # seconds between two looks at what a process printed
 SOCKET = len("/pymp-abcdefgh/listener-abcdefgh")  # of the server, in the folder for temporary files
 
 
@@ -47,34 +50,62 @@ class Forks:
         environment: dict[str, str],
         descriptors: list[int],
         watched: Callable[[int], AbstractContextManager[Any]] = nullcontext,
+        say: Callable[[str], None] | None = None,
     ) -> int:
         """Run a script as __main__, with more environment variables, and wait for it.
 
         Its process keeps copies of the open file `descriptors` until it ends. It runs within the
-        context that `watched` makes of the process's number. Returns the process's status, -n if
-        signal n ended it.
+        context that `watched` makes of the process's number. Each line that it prints is given to
+        `say`, in this thread; without one, they go where those of this process go. Returns the
+        process's status, -n if signal n ended it.
         """
         # The script starts when it has been told to: however short it is, its process is still
         # there when it begins to be watched.
         told, go = self._context.Pipe(duplex=False)
-        with told, go:
-            with self._lock, _server_environment(), _without_main():
+        with told, go, _Printed() if say else nullcontext() as printed:
+            output = _Descriptors([printed.file] * 2 if printed else [])
+            with self._lock, _server_environment(), _without_main(), _interrupts_blocked():
                 process = self._context.Process(
-                    target=_run, args=(script, environment, _Descriptors(descriptors), told)
+                    target=_run, args=(script, environment, _Descriptors(descriptors), output, told)
                 )
                 process.start()
             assert process.pid
             with watched(process.pid):
                 go.send(None)
-                wait([process.sentinel])
-        with self._lock:
-            process.join()
+                while not wait([process.sentinel], LISTEN_EVERY if say else None):
+                    if say and printed:
+                        printed.give(say)
+            with self._lock:
+                process.join()
+            if say and printed:
+                printed.give(say, ended=True)
             return process.exitcode or 0
 
     def stop(self) -> None:
         """End the server and wait for it, so that what its processes took is accounted for."""
         with self._lock:
             getattr(_forkserver, "_stop", lambda: None)()  # which the library has for its tests
+
+
+class _Printed:
+    """What a process prints, in a file in memory: unlike a pipe it is never full or broken."""
+
+    def __enter__(self) -> "_Printed":
+        self.file = os.memfd_create("printed")
+        self._at, self._rest = 0, b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.file)
+
+    def give(self, say: Callable[[str], None], ended: bool = False) -> None:
+        """Give the lines that are new to `say`, with what is left of a line if it has `ended`."""
+        while new := os.pread(self.file, 1 << 16, self._at):
+            self._at += len(new)
+            self._rest += new
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in [*lines, self._rest] if ended and self._rest else lines:
+            say(line.decode(errors="replace"))
 
 
 class _Descriptors:
@@ -90,14 +121,26 @@ class _Descriptors:
         self.numbers = [descriptor.detach() for descriptor in sent]
 
 
-def _run(script: str, environment: dict[str, str], _: _Descriptors, told: Connection) -> None:
+def _run(
+    script: str,
+    environment: dict[str, str],
+    _: _Descriptors,
+    output: _Descriptors,
+    told: Connection,
+) -> None:
     try:
         told.recv()
     except EOFError:  # the run was killed
         sys.exit(1)
+    for own, number in zip(output.numbers, (1, 2), strict=False):
+        os.dup2(own, number)
     os.environ.update(environment)
     sys.argv = [script]
-    runpy.run_path(script, run_name="__main__")
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        runpy.run_path(script, run_name="__main__")
+    except KeyboardInterrupt:  # Ctrl-C ends all processes of a run, which needs no explanation
+        sys.exit(1)
 
 
 @contextmanager
@@ -114,6 +157,17 @@ def _server_environment() -> Iterator[None]:
                 os.environ[name] = before[name]
             else:
                 del os.environ[name]
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from the server, if it is started now, and from processes until they run."""
+    resource_tracker.ensure_running()  # which the library else starts first, and unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -22,8 +22,7 @@ def shared(name: str) -> Iterator[dict]:
     empty. An exception in the block leaves the file as it was.
     """
     FOLDER.mkdir(mode=0o700, exist_ok=True)
-    path = FOLDER / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".json")
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+    with os.fdopen(os.open(_path(name), os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed or the job killed
         try:
             content = json.loads(file.read())
@@ -35,3 +34,15 @@ def shared(name: str) -> Iterator[dict]:
         file.seek(0)
         file.truncate()
         json.dump(content, file)
+
+
+def peek(name: str) -> dict:
+    """Return the content of the shared file `name` without waiting; empty if it is being written."""
+    try:
+        return dict(json.loads(_path(name).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _path(name: str) -> Path:
+    return FOLDER / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".json")

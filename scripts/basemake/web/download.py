@@ -155,7 +155,7 @@ class Transfer:
             while chunk := answer.raw.read1(CHUNK):
                 file.write(chunk)
                 at += len(chunk)
-                self._tell(at, total)
+                self._tell(at, total, len(chunk))
                 if total is not None and at > total:
                     break
                 pace.check(len(chunk))
@@ -163,9 +163,9 @@ class Transfer:
             raise Interrupted("the transfer broke off") from None
         return at
 
-    def _tell(self, at: int, total: int | None) -> None:
-        """Report that the object's bytes before `at` are here, of `total`."""
-        self._progress.update(at, total)
+    def _tell(self, at: int, total: int | None, new: int) -> None:
+        """Report that `new` bytes came, so that the object's before `at` are here, of `total`."""
+        self._progress.update(at, total, new)
 
 
 class Download(Transfer):
@@ -338,10 +338,10 @@ class Parts(Transfer):
             at += len(chunk)
         return found.hexdigest()
 
-    def _tell(self, at: int, total: int | None) -> None:
+    def _tell(self, at: int, total: int | None, new: int) -> None:
         """Report the bytes of all ranges that are here."""
         before = sum(stop - start for start, stop in self._ranges[:-1])
-        self._progress.update(before + at - self._ranges[-1][0], self._expected)
+        self._progress.update(before + at - self._ranges[-1][0], self._expected, new)
 
     def _forget(self) -> None:
         self._part.unlink(missing_ok=True)
