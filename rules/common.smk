@@ -9,6 +9,10 @@ from shapely.geometry import mapping
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from basemake.system.interrupts import end_at_interrupt
+
+end_at_interrupt()  # before the rest is imported, which takes a while
+
 from basemake.build.bands import (
     connections_of_a_tile,
     known_here,
@@ -22,7 +26,6 @@ from basemake.build.engine import (
     asked_of,
     bound,
     decide_by_records,
-    end_at_interrupt,
     fork_jobs,
     lock_when_it_executes,
     run_jobs_of_slurm_here,
@@ -37,6 +40,7 @@ from basemake.build.run_lock import alone
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
+from basemake.system.shared_state import begin_run
 from basemake.web.addresses import is_remote
 
 MOST_THREADS = {"enhance": 4, "render": 2}  # of a job where config has `auto`
@@ -49,7 +53,7 @@ def stop(error):
     sys.exit(f"basemake: {error}")
 
 
-end_at_interrupt()
+begin_run()
 lock_when_it_executes(workflow, alone)
 show(workflow, lambda: made())
 fork_jobs(workflow)

@@ -117,7 +117,12 @@ def _snakemake(build: Build, *targets: str) -> int:
     place += ["--configfile", str((DRAFT / CONFIGFILE).absolute())]
     # The last ones count: an empty --config sets nothing.
     command = [*build.command.line(*targets), *place, "--config"]
-    return subprocess.run(command, cwd=build.command.called_in, check=False).returncode
+    running = subprocess.Popen(command, cwd=build.command.called_in)
+    while True:
+        try:
+            return running.wait()
+        except KeyboardInterrupt:  # Ctrl-C reaches snakemake, too, which stops its jobs first
+            continue
 
 
 if __name__ == "__main__":

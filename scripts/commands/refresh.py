@@ -26,6 +26,7 @@ from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
 from basemake.errors import BusyError, ConfigError
 from basemake.forecast.briefing import in_bytes
+from basemake.system.shared_state import begin_run
 from prune import FEW, delete, find_orphans, surplus
 
 LOG = Path("logs/refresh.log")
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--prune", action="store_true", help="then delete orphans")
     options, arguments = parser.parse_known_args()
     _on_stop(_stop)
+    begin_run(0)  # long ago: a timer is patient with services that do not answer at first
     try:
         with as_command("basemake refresh"):
             build = open_build(arguments, whole=True)

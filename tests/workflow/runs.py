@@ -38,6 +38,8 @@ SMALLER = [(17.41, 43.35), *OUTLINE[1:]]
 NORTH = [(18.7, 44.2), (18.97, 44.2), (18.97, 44.75), (18.86, 44.75), (18.86, 44.45)]
 # Half inside the first region and half south of it, where it needs two more tiles.
 OTHER = [(17.5, 43.1), (17.7, 43.1), (17.7, 43.5), (17.5, 43.5)]
+# With it snakemake prints its own words, which name inputs, outputs and wildcards of each job.
+OWN_WORDS = "--printshellcmds"
 # Snakemake compares small files by content; the small files here stand for large ones.
 BY_TIME = ("--max-checksum-file-size", "0")
 EDGE = "34TCQ_0_0"  # the only tile that shows in the region's northern tip
@@ -162,14 +164,14 @@ class Build:
 
     def planned(self, *arguments: str) -> set[str]:
         """Return the rules that a dry-run lists, without `all`."""
-        lines = self.run("--dry-run", *arguments).splitlines()
+        lines = self.run("--dry-run", OWN_WORDS, *arguments).splitlines()
         words = [line.split() for line in lines]
         return {w[1].rstrip(":") for w in words if w[:1] in (["rule"], ["localrule"])} - {"all"}
 
     def jobs(self, *arguments: str, check: bool = True) -> set[str]:
         """Return the jobs that a run, or a dry-run, names: rule and wildcards, without `all`."""
         found, rule = set(), ""
-        for line in self.run(*arguments, check=check).splitlines():
+        for line in self.run(OWN_WORDS, *arguments, check=check).splitlines():
             words = line.replace(",", " ").split()
             if words[:1] in (["rule"], ["localrule"]):
                 rule = words[1].rstrip(":")

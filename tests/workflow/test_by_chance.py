@@ -184,7 +184,7 @@ class History(RuleBasedStateMachine):
         running = self.scene.start(*ALL)
         assert running.stdout
         for line in running.stdout:
-            jobs -= line.startswith("Finished jobid")
+            jobs -= line.startswith("[")  # as in "[ 3/18] enhance_tile 33TYH_0_0, 1.2 s"
             if not jobs:
                 os.killpg(running.pid, kind)
                 break

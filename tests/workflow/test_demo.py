@@ -14,6 +14,7 @@ import pytest
 import shapely
 from osgeo import gdal
 from shapely.geometry import shape
+from runs import OWN_WORDS
 from webmap import canvas, header, images, metadata, pixel_centres
 
 from basemake.demo.world import reflectance
@@ -222,7 +223,7 @@ def one_core() -> Iterator[None]:
 )
 def test_threads_are_a_share_of_the_cores_but_not_of_a_login_nodes(demo, arguments, threads):
     with one_core():
-        printed = demo.run("--dry-run", "--forceall", *arguments)
+        printed = demo.run("--dry-run", "--forceall", OWN_WORDS, *arguments)
     jobs = re.findall(r"^rule enhance_tile:(.*?mem_mb=\d+)", printed, re.MULTILINE | re.DOTALL)
     assert len(jobs) == 6
     for job in jobs:

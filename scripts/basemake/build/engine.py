@@ -68,6 +68,7 @@ from basemake.build.reasons import (
 from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_record
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.forked import Forks, can_fork
+from basemake.system.interrupts import on_interrupt
 from basemake.system.machine import Asked
 from basemake.system.screen import Screen, screen_on
 
@@ -488,9 +489,8 @@ class ReadyJobs(set):
 
 # What Snakemake's preamble of a script imports.
 PREAMBLE = ["snakemake.iocontainers", "snakemake.logging"]
-KILLED = (
-    "basemake: its process was ended by {}: by somebody, or for want of memory, of which"
-    " `--resources mem_mb=` bounds what jobs take together."
+MEMORY = (
+    ": by somebody, or because memory ran out; `--resources mem_mb=N` bounds what jobs take together"
 )
 
 
@@ -527,7 +527,8 @@ def fork_jobs(workflow: Any) -> None:
             say,
         )
         if say and status < 0:
-            say(KILLED.format(signal.Signals(-status).name))
+            name = signal.Signals(-status).name
+            say(f"basemake: it was ended by {name}{MEMORY if name == 'SIGKILL' else ''}.")
         if status:
             raise CalledProcessError(status, f"{sys.executable} {fname}")
 
@@ -560,6 +561,8 @@ def run_jobs_of_slurm_here(workflow: Any) -> None:
 WORTH_TELLING = "worth_telling"  # the attribute of log records that are shown though only INFO
 # What Snakemake says before it executes, and is of no use here.
 UNSHARED = "Assuming unrestricted shared filesystem usage."
+# How its warnings begin that are of no use: records tell which outputs are whole.
+OF_NO_USE = (_ERROR_MSG_FINAL, "Restored previous version of", "Cannot restore")
 # Settings by which people ask for more, or less, of Snakemake's own words than a screen shows.
 OWN_WORDS = ("verbose", "printshellcmds", "debug_dag", "quiet")
 
@@ -578,7 +581,7 @@ def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
     def shown(*, executor_plugin: Any, **settings: Any) -> None:
         kind = executor_plugin.common_settings
         if usual is None or kind.touch_exec:
-            _on_interrupt(signal.default_int_handler)
+            on_interrupt(signal.default_int_handler)
             execute(executor_plugin=executor_plugin, **settings)
             return
         screen = workflow.screen = screen_on(usual.stream, not workflow.output_settings.nocolor)
@@ -587,7 +590,7 @@ def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
         logger.addHandler(teller)
         try:
             with screen.shown():
-                _on_interrupt(partial(_stop, screen))
+                on_interrupt(partial(_stop, screen))
                 execute(executor_plugin=executor_plugin, **settings)
         except (KeyboardInterrupt, WorkflowError):
             if not (screen.failed or screen.stopped):
@@ -610,17 +613,6 @@ def _usual_handler(workflow: Any) -> Any:
     return next(handlers, None)  # there is none where --logger names another
 
 
-def end_at_interrupt() -> None:
-    """Let Ctrl-C end this process at once, without a traceback, until a run executes."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        _on_interrupt(signal.SIG_DFL)
-
-
-def _on_interrupt(handler: Any) -> None:
-    if threading.current_thread() is threading.main_thread():  # no other may
-        signal.signal(signal.SIGINT, handler)
-
-
 def _stop(screen: Screen, number: int, frame: FrameType | None) -> None:
     screen.stop()
     signal.default_int_handler(number, frame)
@@ -638,6 +630,7 @@ class _Teller(logging.Handler):
         # Only jobs of these are counted: `all` does nothing.
         self._stages = {rule.name: _stage(rule) for rule in workflow.rules if rule.script}
         self.listed = ""
+        self._exception = ""  # the words of the last one that a job raised
 
     def emit(self, record: logging.LogRecord) -> None:
         """Tell the screen of an event, or show a message if it is of use."""
@@ -649,10 +642,12 @@ class _Teller(logging.Handler):
         elif event == LogEvent.JOB_FINISHED:
             self._screen.finish(said["job_id"])
         elif event == LogEvent.JOB_ERROR:
-            self._screen.fail([said["jobid"]], said["log"])
+            self._screen.fail([said["jobid"]], said["log"], self._exception)
         elif event == LogEvent.GROUP_ERROR:
             numbers = [job["jobid"] for job in said["job_error_info"]]
-            self._screen.fail(numbers, said["aux_logs"])
+            self._screen.fail(numbers, said["aux_logs"], self._exception)
+        elif said.get("exception") == "RuleException":  # told of by JOB_ERROR, which follows
+            self._exception = record.getMessage()
         elif _is_of_use(record):
             self._screen.tell(record.getMessage())
 
@@ -677,8 +672,8 @@ class _Teller(logging.Handler):
 
 def _is_of_use(record: logging.LogRecord) -> bool:
     """Return whether a message tells people more than the screen does without it."""
-    if getattr(record, "exception", "") == "RuleException" or record.msg == _ERROR_MSG_FINAL:
-        return False  # a job failed, which JOB_ERROR tells, too
+    if str(record.msg).startswith(OF_NO_USE):
+        return False
     return _is_warning(record) or getattr(record, WORTH_TELLING, False)
 
 

@@ -73,8 +73,13 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
 
 @contextmanager
 def as_command(name: str) -> Iterator[None]:
-    """End the process with status 1 and one line on stderr if the block raises a BasemakeError."""
+    """End the process with status 1 and one line on stderr if the block raises a BasemakeError.
+
+    Ctrl-C ends it with status 130 and without a word.
+    """
     try:
         yield
     except BasemakeError as error:
         sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LAST = 8  # lines of a failure that are shown; its log has all
-ERRORS = ("basemake: ", "Traceback ")  # how the words begin by which a job tells why it failed
+# How the words begin by which a job tells why it failed: by a sentence, or by a traceback.
+SENTENCE, TRACEBACK = "basemake: ", ("Traceback ", "Process ForkServerProcess")
+DEFECT = "This is a defect of basemake, or of a library: please report it, with the log."
 DOWNLOADS = "bands"  # the stage whose bytes are shown
 WINDOW = 10.0  # seconds over which the speed of downloads is measured
 A_SECOND = 4  # pictures of the live display
@@ -37,6 +39,13 @@ class Running:
     stage: str
     since: float = field(default_factory=time.monotonic)
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def told(self) -> list[str]:
+        """The reasons to show: of a traceback, which is in the log, only what it ends with."""
+        if self.reasons and self.reasons[0].startswith(TRACEBACK):
+            return [self.reasons[-1], DEFECT]
+        return self.reasons[-LAST:]
 
 
 class Screen:
@@ -73,13 +82,14 @@ class Screen:
         """One sentence about the run when it has ended."""
         done, total, took = self.done.total(), self.totals.total(), duration(self._begun)
         if self.stopped:
-            return f"Stopped after {took}: {done} of {total} jobs are done; the next run goes on."
+            so_far = f"{done} of {_jobs(total)} done; the next run goes on from there."
+            return f"Stopped after {took}: {so_far}" if total else f"Stopped after {took}."
         if self.failed:
             return (
-                f"{_jobs(len(self.failed))} failed, {done} of {total} are done, after {took}; the"
-                " next run goes on from there."
+                f"{_jobs(len(self.failed))} failed, {done} of {total} done, in {took}; the next run"
+                " goes on from there."
             )
-        return f"{_jobs(done)} done in {took}." if total else "Nothing to do: all is up to date."
+        return f"{_jobs(done)} done in {took}." if total else "Nothing to be done: all is up to date."
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -100,7 +110,7 @@ class Screen:
         """Show a line that a job printed; why it fails is kept until it has failed."""
         with self._lock:
             job = self._running.get(number)
-            if job and (job.reasons or line.startswith(ERRORS)):
+            if job and (job.reasons or line.startswith((SENTENCE, *TRACEBACK))):
                 job.reasons.append(line)
             elif job and self.totals.total() > 1:
                 self.tell(f"{job.name}: {line}")
@@ -116,9 +126,10 @@ class Screen:
                 self.failed.pop(number, None)
                 self._tell_of_success(job)
 
-    def fail(self, numbers: Sequence[int], logs: Iterable[str]) -> None:
-        """Show why a job, or a group of jobs, failed: what it said, or the end of its last log.
+    def fail(self, numbers: Sequence[int], logs: Iterable[str], otherwise: str) -> None:
+        """Show why a job, or a group of jobs, failed.
 
+        That is what it said, or the end of its last log, or `otherwise` if there is neither.
         After `stop` nothing is shown, as it is then stopping that makes jobs fail.
         """
         with self._lock:
@@ -131,7 +142,7 @@ class Screen:
             logs = [log for log in logs if Path(log).exists()]
             named = f"; its log: {', '.join(logs)}" if logs else ""
             self._tell_of_failure(f"{first.name}{also} failed after {duration(first.since)}{named}")
-            for line in (first.reasons or last_lines(logs))[-LAST:]:
+            for line in first.told or last_lines(logs) or otherwise.splitlines()[-LAST:]:
                 self.tell(line)
 
     def stop(self) -> None:

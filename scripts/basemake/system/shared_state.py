@@ -7,11 +7,24 @@ import fcntl
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER = Path(".basemake")
+# Environment variable: when the run began, in seconds since 1970, for its jobs.
+RUN_BEGAN = "BASEMAKE_RUN_BEGAN"
+
+
+def begin_run(began: float | None = None) -> None:
+    """Let jobs know that their run began now, or at another time, unless a parent has told them."""
+    os.environ.setdefault(RUN_BEGAN, str(time.time() if began is None else began))
+
+
+def run_began() -> float:
+    """Return when the run of this job began, in seconds since 1970; 0 if it is not known."""
+    return float(os.environ.get(RUN_BEGAN, 0))
 
 
 @contextmanager

@@ -21,7 +21,16 @@ from basemake.errors import MALFORMED
 from basemake.system.shared_state import shared
 from basemake.web.access import ONLY_HTTPS, Access, Credentials, CredentialsError
 from basemake.web.addresses import allowed_hosts
-from basemake.web.session import BUSY, TIMEOUT, Interrupted, no_netrc, read_answer, retry_after
+from basemake.web.session import (
+    BUSY,
+    TIMEOUT,
+    Interrupted,
+    broken,
+    no_netrc,
+    note_answer,
+    read_answer,
+    retry_after,
+)
 
 MARGIN = 60  # seconds before its end at which a token is renewed
 PRESIGNED = 3600  # seconds for which a presigned address is valid
@@ -248,12 +257,13 @@ def _ask(url: str, form: dict[str, str] | None = None) -> tuple[int, bytes]:
             auth=no_netrc,
             stream=True,
         ) as answer:
+            note_answer(host)
             if answer.status_code in BUSY:
                 wait = retry_after(answer.headers.get("Retry-After"))
                 raise Interrupted(f"{host} answers {answer.status_code}, asked for a token", wait)
             return answer.status_code, read_answer(answer, LARGEST_TOKEN)
-    except requests.RequestException:
-        raise Interrupted(f"{host} could not be reached for a token") from None
+    except requests.RequestException as error:
+        raise broken(host, error) from None
 
 
 def _token(token: str) -> str:

@@ -1,8 +1,12 @@
 """HTTP requests at the pace that a service allows, with retries, and to allowed hosts only."""
 
+import errno
 import logging
 import random
+import socket
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from basemake import __version__
 from basemake.build.source import Limits
 from basemake.errors import BandError, BasemakeError
-from basemake.system.shared_state import shared
+from basemake.system.shared_state import peek, run_began, shared
 from basemake.web.access import Access
 from basemake.web.addresses import check_url, origin
 
@@ -29,6 +33,9 @@ TIMEOUT = (CONNECT_SECONDS, 60)  # the second is between two reads
 LARGEST_ANSWER = 32 << 20
 PIECE = 64 << 10  # bytes of an answer that are decompressed at a time
 FIRST_WAIT = 1.0  # seconds at most before the second try; doubled after each failure
+# Seconds of patience with a host that could not be reached since the run began. A last try may take
+# CONNECT_SECONDS more.
+NEVER_REACHED_SECONDS = 20.0
 
 
 class NetworkError(BasemakeError):
@@ -38,19 +45,24 @@ class NetworkError(BasemakeError):
 class Interrupted(Exception):
     """A failure that may pass, so that the request is worth another try.
 
-    `wait` is the time in seconds that the service asks to wait first, or None.
+    `wait` is the time in seconds that the service asks to wait first, or None. `unreached` is the
+    host, if there is no connection to it at all, or None.
     """
 
-    def __init__(self, problem: str, wait: float | None = None) -> None:
+    def __init__(
+        self, problem: str, wait: float | None = None, unreached: str | None = None
+    ) -> None:
         """Take the problem, in words without secrets."""
         super().__init__(problem)
-        self.wait = wait
+        self.wait, self.unreached = wait, unreached
 
 
 class Patience:
     """Waits between tries: exponential backoff with jitter, until the source's patience ends.
 
     Of `limits` it uses patience_seconds (without progress) and longest_wait_seconds (at a time).
+    Patience is for services that have answered: with a host that could not be reached since the run
+    began it ends after NEVER_REACHED_SECONDS.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -64,21 +76,31 @@ class Patience:
         self._failures = 0
 
     def wait(self, failure: Interrupted) -> None:
-        """Sleep before the next try; NetworkError with the failure when patience ends."""
-        cap = self._limits.longest_wait_seconds
+        """Print the failure and sleep before the next try; NetworkError when patience ends."""
+        limits, host = self._limits, failure.unreached
         # Full jitter, so that jobs that failed together do not try again together.
+        cap = limits.longest_wait_seconds
         wished = random.uniform(0, min(cap, FIRST_WAIT * 2.0 ** min(self._failures, 30)))
         if failure.wait is not None:
             # Some services give milliseconds where the standard has seconds, hence the cap.
             wished += failure.wait
         pause = min(wished, cap)
         self._failures += 1
-        if time.monotonic() + pause - self._since > self._limits.patience_seconds:
+        elapsed = time.monotonic() - self._since
+        if host and elapsed + pause > NEVER_REACHED_SECONDS and not has_answered(host):
+            why = str(failure).removeprefix(f"{host}: ")
             raise NetworkError(
-                f"{failure}, for {self._limits.patience_seconds} s without progress after"
+                f"cannot reach {host}: are you online? ({why}; {self._failures} tries in"
+                f" {elapsed:.0f} s)"
+            )
+        if elapsed + pause > limits.patience_seconds:
+            raise NetworkError(
+                f"{failure}, for {limits.patience_seconds} s without progress after"
                 f" {self._failures} tries; run again later."
             )
-        logging.info("%s; next try in %.1f s", failure, pause)
+        told = f"{failure}; next try in {pause:.1f} s"
+        logging.info(told)
+        print(told, file=sys.stderr, flush=True)
         time.sleep(pause)
 
 
@@ -98,6 +120,7 @@ class Session(requests.Session):
         self.auth = no_netrc
         self.headers["User-Agent"] = f"basemake/{__version__}"
         self.access = access
+        self._answered: set[str] = set()
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a request, or the next of its redirects, once and when it is the host's turn.
@@ -113,6 +136,9 @@ class Session(requests.Session):
             response = super().send(request, **kwargs)
         except BROKEN as error:
             raise broken(host, error) from None
+        if host not in self._answered:
+            self._answered.add(host)
+            note_answer(host)
         if response.status_code in BUSY:
             wait = retry_after(response.headers.get("Retry-After"))
             response.close()
@@ -231,21 +257,56 @@ def no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def note_answer(host: str) -> None:
+    """Let all jobs know that a host answered."""
+    with shared(f"pace-{host}") as pace:
+        pace["answered"] = time.time()
+
+
+def has_answered(host: str) -> bool:
+    """Return whether a host answered any job since the run began; True if that is not known."""
+    return float(peek(f"pace-{host}").get("answered", 0)) >= run_began()
+
+
 def broken(host: str, error: Exception) -> Interrupted:
     """Return the failure of a broken connection, without the words of `error`.
 
     Those repeat the whole address, and with it any signature.
     """
+    causes = [*_causes(error)]
+    for kind, words in UNREACHED:
+        if any(isinstance(cause, kind) for cause in causes):
+            return Interrupted(f"{host}: {words}", unreached=host)
+    if any(getattr(cause, "errno", None) in NO_ROUTE for cause in causes):
+        return Interrupted(f"{host}: there is no route to it", unreached=host)
     return Interrupted(f"{host}: {_words(error)}")
 
 
+# Causes of failures to connect, and words for them.
+UNREACHED = (
+    (socket.gaierror, "its name does not resolve"),
+    (ConnectionRefusedError, "connection refused"),
+    (requests.exceptions.ConnectTimeout, f"timed out: no connection within {CONNECT_SECONDS} s"),
+)
+NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that it is made of, which libraries keep in several places."""
+    waiting, seen = [error], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+            yield one
+
+
 def _words(error: Exception) -> str:
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "no connection within the time limit"
     if isinstance(error, Timeout):
-        return "no answer within the time limit"
+        return "timed out: no answer within the time limit"
     if isinstance(error, requests.exceptions.SSLError):
         return "the secure connection failed"
     if isinstance(error, ConnectionError):
-        return "the connection failed or broke"
+        return "the connection broke"
     return "the answer broke off"

@@ -18,7 +18,7 @@ from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.source import Source
-from basemake.errors import ManifestError
+from basemake.errors import BasemakeError, ManifestError
 from basemake.web.access import Access, Credentials
 from basemake.web.addresses import check_url
 from basemake.web.session import NetworkError, PatientSession
@@ -81,6 +81,8 @@ def search(source: Source, region: BaseGeometry, span: tuple[datetime, datetime]
         )
         return _all_items(pages, url, limits.search_seconds)
     except UNUSABLE as error:
+        if isinstance(error.__context__, BasemakeError):  # which pystac-client hides in its own
+            raise error.__context__ from None
         problem = " ".join(str(error).split())[:300]
         raise ManifestError(
             f"the search at {url} failed ({type(error).__name__}: {problem}); check the source's"
