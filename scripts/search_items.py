@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,14 @@ from shapely.ops import unary_union
 from basemake.build.manifest import check_quarter, describe_request, write_manifest
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
-from basemake.errors import ManifestError
+from basemake.errors import BasemakeError, ManifestError
 from basemake.web.items import begin, check_items, feature_of, footprint_of, value_of
 
 SIMULATED_FOLDER = Path("simulated")
+LEAST_GAP = 0.01  # share of a region from which on it is warned that it is not covered
+SLIVER = 0.01  # degrees: gaps of twice this width are between footprints that are not exact
+LARGEST_NAMED = 400.0  # square degrees of a gap whose tiles are named
+FEW = 12  # names of tiles that are listed
 
 
 def search_items(
@@ -48,10 +52,27 @@ def search_items(
             raise ManifestError(
                 f"no tile covers region {name!r} (longitude {west:.3f} to {east:.3f}, latitude"
                 f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
-                f" items, {len(timely)} of them of that time and kind; check region and quarter."
+                f" items, {len(timely)} of them of that time and kind; check region and quarter"
+                f"{_swapped(source, quarter, region, span)}."
             )
     changed = write_manifest(manifest, request, features)
-    return _table(features, regions) + f"{manifest}: {'written' if changed else 'unchanged'}"
+    told = f"{manifest}: {'written' if changed else 'unchanged'}"
+    return "\n".join([_table(features, regions), *_gaps(features, regions), told])
+
+
+def _swapped(
+    source: Source, quarter: Quarter, region: BaseGeometry, span: tuple[datetime, datetime]
+) -> str:
+    """Return a question, as the end of a sentence, if `region` would be covered with x as y."""
+    swapped = shapely.transform(region, lambda points: points[:, ::-1])
+    if source.type == "simulated" or max(map(abs, swapped.bounds[1::2])) > 90:
+        return ""
+    try:
+        items = _find(source, quarter, {"": swapped}, span)[0]
+    except BasemakeError:
+        return ""
+    covered = any(_overlap(footprint_of(item), swapped) for item in items)
+    return "; longitude and latitude swapped? so it would be covered" if covered else ""
 
 
 def _span(source: Source, quarter: Quarter) -> tuple[datetime, datetime]:
@@ -177,7 +198,33 @@ def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
         lines.append(f"{name:<20}{_counts(own)}{_uncovered(region, own):>11.1%}")
     if len(regions) > 1:
         lines.append(f"{'all':<20}{_counts(features)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def _gaps(features: list[dict], regions: dict[str, BaseGeometry]) -> Iterator[str]:
+    """Yield a warning for each region of which a part is not covered, with the missing tiles.
+
+    These can be named only if tiles have the names of the quarterly mosaics, as 33TWM_0_0.
+    """
+    from basemake.demo.grid import TILE_NAME, tiles_covering  # here, as most regions have no gap
+
+    for name, region in sorted(regions.items()):
+        own = [feature for feature in features if name in feature["properties"]["regions"]]
+        share = _uncovered(region, own)
+        if share < LEAST_GAP:
+            continue
+        covered = unary_union([shape(feature["geometry"]) for feature in own])
+        gap = region.difference(covered).buffer(-SLIVER)
+        here = {feature["id"] for feature in own}
+        lacking = []
+        if gap.area < LARGEST_NAMED and all(map(TILE_NAME.fullmatch, here)):
+            lacking = [tile.tile for tile in tiles_covering(gap) if tile.tile not in here]
+        more = f" and {len(lacking) - FEW} more" if len(lacking) > FEW else ""
+        which = f" for {', '.join(lacking[:FEW])}{more}" if lacking else " there"
+        yield (
+            f"WARNING: {min(share, 0.999):.1%} of region {name!r} is not covered: the source has no"
+            f" items{which}"
+        )
 
 
 def _counts(features: list[dict]) -> str:

@@ -61,7 +61,8 @@ def _config(build: Build) -> dict[str, Any]:
     config = {**build.config, "fetch": "needed", "keep_bands": True, "keep_tiles": True}
     config["pyramid"] = {**config["pyramid"], "outputs": ["pmtiles"]}
     config["regions"] = {
-        name: str(Path(path).expanduser().absolute()) for name, path in config["regions"].items()
+        name: str(Path(what).expanduser().absolute()) if isinstance(what, str) else what
+        for name, what in config["regions"].items()
     }
     for key in ("source", "recipe"):
         if config[key].endswith((".yaml", ".yml")):

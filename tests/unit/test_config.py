@@ -158,7 +158,7 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "quarter", None, "quarter is None; allowed: text"),
         ("config", "regions", {}, "regions is {}; allowed: at least 1 entry"),
         ("config", "regions", "alps.geojson", "regions is 'alps.geojson'; allowed: a mapping"),
-        ("config", "regions.alps", 5, "regions.alps is 5; allowed: text, the path of a GeoJSON"),
+        ("config", "regions.alps", 5, "regions.alps is 5; allowed: the path of a GeoJSON file, or path#property=value"),
         ("config", "regions", {"a b": "x"}, "regions has the name 'a b'; allowed: region names of"),
         ("config", "regions", {"../x": "x"}, "regions has the name '../x'; allowed"),
         ("config", "regions", {"alps_32633": "x"}, "'alps_32633'; allowed: region names of"),

@@ -11,7 +11,7 @@ import pytest
 import shapely
 from shapely.geometry import Polygon
 
-from basemake.build.region import read_region
+from basemake.build.region import read_region, read_regions
 from basemake.errors import RegionError
 
 Read = Callable[[Any], Any]
@@ -149,6 +149,93 @@ def test_a_polygon_around_a_pole_reaches_it(read: Read) -> None:
 def test_a_wide_polygon_that_does_not_cross_is_left_alone(read: Read) -> None:
     ring = [[-120, 10], [0, 10], [130, 10], [130, 20], [0, 20], [-120, 20], [-120, 10]]
     assert read(polygon(ring)).equals(shapely.box(-120, 10, 130, 20))
+
+
+@pytest.mark.parametrize(("west", "east"), [(-95, 95), (-140, 140), (-149.9, 149.9)])
+def test_an_edge_that_may_be_meant_either_way_is_refused_with_both(
+    read: Read, west: float, east: float
+) -> None:
+    ring = [[west, 40], [east, 40], [east, 50], [west, 50], [west, 40]]
+    text = refused(read, polygon(ring))
+    assert f"has an edge from longitude {west:g} to {east:g}, which can be meant in two ways" in text
+    assert "put points between" in text
+    assert "draw a MultiPolygon" in text
+    between = [[west, 40], [0, 40], [east, 40], [east, 50], [0, 50], [west, 50], [west, 40]]
+    assert read(polygon(between)).equals(shapely.box(west, 40, east, 50))
+
+
+# -- One feature of many --------------------------------------------------------------------------
+
+
+CANTONS = {
+    "type": "FeatureCollection",
+    "features": [
+        {**feature(SQUARE), "properties": {"name": "Ticino", "id": 21}},
+        {**feature(EAST), "properties": {"name": "Uri", "id": 4}},
+        {**feature(polygon([[x, y + 5] for x, y in RING])), "properties": {"name": "Uri"}},
+        {**feature(SQUARE), "properties": None},
+    ],
+}
+
+
+@pytest.fixture
+def choose(tmp_path: Path) -> Callable[[str], Any]:
+    """A function that reads the features of a collection that a selector names."""
+    path = tmp_path / "cantons.geojson"
+    path.write_text(json.dumps(CANTONS))
+    return lambda selector: read_region("alps", f"{path}#{selector}")
+
+
+def test_features_are_chosen_by_a_property(choose: Callable[[str], Any]) -> None:
+    assert choose("name=Ticino").equals(shapely.box(10, 40, 12, 41))
+    assert choose("id=21").equals(choose("name=Ticino"))
+    uri = shapely.union(shapely.box(11, 40, 13, 41), shapely.box(10, 45, 12, 46))
+    assert choose("name=Uri").equals(uri)
+
+
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ("name=Tessin", "no feature whose 'name' is 'Tessin'; it has such as Ticino."),
+        ("nam=Uri", "no feature with a property 'nam'; it has such as name."),
+        ("name=", "no feature whose 'name' is ''; it has such as Ticino, Uri."),
+        ("Uri", "has 'Uri' behind the #; allowed is property=value"),
+    ],
+)
+def test_a_feature_that_is_not_there_is_told_what_is(
+    choose: Callable[[str], Any], selector: str, said: str
+) -> None:
+    with pytest.raises(RegionError) as refusal:
+        choose(selector)
+    assert said in str(refusal.value)
+
+
+def test_a_name_of_a_file_may_have_a_hash_sign(tmp_path: Path) -> None:
+    path = tmp_path / "tour #1=2.geojson"
+    path.write_text(json.dumps(SQUARE))
+    assert read_region("alps", path).area == 2
+    (tmp_path / "one.geojson").write_text(json.dumps(SQUARE))
+    with pytest.raises(RegionError, match="is not a FeatureCollection"):
+        read_region("alps", f"{tmp_path}/one.geojson#a=b")
+
+
+# -- Bounding boxes -------------------------------------------------------------------------------
+
+
+def test_a_bounding_box_is_a_region() -> None:
+    regions = read_regions({"box": [10, 40, 12, 41], "fiji": [177, -20, -178, -15]})
+    assert regions["box"].equals(shapely.box(10, 40, 12, 41))
+    sides = shapely.union(shapely.box(177, -20, 180, -15), shapely.box(-180, -20, -178, -15))
+    assert regions["fiji"].equals(sides)
+    assert read_regions({"a": [170, 0, -180, 1]})["a"].equals(shapely.box(170, 0, 180, 1))
+
+
+@pytest.mark.parametrize(
+    "bounds", [[10, 41, 12, 40], [10, 40, 10, 41], [10, 40, 190, 41], [10, -91, 12, 41]]
+)
+def test_a_bounding_box_without_area_or_off_the_globe_is_refused(bounds: list) -> None:
+    with pytest.raises(RegionError, match=r"allowed is \[west, south, east, north\]"):
+        read_regions({"box": bounds})
 
 
 # -- Self-intersections ---------------------------------------------------------------------------

@@ -448,6 +448,29 @@ def test_a_missing_catalog_is_named(search: Search) -> None:
     assert str(refusal.value) == said
 
 
+def test_a_gap_is_warned_of_with_its_share_and_the_missing_tiles(search: Search) -> None:
+    box = (9, 45.1, 10.25, 46.1)
+    search([item("32TNR_0_0", box)])
+    assert "WARNING" not in search.table
+    wide = {"here": shapely.box(9.25, 45.2, 11.25, 45.8)}
+    search([item("32TNR_0_0", box)], regions=wide)
+    (line,) = [line for line in search.table.splitlines() if line.startswith("WARNING")]
+    said = "50.0% of region 'here' is not covered: the source has no items for 32TPR_0_0"
+    assert line == f"WARNING: {said}"
+    # Tiles of other names, as those of Landsat, cannot be named.
+    search([item("192028", box)], regions=wide)
+    assert search.table.splitlines()[-2].endswith("has no items there")
+
+
+def test_swapped_longitude_and_latitude_are_suspected_where_they_would_be_covered(
+    search: Search,
+) -> None:
+    swapped = {"here": shapely.box(45.2, 9.2, 45.8, 9.8)}
+    assert "longitude and latitude swapped? so it would" in refused(search, [item()], regions=swapped)
+    elsewhere = {"here": shapely.box(45.2, 11.2, 45.8, 11.8)}
+    assert "swapped" not in refused(search, [item()], regions=elsewhere)
+
+
 def test_a_region_without_tiles_is_told_what_was_searched(search: Search) -> None:
     regions = {**REGIONS, "sea": shapely.box(-30.5, 10, -30, 11)}
     items = [item(), item("later", start_datetime="2025-10-01T00:00:00Z")]

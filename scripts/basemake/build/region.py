@@ -1,5 +1,6 @@
-"""Regions: named polygons in longitude and latitude (WGS84), read from GeoJSON."""
+"""Regions: named polygons in longitude and latitude (WGS84), from GeoJSON or bounding boxes."""
 
+import difflib
 import json
 import math
 import warnings
@@ -19,23 +20,61 @@ from basemake.errors import RegionError
 # ASSUME: if repairing a self-intersection changes the area by at most this share, it is a slip in
 # drawing; otherwise only the author knows which part was meant.
 REPAIRABLE = 1e-3
+# ASSUME: who draws an edge across the antimeridian without splitting it draws one of at most so
+# many degrees.
+LONGEST_ACROSS = 60.0
 
 
-def read_regions(paths: dict[str, str]) -> dict[str, Polygon | MultiPolygon]:
-    """Return the regions at `paths`, both by name; raises what `read_region` raises."""
-    return {name: read_region(name, Path(path)) for name, path in paths.items()}
+def read_regions(regions: dict[str, str | list[float]]) -> dict[str, Polygon | MultiPolygon]:
+    """Return the regions of config, by name; raises what `read_region` and `box` raise."""
+    return {
+        name: read_region(name, what) if isinstance(what, str) else box(name, what)
+        for name, what in regions.items()
+    }
 
 
-def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
+def box(name: str, bounds: list[float]) -> Polygon | MultiPolygon:
+    """Return the region of a bounding box [west, south, east, north] in degrees (WGS84).
+
+    One whose west is greater than its east goes across the antimeridian (RFC 7946, 5.2) and is
+    split there. Raises RegionError if it has no area or is not on the globe.
+    """
+    west, south, east, north = bounds
+    if not (max(abs(west), abs(east)) <= 180 and -90 <= south < north <= 90 and west != east):
+        raise RegionError(
+            f"region {name!r} is {bounds}; allowed is [west, south, east, north] with longitudes"
+            " from -180 to 180 and latitudes from -90 to 90, south less than north."
+        )
+    if west < east:
+        return shapely.box(west, south, east, north)
+    sides = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    return unary_union([side for side in sides if side.area])
+
+
+def read_region(name: str, place: str | Path) -> Polygon | MultiPolygon:
     """Return the union of all polygons in a GeoJSON file, valid, in degrees (WGS84).
 
-    A polygon across the antimeridian is split at 180 degrees (RFC 7946, 3.1.9): west of it
-    longitudes run up to 180, east of it from -180. Raises RegionError, one sentence, if the file is
-    missing, is not GeoJSON, or contains no polygon or one that cannot be mapped.
+    `place` is its path or, to take only the features with a property of some value, the path,
+    `#` and property=value. A polygon across the antimeridian is split at 180 degrees (RFC 7946,
+    3.1.9): west of it longitudes run up to 180, east of it from -180. Raises RegionError, one
+    sentence, if the file is missing, is not GeoJSON, or contains no such polygon or one that cannot
+    be mapped.
     """
-    where = f"region {name!r} ({path})"
+    where, path, chosen = f"region {name!r} ({place})", Path(place), None
+    if "#" in path.name and not path.expanduser().exists():
+        before, _, selector = str(place).rpartition("#")
+        key, equals, value = selector.partition("=")
+        if not equals:
+            raise RegionError(
+                f"{where} has {selector!r} behind the #; allowed is property=value, such as"
+                " name=Ticino."
+            )
+        path, chosen = Path(before), (key, value)
     try:
-        polygons = [_valid(polygon, where) for polygon in _polygons(_load(path, where), where)]
+        document = _load(path, where)
+        if chosen:
+            document = _chosen(document, *chosen, where)
+        polygons = [_valid(polygon, where) for polygon in _polygons(document, where)]
     except RecursionError:
         raise RegionError(
             f"{where} is nested too deep to be read; export the polygon as GeoJSON."
@@ -46,6 +85,30 @@ def read_region(name: str, path: Path) -> Polygon | MultiPolygon:
     if region.is_empty or region.area == 0:
         raise RegionError(f"{where} is empty: its polygons have no area; draw it anew.")
     return region
+
+
+def _chosen(document: Any, key: str, value: str, where: str) -> dict:
+    """Return a collection of a document's features whose property `key` is `value`, as text."""
+    features = document.get("features") if isinstance(document, dict) else None
+    if not isinstance(features, list):
+        raise RegionError(f"{where} is not a FeatureCollection, of which a feature can be chosen.")
+    every = [
+        feature["properties"]
+        for feature in features
+        if isinstance(feature, dict) and isinstance(feature.get("properties"), dict)
+    ]
+    values = {str(properties[key]) for properties in every if key in properties}
+    if value not in values:
+        names = sorted(values or {name for properties in every for name in properties})
+        near = difflib.get_close_matches(value if values else key, names, 5, 0.5) or names[:5]
+        what = f"whose {key!r} is {value!r}" if values else f"with a property {key!r}"
+        raise RegionError(f"{where} has no feature {what}; it has such as {', '.join(near)}.")
+    kept = [
+        feature
+        for feature in features
+        if isinstance(feature, dict) and str((feature.get("properties") or {}).get(key)) == value
+    ]
+    return {"type": "FeatureCollection", "features": kept}
 
 
 def _load(path: Path, where: str) -> Any:
@@ -108,7 +171,7 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
                 " usual cause: export it in WGS84 (EPSG:4326), longitude first (and a polygon"
                 " across 180 degrees goes on at -180)."
             )
-    split = _split(polygon, where) if _crosses_antimeridian(polygon) else polygon
+    split = _split(polygon, where) if _crosses_antimeridian(polygon, where) else polygon
     outline = sum(_signed_area(part) for part in getattr(split, "geoms", [split]))
     repaired = shapely.make_valid(split)
     repaired = unary_union([part for part in _parts(repaired) if part.geom_type == "Polygon"])
@@ -121,13 +184,27 @@ def _valid(polygon: Polygon, where: str) -> Polygon | MultiPolygon:
     return repaired
 
 
-def _crosses_antimeridian(polygon: Polygon) -> bool:
+def _crosses_antimeridian(polygon: Polygon, where: str) -> bool:
     """Return whether an edge spans more than 180 degrees of longitude, so that it crosses 180.
 
-    An edge of exactly 360 degrees is the upper or lower edge of a polygon around the world.
+    An edge of exactly 360 degrees is the upper or lower edge of a polygon around the world. Raises
+    RegionError for an edge that would still be longer than LONGEST_ACROSS, as it may be meant to go
+    the other way, unless the polygon lies around a pole: then it crosses once, or three times.
     """
-    jumps = abs(np.diff(shapely.get_coordinates(polygon.exterior)[:, 0]))
-    return bool(((jumps > 180) & (jumps < 360)).any())
+    longitudes = shapely.get_coordinates(polygon.exterior)[:, 0]
+    jumps = abs(np.diff(longitudes))
+    across = (jumps > 180) & (jumps < 360)
+    doubtful = across & (jumps < 360 - LONGEST_ACROSS)
+    if doubtful.any() and across.sum() % 2 == 0:
+        first = int(doubtful.argmax())
+        west, east = sorted(longitudes[first : first + 2])
+        raise RegionError(
+            f"{where} has an edge from longitude {west:g} to {east:g}, which can be meant in two"
+            " ways: to go across 0 degrees, put points between, so that no edge spans more than 180"
+            " degrees; to go across 180 degrees, draw a MultiPolygon with one part on each side of"
+            " it."
+        )
+    return bool(across.any())
 
 
 def _split(polygon: Polygon, where: str) -> Polygon | MultiPolygon:

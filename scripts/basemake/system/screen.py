@@ -193,7 +193,8 @@ class LiveScreen(Screen):
     def tell(self, text: str) -> None:
         """Show a text above the bars."""
         with suppress(OSError, ValueError):
-            self._console.print(text, markup=False)
+            style = "yellow" if text.startswith("WARNING") else None
+            self._console.print(text, markup=False, style=style)
 
     def _tell_of_success(self, job: Running) -> None:
         """Leave it to the bars."""
