@@ -452,7 +452,7 @@ def test_a_gap_is_warned_of_with_its_share_and_the_missing_tiles(search: Search)
     box = (9, 45.1, 10.25, 46.1)
     search([item("32TNR_0_0", box)])
     assert "WARNING" not in search.table
-    wide = {"here": shapely.box(9.25, 45.2, 11.25, 45.8)}
+    wide = {"here": shapely.box(9.5, 45.2, 11, 45.8)}
     search([item("32TNR_0_0", box)], regions=wide)
     (line,) = [line for line in search.table.splitlines() if line.startswith("WARNING")]
     said = "50.0% of region 'here' is not covered: the source has no items for 32TPR_0_0"
