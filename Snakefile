@@ -3,23 +3,9 @@
 config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*.smk is one stage.
 """
 
-import sys
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.27")
-
-
-# Snakemake would merge a --configfile into this one, and so also build the demo's region.
-if not workflow.overwrite_configfiles:
-    if not Path("config/config.yaml").is_file():
-        sys.exit(
-            f"basemake: {Path.cwd()} has no config/config.yaml; copy config/ from the checkout into"
-            " it and set regions and quarter, or name another directory by --directory."
-        )
-
-    configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"

@@ -21,8 +21,9 @@ from basemake.build.bands import (
     shared_need,
 )
 from basemake.build.code_digest import code_digest
-from basemake.build.config import check, read_recipe, read_source
+from basemake.build.config import check, read_recipe, read_source, read_yaml
 from basemake.build.engine import (
+    CONFIGFILE,
     asked_of,
     bound,
     decide_by_records,
@@ -59,8 +60,24 @@ show(workflow, lambda: made())
 fork_jobs(workflow)
 run_jobs_of_slurm_here(workflow)
 
+# Snakemake would merge a --configfile into this one, and so also build the demo's region.
+if not workflow.overwrite_configfiles:
+    if not CONFIGFILE.is_file():
+        stop(
+            f"{Path.cwd()} has no {CONFIGFILE}; `make new` in the checkout writes one, or name"
+            " another directory by --directory."
+        )
+    try:
+        read_yaml(CONFIGFILE, "config")  # which names the line of a mistake, as Snakemake does not
+    except BasemakeError as error:
+        stop(error)
+
+    configfile: str(CONFIGFILE)
+
+
 try:
-    config.update(check(dict(config), "config", "config"))
+    files = [Path(path) for path in workflow.overwrite_configfiles or [CONFIGFILE]]
+    config.update(check(dict(config), "config", "config", files))
     check_codecs(config["tile_codec"], config["pyramid"]["format"])
     SOURCE = read_source(config["source"])
     STEPS = read_recipe(config["recipe"])["steps"]

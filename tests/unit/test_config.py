@@ -242,6 +242,37 @@ def test_a_file_without_keys_is_refused(schema: str, content: Any) -> None:
     assert one_sentence(refusal) == said
 
 
+LINES = """\
+quarter: 2025-07
+regions:
+  alps: alps.geojson
+  alps_3: 5
+pyramid: {min_zoom: 0,
+          quality: 101}
+quater: 2025Q3
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [("quarter", 1), ("regions.alps_3", 4), ("pyramid.quality", 6), ("quater", 7)],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, key: str, line: int) -> None:
+    path, other = tmp_path / "config.yaml", tmp_path / "other.yaml"
+    path.write_text(LINES)
+    other.write_text("source: simulated\n")
+    first, *rest = key.split(".")
+    value = yaml.safe_load(LINES)[first]
+    wrong = {rest[0]: value[rest[0]]} if rest else value
+    with pytest.raises(ConfigError) as refusal:
+        check({**LEAST, first: wrong}, "config", "config", [path, other])
+    assert one_sentence(refusal).startswith(f"{path}, line {line}: ")
+    # A value that stands in no file, as one of --config, has no line.
+    with pytest.raises(ConfigError) as refusal:
+        check({**LEAST, "tile_codec": "zip"}, "config", "config", [path, other])
+    assert one_sentence(refusal).startswith("config: tile_codec is 'zip'")
+
+
 # -- Sources and recipes by name and by path ------------------------------------------------------
 
 
@@ -294,7 +325,7 @@ def test_a_missing_or_unreadable_file_is_named(read: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["type: [api", "a: b: c", "a: 1\n\tb: 2", "x: !!python/name:os."])
 def test_bad_yaml_is_named_with_its_place(write_yaml: Any, text: str) -> None:
     path = write_yaml(text)
-    with pytest.raises(ConfigError, match=r"mine\.yaml is not YAML \(.*line \d") as refusal:
+    with pytest.raises(ConfigError, match=r"mine\.yaml, line \d, column \d+ is not YAML \(") as refusal:
         read_yaml(Path(path), "source 'mine.yaml'")
     assert "\n" not in str(refusal.value)
 

@@ -6,7 +6,7 @@ Defaults are in the schemas (config/*.schema.yaml) and nowhere else.
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,18 +47,48 @@ Validator = validators.extend(
 )
 
 
-def check(document: Any, schema_name: str, where: str) -> dict:
+def check(document: Any, schema_name: str, where: str, files: Sequence[Path] = ()) -> dict:
     """Return a copy of `document` with the defaults of config/{schema_name}.schema.yaml filled in.
 
-    `where` names the document in errors. Raises ConfigError for one violation of the schema: a
-    sentence with the key, its value and what is allowed.
+    `where` names the document in errors; `files` are the YAML files that it was read from, so that
+    they can name the line. Raises ConfigError for one violation of the schema: a sentence with the
+    key, its value and what is allowed.
     """
     schema = yaml.safe_load((CONFIG_FOLDER / f"{schema_name}.schema.yaml").read_text())
     filled = _with_defaults(document, schema)
     error = best_match(Validator(schema).iter_errors(filled), key=_relevance)
     if error is not None:
-        raise ConfigError(f"{where}: {_sentence(error)}")
+        raise ConfigError(f"{_place(error, files) or where}: {_sentence(error)}")
     return filled
+
+
+def _place(error: ValidationError, files: Sequence[Path]) -> str:
+    """Return the file and line of what is wrong; empty if it is in none of `files`."""
+    keys, value = list(error.absolute_path), error.instance
+    if error.validator == "required":
+        return ""  # no line has it
+    if error.validator == "additionalProperties":
+        keys.append(_unknown(error))
+        value = value[keys[-1]]
+    elif "propertyNames" in error.absolute_schema_path:
+        keys.append(value)
+        value = None
+    for path in reversed(files):  # the last one counts
+        line, node = 0, yaml.compose(path.read_text(encoding="utf-8"))
+        for key in keys:
+            line, node = _entries(node).get(str(key), (0, None))
+        if line and (value is None or yaml.safe_load(yaml.serialize(node)) == value):
+            return f"{path}, line {line}"
+    return ""
+
+
+def _entries(node: Any) -> dict[str, tuple[int, Any]]:
+    """Return the line and the node of each entry of a YAML mapping or list, by key or number."""
+    if isinstance(node, yaml.MappingNode):
+        return {name.value: (name.start_mark.line + 1, entry) for name, entry in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return {str(n): (one.start_mark.line + 1, one) for n, one in enumerate(node.value)}
+    return {}
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -73,8 +103,12 @@ def read_yaml(path: Path, what: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}: {path} cannot be read ({error}).") from None
     except (yaml.YAMLError, RecursionError) as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"{what}: {path} is not YAML ({problem}).") from None
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        if begun := getattr(error, "context_mark", None):
+            problem += f", {error.context} in line {begun.line + 1}"
+        raise ConfigError(f"{what}: {path}{place} is not YAML ({problem}).") from None
 
 
 def read_source(name: str) -> Source:
@@ -135,7 +169,7 @@ def read_recipe(name: str) -> dict:
     return recipe
 
 
-def _named(kind: str, name: str) -> tuple[Any, str, str]:
+def _named(kind: str, name: str) -> tuple[Any, str, str, list[Path]]:
     """Return the arguments of `check` for the source or recipe that config names."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
         path = Path(name).expanduser()
@@ -148,7 +182,7 @@ def _named(kind: str, name: str) -> tuple[Any, str, str]:
                 f"{kind} is {name!r}, which is not one of: {known};"
                 f" to use a file of your own give its path, ending in .yaml."
             )
-    return read_yaml(path, f"{kind} {name!r}"), kind, f"{kind} {path}"
+    return read_yaml(path, f"{kind} {name!r}"), kind, f"{kind} {path}", [path]
 
 
 def _with_defaults(document: Any, schema: dict) -> Any:
@@ -198,8 +232,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _unknown_key(error: ValidationError, key: str) -> str:
-    known = sorted(error.schema.get("properties", {}))
-    unknown = next(name for name in error.instance if name not in known)
+    known, unknown = sorted(error.schema.get("properties", {})), _unknown(error)
     close = difflib.get_close_matches(str(unknown), known, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     value = error.instance[unknown]
@@ -207,6 +240,12 @@ def _unknown_key(error: ValidationError, key: str) -> str:
         f"unknown key {unknown!r} with value {value!r}{' in ' + key if key else ''}{hint};"
         f" allowed: {', '.join(known)}."
     )
+
+
+def _unknown(error: ValidationError) -> Any:
+    """Return the first key that the schema does not know."""
+    known = error.schema.get("properties", {})
+    return next(name for name in error.instance if name not in known)
 
 
 def _types(names: str | list[str], schema: dict) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.config import check, read_source, read_yaml
-from basemake.build.engine import Command, Graph, parse, read_graph
+from basemake.build.engine import CONFIGFILE, Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
 from basemake.build.paths import MANIFEST
 from basemake.build.region import read_regions
@@ -61,7 +61,8 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
         os.chdir(command.directory)
     except OSError as error:
         raise ConfigError(f"--directory is {command.directory}: {error.strerror}.") from None
-    config = check(command.config(lambda path: read_yaml(path, "config")), "config", "config")
+    document = command.config(lambda path: read_yaml(path, "config"))
+    config = check(document, "config", "config", command.configfiles or [CONFIGFILE])
     source = read_source(config["source"])
     regions = read_regions(config["regions"])
     limit = source.limits.connections
