@@ -1,6 +1,7 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env demo plan draft seams test lint bench serve prune refresh publish verify clean-env
+.PHONY: help env dev demo new plan draft seams test lint bench serve prune refresh publish verify \
+	clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -8,14 +9,14 @@ PORT ?= 8000
 RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
-PINS := envs/requirements.txt envs/requirements-dev.txt envs/system.sh
-DEV ?= -r envs/requirements-dev.txt
+PIP := $(BIN)/pip install -q --disable-pip-version-check
 # Files whole, those with whole runs first: the short ones then fill what is left. One process more
 # than cores, because a test that waits for a server or a lock leaves its core idle.
 TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo   make the demo's map, offline"
+	@echo "make new    a directory for a map of your own (NAME=alps POLYGON=alps.geojson QUARTER=2025Q3)"
 	@echo "make plan   what a run would do, take and cost, before a byte moves (after a search)"
 	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
@@ -27,25 +28,33 @@ help:
 	@echo "make test   run all tests"
 	@echo "make lint   check style, types and rules"
 	@echo "make bench  measure speed and memory beside GDAL's tools (QUICK=1 GDAL=/path/of/gdal)"
-	@echo "make env    only set up: system packages (GDAL) and .venv"
+	@echo "make env    only set up: system packages (GDAL) and what a run needs, in .venv"
+	@echo "make dev    and what tests and checks need besides"
 
 env: .venv/.done
 
+dev: .venv/.dev
+
 # GDAL's bindings must match the system's GDAL, and are built with numpy so that they pass arrays.
-.venv/.done: $(PINS)
+.venv/.done: envs/requirements.txt envs/system.sh
 	@PYTHON=$(PYTHON) envs/system.sh
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --disable-pip-version-check setuptools==80.9.0 wheel==0.48.0 \
-		-r envs/requirements.txt $(DEV)
-	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-cache-dir \
-		"GDAL[numpy]==$$(gdal-config --version)"
+	$(PIP) setuptools==80.9.0 wheel==0.48.0 -r envs/requirements.txt
+	$(PIP) --no-build-isolation --no-cache-dir "GDAL[numpy]==$$(gdal-config --version)"
 	$(BIN)/python -c "from osgeo import gdal_array"
+	@touch $@
+
+.venv/.dev: .venv/.done envs/requirements-dev.txt
+	$(PIP) -r envs/requirements-dev.txt
 	@touch $@
 
 demo: env
 	$(BIN)/snakemake manifest $(ARGS)
 	$(BIN)/snakemake $(ARGS)
 	@echo "The demo's map is made. To look at it:  make serve  (RESULTS=.../results for another directory)"
+
+new: env
+	@$(BIN)/python scripts/commands/new.py "$(NAME)" "$(POLYGON)" "$(QUARTER)" $(ARGS)
 
 plan: env
 	@$(BIN)/python scripts/commands/plan.py $(ARGS)
@@ -56,17 +65,17 @@ draft: env
 seams: env
 	@$(BIN)/python scripts/commands/seams.py $(ARGS)
 
-test: env
+test: dev
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)
 
-lint: env
+lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy scripts
 	$(BIN)/snakemake --lint
 
-bench: env
+bench: dev
 	PYTHONPATH=scripts:tests $(BIN)/python -m benchmarks $(if $(QUICK),--quick) \
 		$(if $(GDAL),--gdal $(GDAL)) $(ARGS)
 

@@ -158,7 +158,12 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "quarter", None, "quarter is None; allowed: text"),
         ("config", "regions", {}, "regions is {}; allowed: at least 1 entry"),
         ("config", "regions", "alps.geojson", "regions is 'alps.geojson'; allowed: a mapping"),
-        ("config", "regions.alps", 5, "regions.alps is 5; allowed: the path of a GeoJSON file, or path#property=value"),
+        (
+            "config",
+            "regions.alps",
+            5,
+            "regions.alps is 5; allowed: the path of a GeoJSON file, or path#property=value",
+        ),
         ("config", "regions", {"a b": "x"}, "regions has the name 'a b'; allowed: region names of"),
         ("config", "regions", {"../x": "x"}, "regions has the name '../x'; allowed"),
         ("config", "regions", {"alps_32633": "x"}, "'alps_32633'; allowed: region names of"),
@@ -325,7 +330,9 @@ def test_a_missing_or_unreadable_file_is_named(read: Any, tmp_path: Path) -> Non
 @pytest.mark.parametrize("text", ["type: [api", "a: b: c", "a: 1\n\tb: 2", "x: !!python/name:os."])
 def test_bad_yaml_is_named_with_its_place(write_yaml: Any, text: str) -> None:
     path = write_yaml(text)
-    with pytest.raises(ConfigError, match=r"mine\.yaml, line \d, column \d+ is not YAML \(") as refusal:
+    with pytest.raises(
+        ConfigError, match=r"mine\.yaml, line \d, column \d+ is not YAML \("
+    ) as refusal:
         read_yaml(Path(path), "source 'mine.yaml'")
     assert "\n" not in str(refusal.value)
 

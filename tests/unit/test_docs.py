@@ -97,7 +97,7 @@ def test_the_snakemake_that_is_tested_is_required() -> None:
 
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:
-    recipe = (CHECKOUT / "Makefile").read_text().split("\nlint: env\n")[1].split("\n\n")[0]
+    recipe = (CHECKOUT / "Makefile").read_text().split("\nlint: dev\n")[1].split("\n\n")[0]
     commands = [line.strip().replace("$(BIN)", ".venv/bin") for line in recipe.splitlines()]
     (repo,) = yaml.safe_load((CHECKOUT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [hook["entry"] for hook in repo["hooks"]] == commands

@@ -82,5 +82,5 @@ def test_every_pinned_package_is_used() -> None:
         for name in packages
         if not re.search(rf"(?:import |from |\"){name}\b|\b{name}\"", text)
     }
-    # The engine itself, what it measures jobs with, and what it shows them with
-    assert unused <= {"snakemake", "psutil", "snakemake-logger-plugin-rich"}
+    # The engine itself, and what it measures jobs with
+    assert unused <= {"snakemake", "psutil"}

@@ -157,7 +157,9 @@ def test_an_edge_that_may_be_meant_either_way_is_refused_with_both(
 ) -> None:
     ring = [[west, 40], [east, 40], [east, 50], [west, 50], [west, 40]]
     text = refused(read, polygon(ring))
-    assert f"has an edge from longitude {west:g} to {east:g}, which can be meant in two ways" in text
+    assert (
+        f"has an edge from longitude {west:g} to {east:g}, which can be meant in two ways" in text
+    )
     assert "put points between" in text
     assert "draw a MultiPolygon" in text
     between = [[west, 40], [0, 40], [east, 40], [east, 50], [0, 50], [west, 50], [west, 40]]

@@ -466,7 +466,9 @@ def test_swapped_longitude_and_latitude_are_suspected_where_they_would_be_covere
     search: Search,
 ) -> None:
     swapped = {"here": shapely.box(45.2, 9.2, 45.8, 9.8)}
-    assert "longitude and latitude swapped? so it would" in refused(search, [item()], regions=swapped)
+    assert "longitude and latitude swapped? so it would" in refused(
+        search, [item()], regions=swapped
+    )
     elsewhere = {"here": shapely.box(45.2, 11.2, 45.8, 11.8)}
     assert "swapped" not in refused(search, [item()], regions=elsewhere)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import shapely
 from osgeo import gdal
-from shapely.geometry import shape
 from runs import OWN_WORDS
+from shapely.geometry import shape
 from webmap import canvas, header, images, metadata, pixel_centres
 
 from basemake.demo.world import reflectance

@@ -103,12 +103,17 @@ def read_yaml(path: Path, what: str) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what}: {path} cannot be read ({error}).") from None
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        if begun := getattr(error, "context_mark", None):
-            problem += f", {error.context} in line {begun.line + 1}"
-        raise ConfigError(f"{what}: {path}{place} is not YAML ({problem}).") from None
+        raise ConfigError(f"{what}: {path}{_not_yaml(error)}.") from None
+
+
+def _not_yaml(error: Exception) -> str:
+    """Return the line of a mistake in YAML, and what it is."""
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
+        return f" is not YAML ({' '.join(str(error).split())})"
+    mark, begun = error.problem_mark, error.context_mark
+    begin = f", {error.context} in line {begun.line + 1}" if begun else ""
+    place = f", line {mark.line + 1}, column {mark.column + 1}"
+    return f"{place} is not YAML ({error.problem}{begin})"
 
 
 def read_source(name: str) -> Source:

@@ -1,8 +1,8 @@
 """The one module that knows Snakemake's internals.
 
 It makes records decide which jobs a run does, spares Snakemake work that grows with the number of
-jobs, shows a run to people, holds a lock while it executes, sets what the jobs that run at the same time may use, and
-returns the graph of jobs to commands.
+jobs, shows a run to people, holds a lock while it executes, sets what the jobs that run at the same
+time may use, and returns the graph of jobs to commands.
 
 Snakemake 9.27 cannot tell which jobs are stale. It stores a job's params in .snakemake/metadata
 even when the job failed (`Job.postprocess` in jobs.py calls `persistence.finished` on errors, too),
@@ -489,9 +489,8 @@ class ReadyJobs(set):
 
 # What Snakemake's preamble of a script imports.
 PREAMBLE = ["snakemake.iocontainers", "snakemake.logging"]
-MEMORY = (
-    ": by somebody, or because memory ran out; `--resources mem_mb=N` bounds what jobs take together"
-)
+# What is said of a job that SIGKILL ended.
+MEMORY = ", as when memory runs out; `--resources mem_mb=N` bounds what jobs take together"
 
 
 def fork_jobs(workflow: Any) -> None:

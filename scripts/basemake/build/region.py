@@ -60,20 +60,16 @@ def read_region(name: str, place: str | Path) -> Polygon | MultiPolygon:
     sentence, if the file is missing, is not GeoJSON, or contains no such polygon or one that cannot
     be mapped.
     """
-    where, path, chosen = f"region {name!r} ({place})", Path(place), None
-    if "#" in path.name and not path.expanduser().exists():
-        before, _, selector = str(place).rpartition("#")
-        key, equals, value = selector.partition("=")
-        if not equals:
-            raise RegionError(
-                f"{where} has {selector!r} behind the #; allowed is property=value, such as"
-                " name=Ticino."
-            )
-        path, chosen = Path(before), (key, value)
+    where, (path, feature) = f"region {name!r} ({place})", path_and_feature(place)
+    if feature and len(feature) == 1:
+        raise RegionError(
+            f"{where} has {feature[0]!r} behind the #; allowed is property=value, such as"
+            " name=Ticino."
+        )
     try:
         document = _load(path, where)
-        if chosen:
-            document = _chosen(document, *chosen, where)
+        if feature:
+            document = _chosen(document, feature[0], feature[1], where)
         polygons = [_valid(polygon, where) for polygon in _polygons(document, where)]
     except RecursionError:
         raise RegionError(
@@ -85,6 +81,17 @@ def read_region(name: str, place: str | Path) -> Polygon | MultiPolygon:
     if region.is_empty or region.area == 0:
         raise RegionError(f"{where} is empty: its polygons have no area; draw it anew.")
     return region
+
+
+def path_and_feature(place: str | Path) -> tuple[Path, list[str]]:
+    """Return the path of `place`, and property and value behind a #; a list without if none is.
+
+    A # that is part of an existing file's name stays in it.
+    """
+    before, mark, feature = str(place).rpartition("#")
+    if not mark or Path(place).expanduser().exists():
+        return Path(place), []
+    return Path(before), feature.split("=", 1)
 
 
 def _chosen(document: Any, key: str, value: str, where: str) -> dict:

@@ -89,7 +89,9 @@ class Screen:
                 f"{_jobs(len(self.failed))} failed, {done} of {total} done, in {took}; the next run"
                 " goes on from there."
             )
-        return f"{_jobs(done)} done in {took}." if total else "Nothing to be done: all is up to date."
+        return (
+            f"{_jobs(done)} done in {took}." if total else "Nothing to be done: all is up to date."
+        )
 
     @contextmanager
     def shown(self) -> Iterator[None]:

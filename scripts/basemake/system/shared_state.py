@@ -50,7 +50,7 @@ def shared(name: str) -> Iterator[dict]:
 
 
 def peek(name: str) -> dict:
-    """Return the content of the shared file `name` without waiting; empty if it is being written."""
+    """Return the content of the shared file `name` without waiting; {} if it is being written."""
     try:
         return dict(json.loads(_path(name).read_text()))
     except (OSError, ValueError, TypeError):

@@ -293,7 +293,8 @@ NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and those that it is made of, which libraries keep in several places."""
-    waiting, seen = [error], set()
+    waiting: list[Any] = [error]
+    seen: set[int] = set()
     while waiting:
         one = waiting.pop()
         if isinstance(one, BaseException) and id(one) not in seen:
