@@ -51,7 +51,6 @@ dev: .venv/.dev
 demo: env
 	$(BIN)/snakemake manifest $(ARGS)
 	$(BIN)/snakemake $(ARGS)
-	@echo "The demo's map is made. To look at it:  make serve  (RESULTS=.../results for another directory)"
 
 new: env
 	@$(BIN)/python scripts/commands/new.py "$(NAME)" "$(POLYGON)" "$(QUARTER)" $(ARGS)

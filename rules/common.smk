@@ -301,5 +301,5 @@ def made():
         lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {archive}")
     directory, checkout = Path.cwd(), Path(workflow.basedir)
     place = "" if directory == checkout else f" RESULTS={directory / 'results'}"
-    there = "" if Path(workflow.workdir_init) == checkout else f" -C {checkout}"
+    there = "" if Path(workflow.rundir) == checkout else f" -C {checkout}"
     return [*lines, ATTRIBUTION, f"To look at it:  make{there} serve{place}"]

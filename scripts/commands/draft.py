@@ -6,7 +6,6 @@ else is downloaded.
 """
 
 import math
-import os
 import shutil
 import subprocess
 import sys
@@ -47,12 +46,7 @@ def draft(build: Build) -> int:
     config["pyramid"] |= {"max_zoom": zoom, "metatile_zoom": "auto"}
     config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], zoom)
     _write(config)
-    if status := _snakemake(build):
-        return status
-    results = Path(os.path.relpath(DRAFT / "results", build.command.called_in))
-    pages = ", ".join(str(results / f"preview/{region}.html") for region in build.regions)
-    print(f"The draft is made: {pages}. To look at it: make serve RESULTS={results}")
-    return 0
+    return _snakemake(build)
 
 
 def _config(build: Build) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def new(directory: Path, name: str, area: str, quarter: str, source: str) -> lis
         path, feature = path_and_feature(area)
         files.append(path.expanduser())
         region = path.name + (f"#{'='.join(feature)}" if feature else "")
+    if source.endswith((".yaml", ".yml")):
+        source = str(Path(source).expanduser().absolute())
     given = {"source": source, "quarter": quarter, "regions": {name: region}}
     read_source(check(given, "config", "the config")["source"])
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -49,6 +49,34 @@ def test_the_status_of_a_script(forks, tmp_path, code, status) -> None:
     assert run(forks, script) == status
 
 
+def test_lines_that_a_script_prints_are_given_while_it_runs(forks, tmp_path) -> None:
+    script, go = tmp_path / "script.py", tmp_path / "go"
+    script.write_text(f"""
+import os, sys, time
+print("one", flush=True)
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.01)
+print("two\\nthree", file=sys.stderr)
+os.write(2, b"of a library: \\xff")
+""")
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        go.touch()
+
+    assert forks.run(str(script), {}, [], say=say) == 0
+    assert said == ["one", "two", "three", "of a library: \ufffd"]
+
+
+def test_ctrl_c_ends_a_script_without_a_traceback(forks, tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    said: list[str] = []
+    assert forks.run(str(script), {}, [], say=said.append) == 1
+    assert said == []
+
+
 TOLD = """
 import json, os, sys
 told = {

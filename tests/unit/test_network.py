@@ -19,14 +19,17 @@ from hypothesis import strategies as st
 
 from basemake import __version__
 from basemake.errors import BasemakeError
-from basemake.system.shared_state import shared
+from basemake.system.shared_state import RUN_BEGAN, shared
 from basemake.web.access import Access, Credentials
 from basemake.web.session import (
+    NEVER_REACHED_SECONDS,
     Interrupted,
     NetworkError,
     Patience,
     PatientSession,
     Session,
+    has_answered,
+    note_answer,
     retry_after,
 )
 from servers import (
@@ -123,6 +126,33 @@ def test_a_broken_connection_is_worth_another_try(server: FaultyServer, fault) -
 def test_a_server_that_is_not_there_is_worth_another_try(server: FaultyServer) -> None:
     with session("127.0.0.1:9") as http, pytest.raises(Interrupted, match=r"127\.0\.0\.1:9"):
         http.get("http://127.0.0.1:9/a?sig=secret")
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("127.0.0.1:9", "connection refused"),
+        ("no-such-host.invalid", "its name does not resolve"),
+    ],
+)
+def test_a_host_that_cannot_be_reached_is_told_with_the_reason(host: str, reason: str) -> None:
+    with session(host) as http, pytest.raises(Interrupted) as caught:
+        http.get(f"http://{host}/a?sig=secret")
+    assert str(caught.value) == f"{host}: {reason}"
+    assert caught.value.unreached == host
+
+
+def test_a_host_that_was_reached_has_answered(server: FaultyServer, monkeypatch) -> None:
+    monkeypatch.setenv(RUN_BEGAN, str(time.time()))
+    assert not has_answered(server.host)
+    url = server.script("/a", reset(-1))
+    with session(server.host) as http:
+        with pytest.raises(Interrupted) as caught:
+            http.get(url)
+        assert caught.value.unreached is None
+        assert not has_answered(server.host)
+        http.get(url)
+    assert has_answered(server.host)
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410])
@@ -264,6 +294,34 @@ def test_progress_renews_patience(clock: Clock) -> None:
         patience.progressed()
     assert max(clock.waits) <= 1.0
     assert out_of_patience(patience, Interrupted("busy"))
+
+
+def test_each_retry_is_shown_with_its_reason(clock: Clock, capsys) -> None:
+    out_of_patience(Patience(LIMITS), Interrupted("x.org answers 503"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"x.org answers 503; next try in {wait:.1f} s" for wait in clock.waits]
+
+
+def test_patience_is_for_hosts_that_answered_in_this_run(clock: Clock, monkeypatch) -> None:
+    failure = Interrupted("x.org: connection refused", unreached="x.org")
+
+    def waited() -> tuple[str, float]:
+        clock.waits = []
+        return out_of_patience(Patience(HOUR), failure), sum(clock.waits)
+
+    note_answer("x.org")
+    monkeypatch.setenv(RUN_BEGAN, str(clock.now + 1))
+    said, seconds = waited()
+    assert said.startswith("cannot reach x.org: are you online? (connection refused; ")
+    assert seconds <= NEVER_REACHED_SECONDS
+    note_answer("x.org")
+    said, seconds = waited()
+    assert said.endswith("run again later.")
+    assert seconds > HOUR.patience_seconds - HOUR.longest_wait_seconds
+    # What is not known of a run, or a refresh, which begins at 0, is no reason for haste.
+    monkeypatch.setenv(RUN_BEGAN, "0")
+    failure = Interrupted("y.org: connection refused", unreached="y.org")
+    assert waited()[0].endswith("run again later.")
 
 
 # -- Redirects and credentials --------------------------------------------------------------------

@@ -6,6 +6,7 @@ The service is a real server on loopback that searches its items, and misbehaves
 import gzip
 import json
 import re
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from basemake.build.manifest import dn_reading
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import BasemakeError
+from basemake.system.shared_state import RUN_BEGAN
 from basemake.web.stac import short_enough
 from search_items import search_items
 from servers import (
@@ -319,6 +321,13 @@ def test_a_service_that_is_away_for_ever_is_given_up(
     assert word in message
     assert server.host in message
     assert len(server.asked("/v1/search")) < 60
+
+
+def test_a_service_that_cannot_be_reached_is_not_blamed_on_the_source(monkeypatch) -> None:
+    monkeypatch.setenv(RUN_BEGAN, str(time.time()))
+    monkeypatch.setattr("basemake.web.session.NEVER_REACHED_SECONDS", 0.1)
+    said = refusal(api("http://127.0.0.1:9/"))
+    assert said.startswith("cannot reach 127.0.0.1:9: are you online? (connection refused; ")
 
 
 def test_a_search_that_takes_too_long_is_given_up(serve: Callable) -> None:

@@ -115,12 +115,16 @@ class Build:
         return done.stdout
 
     def python(
-        self, program: list[str], *arguments: str, stderr: int = subprocess.STDOUT
+        self,
+        program: list[str],
+        *arguments: str,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.STDOUT,
     ) -> subprocess.Popen:
         """Start a Python program with snakemake's options for this build, then `arguments`."""
         return subprocess.Popen(
             [sys.executable, *program, *self.options(), *arguments],
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=stderr,
             text=True,
             env=self.variables(),

@@ -596,11 +596,21 @@ def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
                 raise
             screen.tell(screen.outcome)
             sys.exit(1)
-        made = "all" in {rule.name for rule in workflow.dag.targetrules} and not kind.dryrun_exec
-        for line in [teller.listed or screen.outcome, *(summary() if made else [])]:
+        lines = [teller.listed or screen.outcome]
+        if not kind.dryrun_exec and _makes_all(workflow):
+            lines += summary()
+        for line in lines:
             screen.tell(line)
 
     workflow.execute = shown
+
+
+def _makes_all(workflow: Any) -> bool:
+    """Return whether a run has the target `all`, and makes all of it."""
+    parts = workflow.dag_settings
+    if parts.until or parts.omit_from or parts.batch:
+        return False
+    return "all" in {rule.name for rule in workflow.dag.targetrules}
 
 
 def _usual_handler(workflow: Any) -> Any:

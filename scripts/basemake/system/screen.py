@@ -140,7 +140,7 @@ class Screen:
                 return
             self.failed |= {number: job.name for number, job in jobs.items()}
             first, *others = jobs.values()
-            also = f" and {len(others)} jobs with it" if others else ""
+            also = f" and {_jobs(len(others))} with it" if others else ""
             logs = [log for log in logs if Path(log).exists()]
             named = f"; its log: {', '.join(logs)}" if logs else ""
             self._tell_of_failure(f"{first.name}{also} failed after {duration(first.since)}{named}")

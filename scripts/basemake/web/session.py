@@ -91,7 +91,7 @@ class Patience:
             why = str(failure).removeprefix(f"{host}: ")
             raise NetworkError(
                 f"cannot reach {host}: are you online? ({why}; {self._failures} tries in"
-                f" {elapsed:.0f} s)"
+                f" {elapsed:.0f} s)."
             )
         if elapsed + pause > limits.patience_seconds:
             raise NetworkError(
