@@ -241,7 +241,7 @@ def test_threads_are_a_share_of_the_cores_but_not_of_a_login_nodes(demo, argumen
     ],
 )
 def test_jobs_here_keep_to_the_memory_of_this_machine(demo, arguments, megabytes):
-    provided = re.findall(r'"mem_mb", (\d+)', demo.run("manifest", *arguments))
+    provided = re.findall(r'"mem_mb", (\d+)', demo.run("manifest", OWN_WORDS, *arguments))
     assert provided == ([] if megabytes is None else [str(megabytes)])
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 from dataclasses import replace
+
 import pyte
 import pytest
 from runs import NORTH, Scene, lay_out
