@@ -7,6 +7,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyte
@@ -145,10 +146,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[LiveScreen, Call
     feed = pyte.ByteStream(shown)
 
     def look() -> str:
-        try:
+        with suppress(BlockingIOError):
             feed.feed(os.read(master, 1 << 20))
-        except BlockingIOError:
-            pass
         return "\n".join(line.rstrip() for line in shown.display).rstrip()
 
     with os.fdopen(slave, "w") as stream:

@@ -19,8 +19,7 @@ from threading import Thread
 
 # What `snakemake` and the commands import before they do anything.
 MODULES = (
-    *("snakemake.cli", "snakemake.report.html_reporter", "snakemake_logger_plugin_rich"),
-    "smart_open",
+    *("snakemake.cli", "snakemake.report.html_reporter", "smart_open"),
     *("basemake.build.engine", "basemake.build.manifest", "basemake.forecast.forecast"),
 )
 ROOM = 1 << 20  # bytes, for arguments and environment

@@ -1,4 +1,4 @@
-"""What people see of runs: in a terminal (a pty, whose screen is read), in a file, and of failures."""
+"""What people see of runs: in a terminal (a pty, whose screen is read) and in a file."""
 
 import os
 import re
@@ -23,9 +23,8 @@ class Terminal:
         self._screen = pyte.Screen(COLUMNS, LINES)
         self._stream = pyte.ByteStream(self._screen)
         size = {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "LINES": str(LINES)}
-        snakemake = ["-m", "snakemake", "--snakefile", str(scene.checkout / "Snakefile")]
         self.run = replace(scene, environment=size).python(
-            snakemake, *arguments, stdout=slave, stderr=slave
+            scene.snakemake, *arguments, stdout=slave, stderr=slave
         )
         os.close(slave)
         self._all = b""
