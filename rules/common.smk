@@ -1,6 +1,7 @@
 """What the files beside this one share: config, source, recipe, regions and layout. No rule."""
 
 import functools
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,7 @@ from basemake.build.run_lock import alone
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
+from basemake.system.screen import in_bytes
 from basemake.system.shared_state import begin_run
 from basemake.web.addresses import is_remote
 
@@ -56,7 +58,7 @@ def stop(error):
 
 begin_run()
 lock_when_it_executes(workflow, alone)
-show(workflow, lambda: made())
+show(workflow, lambda targets: summary(targets))
 fork_jobs(workflow)
 run_jobs_of_slurm_here(workflow)
 
@@ -292,14 +294,22 @@ def footprints(region):
     return {"type": "FeatureCollection", "features": features}
 
 
-def made():
-    """Return lines about the maps that a run of all has made, and how to look at them."""
+def summary(targets):
+    """Return lines about what a run has made by its target rules, and how to go on."""
+    directory, checkout = Path.cwd(), Path(workflow.basedir)
+    there = "" if Path(workflow.rundir) == checkout else f" -C {checkout}"
+    # Under make the next command follows by itself.
+    if "manifest" in targets and "MAKELEVEL" not in os.environ:
+        return [
+            f'What a build will take:  make{there} plan ARGS="--directory {directory}"',
+            "To build:  this command without `manifest`",
+        ]
+    if "all" not in targets:
+        return []
     lines = []
     for region in layout().regions:
         zooms, archive = layout().zooms[region], Path(f"results/pyramid/{region}.pmtiles")
-        size = f"{archive.stat().st_size / 1e6:,.1f} MB"
+        size = in_bytes(archive.stat().st_size)
         lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {archive}")
-    directory, checkout = Path.cwd(), Path(workflow.basedir)
     place = "" if directory == checkout else f" RESULTS={directory / 'results'}"
-    there = "" if Path(workflow.rundir) == checkout else f" -C {checkout}"
-    return [*lines, ATTRIBUTION, f"To look at it:  make{there} serve{place}"]
+    return [*lines, f"Credit: {ATTRIBUTION}", f"To look at it:  make{there} serve{place}"]

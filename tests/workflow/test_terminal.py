@@ -126,7 +126,7 @@ def test_a_terminal_shows_bars_by_stage_and_then_where_the_map_is(scene: Scene) 
     assert re.fullmatch(r"\d+ jobs done in S\.", kept[0])
     assert kept[1:] == [
         f"first: zooms 0 to 10, {size:.1f} MB in results/pyramid/first.pmtiles",
-        "Simulated imagery",
+        "Credit: Simulated imagery",
         f"To look at it:  make serve RESULTS={scene.results}",
     ]
 

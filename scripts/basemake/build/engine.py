@@ -566,10 +566,11 @@ OF_NO_USE = (_ERROR_MSG_FINAL, "Restored previous version of", "Cannot restore")
 OWN_WORDS = ("verbose", "printshellcmds", "debug_dag", "quiet")
 
 
-def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
+def show(workflow: Any, summary: Callable[[set[str]], list[str]]) -> None:
     """Show the run on a screen instead of Snakemake's own words, unless somebody asks for these.
 
-    `summary` returns lines about what a run of all has made. `workflow.screen` becomes the screen,
+    `summary` returns lines about what a run has made, by the rules that were its targets and are
+    made with all that they need. `workflow.screen` becomes the screen,
     or None. What Snakemake prints before it executes, or without executing, stays as it is.
     """
     workflow.screen = None
@@ -596,21 +597,19 @@ def show(workflow: Any, summary: Callable[[], list[str]]) -> None:
                 raise
             screen.tell(screen.outcome)
             sys.exit(1)
-        lines = [teller.listed or screen.outcome]
-        if not kind.dryrun_exec and _makes_all(workflow):
-            lines += summary()
-        for line in lines:
+        made = set() if kind.dryrun_exec else _made_whole(workflow)
+        for line in [teller.listed or screen.outcome, *summary(made)]:
             screen.tell(line)
 
     workflow.execute = shown
 
 
-def _makes_all(workflow: Any) -> bool:
-    """Return whether a run has the target `all`, and makes all of it."""
+def _made_whole(workflow: Any) -> set[str]:
+    """Return the names of the rules that a run makes with all that they need."""
     parts = workflow.dag_settings
     if parts.until or parts.omit_from or parts.batch:
-        return False
-    return "all" in {rule.name for rule in workflow.dag.targetrules}
+        return set()
+    return {rule.name for rule in workflow.dag.targetrules}
 
 
 def _usual_handler(workflow: Any) -> Any:

@@ -184,7 +184,7 @@ class LiveScreen(Screen):
             transient=True,
         )
         self._fetched: deque[tuple[float, int]] = deque()  # times, and bytes fetched until then
-        self._before = bytes_fetched()
+        self._before = self._latest = bytes_fetched()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -235,20 +235,23 @@ class LiveScreen(Screen):
     def _downloads(self, left: int) -> str:
         """Return bytes, speed and time left of the downloads of `left` tiles and of those before.
 
-        The time takes the tiles that are left to be as large as those before, on average.
+        The time takes tiles to be equally large, and downloads that run to be half done.
         """
-        now, fetched = time.monotonic(), bytes_fetched() - self._before
+        self._latest = max(self._latest, bytes_fetched())  # 0 while a job writes it
+        now, fetched = time.monotonic(), self._latest - self._before
         if not fetched:
             return ""
         self._fetched.append((now, fetched))
         while len(self._fetched) > 2 and now - self._fetched[1][0] > WINDOW:
             self._fetched.popleft()
         since, before = self._fetched[0]
-        text, done = f"{fetched / 1e6:,.1f} MB", self.done[DOWNLOADS]
+        text, done = in_bytes(fetched), self.done[DOWNLOADS]
         if left and fetched > before:
             speed = (fetched - before) / (now - since)
             text += f", {speed / 1e6:.1f} MB/s"
-            text += f", about {clock(fetched / done * left / speed)} left" if done else ""
+            halves = sum(job.stage == DOWNLOADS for job in self._running.values()) / 2
+            seconds = fetched / (done + halves) * (left - halves) / speed if done else 0
+            text += f", about {clock(seconds)} left" if done else ""
         return text
 
 
@@ -260,6 +263,11 @@ def screen_on(stream: TextIO, color: bool = True) -> Screen:
 
 def _jobs(number: int) -> str:
     return f"{number} job{'' if number == 1 else 's'}"
+
+
+def in_bytes(size: int) -> str:
+    """Return a number of bytes in MB, or in GB from 1000 MB on."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def bytes_fetched() -> int:
