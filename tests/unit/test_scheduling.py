@@ -116,7 +116,7 @@ def test_downloads_that_are_not_kept_do_not_run_far_ahead_of_their_use():
 def test_a_signal_that_comes_while_the_scheduler_holds_its_lock_ends_the_run():
     scheduler = object.__new__(InOrder)
     scheduler._lock, scheduler._open_jobs = threading.Lock(), threading.Semaphore(0)
-    scheduler._user_kill = None
+    scheduler._user_kill, scheduler.workflow = None, SimpleNamespace(screen=None)
     with scheduler._lock:
         scheduler.exit_gracefully(15, None)
     assert scheduler._open_jobs.acquire(timeout=60)

@@ -106,10 +106,9 @@ def test_a_group_fails_as_one(screen: Screen, stream: io.StringIO) -> None:
 def test_what_stopping_does_to_jobs_is_not_told(screen: Screen, stream: io.StringIO) -> None:
     screen.finish(7)
     screen.stop()
-    screen.stop()
     screen.say(9, "Traceback (most recent call last):")
     screen.fail([9], [], "KeyboardInterrupt")
-    assert lines(stream)[1:] == ["Stopping."]
+    assert len(lines(stream)) == 1
     said = "Stopped after S: 1 of 3 jobs done; the next run goes on from there."
     assert SECONDS.sub("S", screen.outcome) == said
 

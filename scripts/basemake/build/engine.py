@@ -584,7 +584,10 @@ def show(workflow: Any, summary: Callable[[set[str]], list[str]]) -> None:
             on_interrupt(signal.default_int_handler)
             execute(executor_plugin=executor_plugin, **settings)
             return
-        screen = workflow.screen = screen_on(usual.stream, not workflow.output_settings.nocolor)
+        # Jobs that are not forked print across a live display.
+        apart = can_fork() and not workflow.deployment_settings.deployment_method
+        color = not workflow.output_settings.nocolor
+        screen = workflow.screen = screen_on(usual.stream, color, apart)
         teller = _Teller(workflow, screen, kind.dryrun_exec)
         logger.removeHandler(usual)
         logger.addHandler(teller)

@@ -148,11 +148,8 @@ class Screen:
                 self.tell(line)
 
     def stop(self) -> None:
-        """Note that the user asked the run to stop."""
-        with self._lock:
-            if not self.stopped:
-                self.stopped = True
-                self.tell("Stopping.")
+        """Note that the user asked the run to stop; a handler of signals may call it."""
+        self.stopped = True
 
     def tell(self, text: str) -> None:
         """Show a text of the run itself."""
@@ -229,7 +226,7 @@ class LiveScreen(Screen):
                     self._downloads(total - done) if stage == DOWNLOADS else "",
                 )
             names = ", ".join(job.name for job in self._running.values())
-            line = f"{clock(self.seconds)}  {names}"
+            line = f"{clock(self.seconds)}  {'Stopping. ' * self.stopped}{names}"
             return Group(bars, Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
 
     def _downloads(self, left: int) -> str:
@@ -255,10 +252,14 @@ class LiveScreen(Screen):
         return text
 
 
-def screen_on(stream: TextIO, color: bool = True) -> Screen:
-    """Return the screen for a stream: live if it is a terminal that can move its cursor."""
+def screen_on(stream: TextIO, color: bool = True, apart: bool = True) -> Screen:
+    """Return the screen for a stream: live if it is a terminal that can move its cursor.
+
+    `apart` is whether all that jobs print comes by `say`, and not straight to the terminal.
+    """
     can_move = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    return LiveScreen(stream, color) if stream.isatty() and can_move else Screen(stream)
+    live = apart and can_move and stream.isatty()
+    return LiveScreen(stream, color) if live else Screen(stream)
 
 
 def _jobs(number: int) -> str:

@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 from basemake import __version__
 from basemake.build.source import Limits
 from basemake.errors import BandError, BasemakeError
-from basemake.system.shared_state import peek, run_began, shared
+from basemake.system.shared_state import run_began, shared
 from basemake.web.access import Access
 from basemake.web.addresses import check_url, origin
 
@@ -265,7 +265,8 @@ def note_answer(host: str) -> None:
 
 def has_answered(host: str) -> bool:
     """Return whether a host answered any job since the run began; True if that is not known."""
-    return float(peek(f"pace-{host}").get("answered", 0)) >= run_began()
+    with shared(f"pace-{host}") as pace:
+        return float(pace.get("answered", 0)) >= run_began()
 
 
 def broken(host: str, error: Exception) -> Interrupted:
