@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 import pyte
 import pytest
@@ -187,6 +188,25 @@ def test_bars_by_stage_with_the_bytes_of_downloads(terminal) -> None:
     kept = until(look, "WARNING").splitlines()
     assert SECONDS.sub("S", kept[0]) == "enhance_tile 33TWM_0_0 failed after S"
     assert kept[1:] == ["basemake: [bold]out of order[/bold].", "WARNING: a hole"]
+
+
+def test_threads_speak_while_pictures_are_drawn(monkeypatch, request) -> None:
+    monkeypatch.setattr("basemake.system.screen.A_SECOND", 500)
+    screen, look = request.getfixturevalue("terminal")
+
+    def work(first: int) -> None:
+        for number in range(first, first + 50):
+            screen.start(number, f"enhance_tile {number}", "tiles")
+            screen.say(number, f"line of {number}")
+            screen.finish(number)
+
+    with screen.shown():
+        screen.begin(Counter(tiles=200))
+        threads = [Thread(target=work, args=(1000 * n,), daemon=True) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        until(look, "200/200")
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,33 +203,36 @@ class LiveScreen(Screen):
             self._console.print(text, markup=False, style="bold red")
 
     def _picture(self) -> "RenderableType":
-        """Return what is shown now."""
+        """Return what is shown now.
+
+        It takes no lock: rich calls it while it holds its own, and `tell` waits for that one.
+        """
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        with self._lock:
-            if not self.totals:
-                return Text(f"Finding out what is to be done: {clock(self.seconds)}", style="dim")
-            bars = Table.grid(padding=(0, 2, 0, 0))
-            bars.add_column(no_wrap=True)
-            bars.add_column(ratio=1)
-            bars.add_column(justify="right", no_wrap=True)
-            bars.add_column(no_wrap=True)
-            for stage, total in self.totals.items():
-                done = self.done[stage]
-                bars.add_row(
-                    Text(stage, style="dim" if done == total else "bold"),
-                    ProgressBar(total, done, width=30),
-                    f"{done}/{total}",
-                    self._downloads(total - done) if stage == DOWNLOADS else "",
-                )
-            names = ", ".join(job.name for job in self._running.values())
-            line = f"{clock(self.seconds)}  {'Stopping. ' * self.stopped}{names}"
-            return Group(bars, Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
+        if not self.totals:
+            return Text(f"Finding out what is to be done: {clock(self.seconds)}", style="dim")
+        running = [*self._running.values()]
+        bars = Table.grid(padding=(0, 2, 0, 0))
+        bars.add_column(no_wrap=True)
+        bars.add_column()
+        bars.add_column(justify="right", no_wrap=True)
+        bars.add_column(no_wrap=True)
+        for stage, total in self.totals.items():
+            done = self.done[stage]
+            bars.add_row(
+                Text(stage, style="dim" if done == total else "bold"),
+                ProgressBar(total, done, width=30),
+                f"{done}/{total}",
+                self._downloads(total - done, running) if stage == DOWNLOADS else "",
+            )
+        names = ", ".join(job.name for job in running)
+        line = f"{clock(self.seconds)}  {'Stopping. ' * self.stopped}{names}"
+        return Group(bars, Text(line, style="dim", no_wrap=True, overflow="ellipsis"))
 
-    def _downloads(self, left: int) -> str:
+    def _downloads(self, left: int, running: Sequence[Running]) -> str:
         """Return bytes, speed and time left of the downloads of `left` tiles and of those before.
 
         The time takes tiles to be equally large, and downloads that run to be half done.
@@ -246,7 +249,7 @@ class LiveScreen(Screen):
         if left and fetched > before:
             speed = (fetched - before) / (now - since)
             text += f", {speed / 1e6:.1f} MB/s"
-            halves = sum(job.stage == DOWNLOADS for job in self._running.values()) / 2
+            halves = sum(job.stage == DOWNLOADS for job in running) / 2
             seconds = fetched / (done + halves) * (left - halves) / speed if done else 0
             text += f", about {clock(seconds)} left" if done else ""
         return text
