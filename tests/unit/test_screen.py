@@ -4,6 +4,8 @@ import io
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from basemake.system.interrupts import end_at_interrupt
 from basemake.system.screen import DEFECT, LiveScreen, Screen, clock, screen_on
 from basemake.system.shared_state import shared
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 SECONDS = re.compile(r"\d+\.\d s")
 
 
@@ -218,6 +221,22 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.M
 
 
 # -- Ctrl-C ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "handler"), [("snakemake", "SIG_DFL"), ("other", "default_int")]
+)
+def test_ctrl_c_while_snakemake_is_loaded_needs_no_words(
+    tmp_path: Path, program: str, handler: str
+) -> None:
+    script = tmp_path / program
+    script.write_text(f"""
+import signal, site
+site.addsitedir({str(CHECKOUT / "envs")!r})
+print(repr(signal.getsignal(signal.SIGINT)))
+""")
+    done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True)
+    assert handler in done.stdout
 
 
 def test_a_handler_of_ctrl_c_stays(monkeypatch: pytest.MonkeyPatch) -> None:
