@@ -21,6 +21,7 @@ from basemake.build.bands import (
     settings_together,
     shared_need,
 )
+from basemake.build.bucket import bucket_at
 from basemake.build.code_digest import code_digest
 from basemake.build.config import check, read_recipe, read_source, read_yaml
 from basemake.build.engine import (
@@ -29,6 +30,7 @@ from basemake.build.engine import (
     bound,
     decide_by_records,
     fork_jobs,
+    keep_in_bucket,
     lock_when_it_executes,
     run_jobs_of_slurm_here,
     show,
@@ -38,7 +40,7 @@ from basemake.build.manifest import dn_reading
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
-from basemake.build.run_lock import alone
+from basemake.build.run_lock import alone, show_bucket
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
@@ -57,9 +59,21 @@ def stop(error):
 
 
 begin_run()
+fork_jobs(workflow)
+STORAGE = workflow.storage_settings
+if STORAGE.default_storage_provider:
+    stop(
+        f"--default-storage-provider is {STORAGE.default_storage_provider!r}: leave it out. With"
+        " --default-storage-prefix s3://bucket/maps alone basemake keeps the results there itself."
+    )
+try:
+    BUCKET = bucket_at(STORAGE.default_storage_prefix or None)
+except BasemakeError as error:
+    stop(error)
+if BUCKET:
+    keep_in_bucket(workflow, BUCKET, show_bucket)
 lock_when_it_executes(workflow, alone)
 show(workflow, lambda targets: summary(targets))
-fork_jobs(workflow)
 run_jobs_of_slurm_here(workflow)
 
 # Snakemake would merge a --configfile into this one, and so also build the demo's region.
@@ -96,6 +110,16 @@ bound(workflow, connections=BOUNDS.connections)
 if workflow.is_main_process:
     bound(workflow, _cores=BOUNDS.cores, mem_mb=BOUNDS.memory_mb)
     decide_by_records(workflow)
+if BUCKET and ASKED.elsewhere:
+    stop(
+        "--default-storage-prefix is for jobs on this machine; those on others leave their results"
+        " in the working directory, which they share: leave it out, or leave --executor out."
+    )
+if BUCKET and "folder" in PYRAMID["outputs"]:
+    stop(
+        "config: pyramid.outputs has 'folder', which is not kept in a bucket: leave it out, or"
+        " leave --default-storage-prefix out."
+    )
 HERE = workflow.is_main_process and not ASKED.elsewhere  # whether jobs run in this process's reach
 THREADS = {
     name: (
@@ -240,6 +264,11 @@ def overlap(wildcards):
     return PYRAMID["overlap"] if several else "top"
 
 
+def zone_vrts(region, view=""):
+    """Return the paths of a region's VRTs of one zone each; `view` is "_3857" for their views."""
+    return [f"results/mosaic/{region}_{epsg}{view}.vrt" for epsg in layout().zones(region)]
+
+
 def kept_if(keep, path):
     """Return the output `path`, deleted once it was used unless the config key `keep` is true."""
     return path if config[keep] else temp(path)
@@ -300,8 +329,9 @@ def summary(targets):
     there = "" if Path(workflow.rundir) == checkout else f" -C {checkout}"
     # Under make the next command follows by itself.
     if "manifest" in targets and "MAKELEVEL" not in os.environ:
+        place = f" --default-storage-prefix {BUCKET}" if BUCKET else ""
         return [
-            f'What a build will take:  make{there} plan ARGS="--directory {directory}"',
+            f'What a build will take:  make{there} plan ARGS="--directory {directory}{place}"',
             "To build:  this command without `manifest`",
         ]
     if "all" not in targets:
@@ -310,6 +340,10 @@ def summary(targets):
     for region in layout().regions:
         zooms, archive = layout().zooms[region], Path(f"results/pyramid/{region}.pmtiles")
         size = in_bytes(archive.stat().st_size)
-        lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {archive}")
+        where = f"{BUCKET}/{archive}" if BUCKET else archive
+        lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {where}")
+    lines.append(f"Credit: {ATTRIBUTION}")
+    if BUCKET:
+        return lines
     place = "" if directory == checkout else f" RESULTS={directory / 'results'}"
-    return [*lines, f"Credit: {ATTRIBUTION}", f"To look at it:  make{there} serve{place}"]
+    return [*lines, f"To look at it:  make{there} serve{place}"]

@@ -23,6 +23,7 @@ rule build_zone_vrt:
         disk_mb=10,
         runtime=20,
     params:
+        headers=True,  # are all that it reads of tiles
         code=code("build_zone_vrt.py"),
         settings=lambda wildcards: {
             "grid": mercator_grid(
@@ -40,10 +41,7 @@ rule build_zone_vrt:
 rule build_vrt:
     """Build the VRT over all zones of a region."""
     input:
-        lambda wildcards: [
-            f"results/mosaic/{wildcards.region}_{epsg}_3857.vrt"
-            for epsg in layout().zones(wildcards.region)
-        ],
+        lambda wildcards: zone_vrts(wildcards.region, "_3857"),
     output:
         mosaic=kept_if("keep_tiles", "results/mosaic/{region}.vrt"),
         record="results/records/mosaic/{region}.vrt.json",
@@ -58,6 +56,9 @@ rule build_vrt:
         disk_mb=1,
         runtime=10,
     params:
+        headers=True,
+        # Read by way of its inputs.
+        also=lambda wildcards: zone_vrts(wildcards.region) + enhanced_of(wildcards.region),
         code=code("build_vrt.py"),
         container={"attribution": ATTRIBUTION},
     script:

@@ -167,6 +167,8 @@ rule export_cog:
         disk_mb=lambda wildcards, input: 3 * int(input.size_mb) + 1,
         runtime=240,
     params:
+        # Read by way of the mosaic.
+        also=lambda wildcards: zone_vrts(wildcards.region) + zone_vrts(wildcards.region, "_3857"),
         code=code("export_cog.py"),
         settings=lambda wildcards: {
             "rendering": {

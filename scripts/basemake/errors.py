@@ -50,5 +50,9 @@ class RecordError(BasemakeError):
     """An input has no record of what it was made of."""
 
 
+class BucketError(BasemakeError):
+    """The bucket that keeps the results refuses, cannot be reached, or holds something else."""
+
+
 class PublishError(BasemakeError):
     """A map cannot be published: the place cannot be written, or there is no whole map."""

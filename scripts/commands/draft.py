@@ -110,6 +110,7 @@ def _snakemake(build: Build, *targets: str) -> int:
     """Run snakemake in the draft's directory; return its status."""
     place = ["--directory", str(DRAFT.absolute())]
     place += ["--configfile", str((DRAFT / CONFIGFILE).absolute())]
+    place += ["--default-storage-prefix", ""]  # a draft is made here, even if its map is not
     # The last ones count: an empty --config sets nothing.
     command = [*build.command.line(*targets), *place, "--config"]
     running = subprocess.Popen(command, cwd=build.command.called_in)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
+from basemake.build.bucket import Bucket
 from basemake.build.engine import Graph, Job
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
@@ -109,8 +110,11 @@ def find_orphans(graph: Graph, surplus: Iterable[Path] = ()) -> Orphans:
     return Orphans(list(files.values()), records, left)
 
 
-def delete(orphans: Orphans) -> None:
-    """Delete orphans, folders that are then empty, and last the orphans' records."""
+def delete(orphans: Orphans, bucket: Bucket | None = None) -> None:
+    """Delete orphans, here and in the `bucket`, folders that are then empty, and last records."""
+    if bucket:
+        bucket.delete(file.path for file in orphans.files)
+        bucket.delete(orphans.records)
     for file in orphans.files:
         file.path.unlink(missing_ok=True)
     folders = {folder for file in orphans.files for folder in file.path.parents[:-2]}
@@ -219,7 +223,7 @@ def main() -> None:
         with alone() if options.yes else nullcontext():
             orphans = orphans_of(build)
             if options.yes:
-                delete(orphans)
+                delete(orphans, build.bucket)
     if said := table(orphans):
         print(said)
     if not orphans.files:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
+from basemake.build.bucket import brought
 from basemake.build.open_build import BUSY, as_command, open_build
 from basemake.build.paths import RESULTS
 from basemake.build.records import is_intact, read_record
@@ -20,13 +21,17 @@ from basemake.publish.places import Place, place
 from basemake.publish.publication import Published, publish_archive, publish_folder
 
 
+def files_of(region: str) -> list[Path]:
+    """Return the paths of a region's archive and page."""
+    return [RESULTS / f"pyramid/{region}.pmtiles", RESULTS / f"preview/{region}.html"]
+
+
 def publish(region: str, where: Place, options: argparse.Namespace) -> Published:
     """Publish the map of a region that the current directory holds.
 
     Raises PublishError if it is not there, or not as its records tell.
     """
-    archive = RESULTS / "pyramid" / f"{region}.pmtiles"
-    page = RESULTS / "preview" / f"{region}.html"
+    archive, page = files_of(region)
     for made in (archive, page):
         record = read_record(made)
         if record is None or not made.exists() or not is_intact(made, record):
@@ -61,10 +66,13 @@ def main() -> None:
         where = place(options.to, options.endpoint_url)
         build = open_build(arguments)
         where.check(Path.cwd())
+        if build.bucket and options.tiles:
+            raise PublishError("--tiles: a bucket keeps no folders of web tiles; leave it out.")
         try:
             with alone():
                 for region in build.regions:
-                    _say(region, publish(region, where, options), where)
+                    with brought(build.bucket, files_of(region)):
+                        _say(region, publish(region, where, options), where)
         except BusyError as error:
             print(f"basemake publish: {error}", file=sys.stderr)
             sys.exit(BUSY)

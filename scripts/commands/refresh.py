@@ -97,7 +97,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
         return _failed(f"{title} {tiles}; the build failed, and the next refresh goes on with it")
     orphans = find_orphans(graph, surplus(build, graph, stale=[]))  # all are built
     if prune:
-        delete(orphans)
+        delete(orphans, build.bucket)
     if jobs or any(changes) or (prune and orphans.files):
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         took = f"{minutes} min" if minutes else f"{seconds} s"

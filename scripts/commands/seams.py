@@ -5,6 +5,7 @@ results/seams/{region}.png.
 """
 
 import sys
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pmtiles.reader import Reader
 
+from basemake.build.bucket import Bucket, brought
 from basemake.build.layout import Layout
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RESULTS
+from basemake.build.run_lock import alone
 from basemake.errors import TileError
 from basemake.measure.seam_map import draw_seams
 from basemake.measure.seams import Step, steps_at_borders, stripes
@@ -61,7 +64,7 @@ def measure(build: Build, layout: Layout, region: str) -> list[str]:
     Raises TileError if the archive or an enhanced tile is missing or incomplete, or if no tile
     shows in the map.
     """
-    picture = read_picture(layout, region, build.config["pyramid"]["tile_size"])
+    picture = read_picture(layout, region, build.config["pyramid"]["tile_size"], build.bucket)
     if picture.labels.max() < 0:
         raise TileError(f"no tile shows in the map of {region}: look at its tiles.")
     colours, labels = picture.colours[..., :3], picture.labels
@@ -101,10 +104,11 @@ def _row(kind: str, steps: list[Step]) -> str:
     return f"  {kind:14}{len(steps):>7}{np.median(sizes):9.1f}{max(sizes):9.1f}{usual}"
 
 
-def read_picture(layout: Layout, region: str, size: int) -> Picture:
+def read_picture(layout: Layout, region: str, size: int, bucket: Bucket | None) -> Picture:
     """Return a region's map at the highest zoom at which it has at most MOST pixels a side.
 
-    `size` is that of its web tiles. Of a map across the antimeridian that is a low zoom.
+    `size` is that of its web tiles; `bucket` keeps archive and tiles, if it is not None. Of a map
+    across the antimeridian that is a low zoom.
     """
     shown, zooms = geometry_to_mercator(layout.extent(region)), layout.zooms[region]
     for zoom in range(zooms.max, zooms.min - 1, -1):
@@ -122,7 +126,7 @@ def read_picture(layout: Layout, region: str, size: int) -> Picture:
     archive = RESULTS / f"pyramid/{region}.pmtiles"
     if not archive.exists():
         raise TileError(f"there is no {archive} yet: run `snakemake` first to make the map.")
-    with open_archive(archive) as (get_bytes, _):
+    with brought(bucket, [archive]), open_archive(archive) as (get_bytes, _):
         reader = Reader(get_bytes)
         for webtile in webtiles:
             if data := reader.get(*webtile):
@@ -135,7 +139,8 @@ def read_picture(layout: Layout, region: str, size: int) -> Picture:
                 f"there is no {path}, by which borders are found: run `snakemake` first, with"
                 " keep_tiles: true."
             )
-        _label(picture, number, path, webtiles)
+        with brought(bucket, [path]):
+            _label(picture, number, path, webtiles)
     return picture
 
 
@@ -158,8 +163,9 @@ def main(arguments: list[str]) -> None:
         build = open_build(arguments)
         set_up_libraries(build.config["gdal_cache_mb"])
         layout = build.layout()
-        for region in layout.regions:
-            print("\n".join(measure(build, layout, region)))
+        with alone() if build.bucket else nullcontext():
+            for region in layout.regions:
+                print("\n".join(measure(build, layout, region)))
     print(
         "Levels of 0..255, the largest of red, green and blue. A line is 64 pixels of a border, or"
         " a stripe;\nbeside: parallel lines in the same tile."

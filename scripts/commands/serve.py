@@ -14,6 +14,10 @@ from werkzeug import Request, Response
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import redirect, send_from_directory
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
+
+from basemake.build.paths import SHOWN
+
 HOST = "127.0.0.1"
 
 
@@ -59,6 +63,10 @@ def main() -> None:
     directory = arguments.directory.resolve()
     if not pages_in(directory) and pages_in(directory / "results"):
         directory /= "results"
+    if (directory / SHOWN.name).exists():
+        sys.exit(
+            f"{directory} only shows what is in a bucket: publish it to a folder, and serve that."
+        )
     pages = pages_in(directory)
     if not pages:
         sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.manifest import UNREADABLE, Tile, tiles_of
-from basemake.build.paths import MANIFEST, RECORDS, RESULTS
+from basemake.build.paths import MANIFEST, RECORDS, RESULTS, SHOWN
 from basemake.build.records import (
     FLAG,
     Record,
@@ -160,6 +160,8 @@ def main() -> None:
         directory /= RESULTS
     if not (directory / "records").is_dir():
         sys.exit(f"verify: {directory} has no records/; name the results folder of a build.")
+    if (directory / SHOWN.name).exists():
+        sys.exit(f"verify: {directory} only shows what is in a bucket; verify a copy of that.")
     found = verify(directory)
     for problem in found.problems:
         print(problem)

@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import pytest
+
 from basemake.build.engine import InOrder, ReadyJobs
 
 
@@ -83,13 +85,15 @@ class Dag:
         return job in self.done
 
 
-def test_downloads_that_are_not_kept_do_not_run_far_ahead_of_their_use():
-    bands = [Job("fetch", n, -n, {"connections": 1}, ("band",)) for n in range(9)]
+@pytest.mark.parametrize(("temporary", "in_bucket"), [(("band",), False), ((), True)])
+def test_downloads_that_are_not_kept_here_do_not_run_far_ahead_of_their_use(temporary, in_bucket):
+    bands = [Job("fetch", n, -n, {"connections": 1}, temporary) for n in range(9)]
     tiles = jobs_of("enhance", [10] * 9, _cores=1)
     scheduler = object.__new__(InOrder)
     dag = Dag(bands, tiles)
     scheduler.workflow = SimpleNamespace(dag=dag)
     scheduler._ahead, scheduler._ahead_at_most = set(), 3
+    scheduler._is_in_bucket = in_bucket
     scheduler.failed, scheduler.running = set(), set()
 
     def started(*jobs: Job) -> list[Job]:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 import shapely
@@ -18,7 +20,7 @@ from shapely.geometry import mapping
 
 from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
-from servers import Fault, FaultyServer, behave, garbled, no_ranges, stall
+from servers import Fault, FaultyServer, behave, garbled, no_ranges, s3_server, stall
 
 TILE, LEFT, TOP = "33TWJ_0_0", 499_980, 4_900_020
 PIXEL, BLOCK = 180, 128  # metres; pixels: 556 pixels are 5 x 5 blocks, 278 are 3 x 3
@@ -65,6 +67,10 @@ class City(Scene):
     """A build of one tile whose bands are on a server."""
 
     server: FaultyServer
+    arguments: tuple[str, ...] = ()  # of all its runs
+
+    def options(self) -> list[str]:
+        return [*super().options(), *self.arguments]
 
     def begin(self, items: list[dict], hosts: list[str], size: bool = True) -> None:
         """Write config, catalog and polygon."""
@@ -212,6 +218,27 @@ def test_a_polygon_that_grows_fetches_only_the_new_blocks_and_one_that_shrinks_n
     assert not city.asked()
     assert blocks_here(city) == {11}
     assert city.output() == first
+
+
+def test_blocks_in_a_bucket_are_not_fetched_again(city: City, from_nothing: Callable) -> None:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+    with s3_server() as endpoint:
+        keys = {"aws_access_key_id": "us-east-1", "aws_secret_access_key": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="maps")
+        city.environment = {**dict.fromkeys(names, "us-east-1"), "AWS_ENDPOINT_URL_S3": endpoint}
+        city.arguments = ("--default-storage-prefix", "s3://maps")
+        city.build()
+        asked = city.asked()
+        shutil.rmtree(city.results)
+        city.show((1.4, 2.4, 2.6, 2.6))
+        city.build()
+        more = city.asked()
+        for band in BANDS:
+            assert len(more[band]) == 2
+            assert more[band][1] != asked[band][1]
+        for path, data in from_nothing(city).items():
+            assert client.get_object(Bucket="maps", Key=f"results/{path}")["Body"].read() == data
 
 
 def test_a_higher_top_zoom_fetches_a_finer_image(city: City, from_nothing: Callable) -> None:

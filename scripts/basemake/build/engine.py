@@ -54,6 +54,7 @@ from snakemake.settings.types import DeploymentMethod
 from snakemake.shell import shell
 from snakemake.utils import available_cpu_count, update_config
 
+from basemake.build.bucket import Bucket, is_placeholder
 from basemake.build.reasons import (
     DAMAGED,
     FORCED,
@@ -352,9 +353,11 @@ class InOrder(JobScheduler):
     hundred thousand jobs that takes longer than a job. This one looks at the first jobs of each
     rule, as many as may run at the same time. A rule's jobs need the same resources, or nearly so.
 
-    Downloads of bands that are not kept hold no core, and could run far ahead of the jobs that use
-    up the bands: no more of them start than `_ahead_at_most` says.
+    Downloads of bands that are not kept, or in a bucket, hold no core, and could run far ahead of
+    the jobs that use up the bands: no more of them start than `_ahead_at_most` says.
     """
+
+    _is_in_bucket = False
 
     def __init__(self, workflow: Any, *arguments: Any) -> None:
         """Take what JobScheduler takes."""
@@ -364,10 +367,11 @@ class InOrder(JobScheduler):
         self._order: dict[Any, tuple] = {}
         self._job_selector = self._select
         self._waits = False  # whether a timer is running
-        # The started jobs whose temporary files are still to be used.
+        # The started jobs whose files are still to be used.
         self._ahead: set[Any] = set()
         limits = (self.global_resources.get(name, 0) for name in ("_cores", "connections"))
         self._ahead_at_most = sum(limits)
+        self._is_in_bucket = getattr(workflow, "is_in_bucket", False)
 
     @property
     def open_jobs(self) -> list[Any]:
@@ -424,9 +428,9 @@ class InOrder(JobScheduler):
         for job in sorted(jobs, key=self._order.__getitem__):
             needs = {name: job.scheduler_resources.get(name, 0) for name in left}
             if all(needs[name] <= left[name] for name in left):
-                if not needs.get("_cores") and getattr(
-                    job, "temp_output", None
-                ):  # a group has none
+                # A group has no temporary outputs.
+                waits = self._is_in_bucket or getattr(job, "temp_output", None)
+                if waits and not needs.get("_cores"):
                     # While nothing runs, nothing would use up what there is.
                     if len(self._ahead) >= self._ahead_at_most and (chosen or self.running):
                         continue
@@ -532,6 +536,116 @@ def fork_jobs(workflow: Any) -> None:
             raise CalledProcessError(status, f"{sys.executable} {fname}")
 
     PythonScript.execute_script = execute_forked
+
+
+def keep_in_bucket(workflow: Any, bucket: Bucket, show_bucket: Callable[[Bucket], None]) -> None:
+    """Let jobs take what they need from `bucket`, and send what they make there.
+
+    `show_bucket` is run_lock's. Call it after `fork_jobs`, and before `lock_when_it_executes`, so
+    that runs begin with this when they hold the lock.
+    """
+    execute, prepare, run = workflow.execute, workflow._prepare_dag, PythonScript.execute_script
+    keep = workflow.storage_settings.keep_storage_local
+    scratch: list[_Scratch] = []
+    making = threading.Lock()
+    workflow.is_in_bucket = True  # for `InOrder`
+
+    def execute_in_bucket(*, executor_plugin: Any, **settings: Any) -> Any:
+        try:
+            if executor_plugin.common_settings.dryrun_exec:
+                show_bucket(bucket)
+                return execute(executor_plugin=executor_plugin, **settings)
+            bucket.pull()
+            bucket.send_search()
+            try:
+                return execute(executor_plugin=executor_plugin, **settings)
+            finally:
+                if not keep:
+                    bucket.release_all()
+                bucket.send_index()
+        except BasemakeError as error:
+            sys.exit(f"basemake: {error}")
+
+    def prepare_without_backups(*arguments: Any, **settings: Any) -> None:
+        prepare(*arguments, **settings)
+        workflow.persistence.backup_output = lambda path: None  # the bucket has the old output
+        workflow.persistence.restore_output = lambda path: False
+
+    def execute_script(script: Any, fname: str, edit: bool = False) -> None:
+        with making:
+            if not scratch:
+                scratch.append(_Scratch(workflow, bucket, keep))
+        try:
+            with scratch[0].around(script):
+                run(script, fname, edit)
+        except BasemakeError as error:
+            say = partial(workflow.screen.say, script.jobid) if workflow.screen else print
+            say(f"basemake: {error}")
+            raise WorkflowError(str(error)) from None
+
+    workflow.execute, workflow._prepare_dag = execute_in_bucket, prepare_without_backups
+    PythonScript.execute_script = execute_script
+
+
+class _Scratch:
+    """What of a bucket is here: the files of jobs at work, and those that later jobs will read."""
+
+    def __init__(self, workflow: Any, bucket: Bucket, keep: bool) -> None:
+        """Take a workflow whose jobs are planned; `keep` is whether all is to stay here."""
+        self._bucket, self._keep = bucket, keep
+        jobs = [job for job in workflow.dag.needrun_jobs() if job.output]
+        self._temporary = {str(path) for job in jobs for path in job.temp_output}
+        self._lock = threading.Lock()
+        self._readers = Counter(
+            path
+            for job in jobs
+            if not hasattr(job.rule.params, "headers")
+            for path in _read_by(job)
+        )
+
+    @contextmanager
+    def around(self, script: Any) -> Iterator[None]:
+        """Bring what a job reads before the block, and send what it made after it."""
+        inputs, headers = _read_by(script), hasattr(script.params, "headers")
+        outputs = [str(path) for path in script.output if not is_record(path)]
+        if headers:  # which did not count yet, or else all tiles would stay until it runs
+            with self._lock:
+                self._readers.update(inputs)
+        self._bucket.fetch(map(Path, inputs), headers)
+        self._bucket.fetch(_useful(script, [*map(Path, outputs)]))
+        yield
+        if outputs:
+            self._bucket.send([Path(path) for path in outputs if path not in self._temporary])
+            self._bucket.send([Path(path) for path in outputs if path in self._temporary], False)
+        else:
+            self._bucket.send_search()
+        with self._lock:  # until they are released, so that no job begins to read them
+            self._readers.subtract(inputs)
+            unread = [path for path in (*inputs, *outputs) if self._readers[path] <= 0]
+            if not self._keep:
+                self._bucket.release(map(Path, unread))
+
+
+def _read_by(job: Any) -> list[str]:
+    """Return what a job, or its script, reads: its inputs, and the files to which these refer."""
+    named = getattr(job, "rule", job).params  # as to expand those of each job takes long
+    also = job.params.also if hasattr(named, "also") else ()
+    return [str(path) for path in (*job.input, *also)]
+
+
+def _useful(script: Any, outputs: list[Path]) -> list[Path]:
+    """Return the old outputs of which a job may keep something; the others are removed here.
+
+    They are bands, which have no inputs, and what is made with the same settings as before.
+    """
+    settings, useful = made_of(script.params, ()).settings, []
+    for path in filter(is_placeholder, outputs):
+        record = read_record(path)
+        if record and (not script.input or record.made_of.settings == settings):
+            useful.append(path)
+        else:
+            path.unlink()
+    return useful
 
 
 def run_jobs_of_slurm_here(workflow: Any) -> None:
@@ -821,7 +935,8 @@ class Command(NamedTuple):
     """What snakemake's `arguments` ask for if it is called in the directory `called_in`.
 
     `given` is the value of `--config`. `cores`, `jobs` and `connections` are None where neither
-    profile nor command line give them. `partial` are the options present that leave jobs out.
+    profile nor command line give them. `bucket` is the address at which results are kept, if they
+    are not kept here. `partial` are the options present that leave jobs out.
     """
 
     arguments: list[str]
@@ -833,6 +948,7 @@ class Command(NamedTuple):
     jobs: int | None
     connections: int | None
     dry_run: bool
+    bucket: str | None
     partial: list[str]
 
     def line(self, *targets: str) -> list[str]:
@@ -876,6 +992,7 @@ def parse(arguments: list[str]) -> Command:
         options.jobs,
         connections.value if connections else None,
         options.dryrun,
+        options.default_storage_prefix or None,
         [name for name in PARTIAL if getattr(options, name)],
     )
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from shapely.geometry.base import BaseGeometry
 
+from basemake.build.bucket import Bucket, bucket_at
 from basemake.build.config import check, read_source, read_yaml
 from basemake.build.engine import CONFIGFILE, Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
 from basemake.build.paths import MANIFEST
 from basemake.build.region import read_regions
+from basemake.build.run_lock import show_bucket
 from basemake.build.source import Source
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
@@ -28,7 +30,8 @@ class Build:
     """A build in the current directory.
 
     `config` and `source` are checked and have their defaults; `regions` are polygons in degrees.
-    `cores` and `connections` are how many its jobs may use together.
+    `cores` and `connections` are how many its jobs may use together. `bucket` keeps its results,
+    if the directory does not.
     """
 
     command: Command
@@ -37,6 +40,7 @@ class Build:
     regions: dict[str, BaseGeometry]
     cores: int
     connections: int
+    bucket: Bucket | None = None
 
     def layout(self) -> Layout:
         """Read the manifest and lay out the build; raises what `read_layout` raises."""
@@ -51,7 +55,8 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
     """Return the build that snakemake's `arguments` name, and change to its working directory.
 
     Raises ConfigError or RegionError if config, source or a region is not allowed, or, with
-    `whole`, if the arguments leave jobs out (targets, --until, --omit-from, --batch).
+    `whole`, if the arguments leave jobs out (targets, --until, --omit-from, --batch); BucketError
+    if the results are in a bucket that cannot be read.
     """
     command = parse(arguments)
     if whole and command.partial:
@@ -69,7 +74,11 @@ def open_build(arguments: list[str], whole: bool = False) -> Build:
     # Snakemake's `cores: all` ignores a container's limit. With --jobs, jobs run on other machines,
     # and each holds at least one core there.
     cores = command.jobs or min(command.cores or 1, usable_cores())
-    return Build(command, config, source, regions, cores, min(limit, command.connections or limit))
+    connections = min(limit, command.connections or limit)
+    bucket = bucket_at(command.bucket)
+    if bucket:
+        show_bucket(bucket)
+    return Build(command, config, source, regions, cores, connections, bucket)
 
 
 @contextmanager

@@ -6,3 +6,4 @@ RESULTS = Path("results")
 MANIFEST = RESULTS / "manifest.geojson"
 RECORDS = RESULTS / "records"
 DRAFT = Path("draft")  # the working directory of the draft
+SHOWN = RESULTS / ".bucket"  # names the bucket whose results are shown here, if they are in one

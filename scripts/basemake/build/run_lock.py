@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from basemake.build.bucket import Bucket
 from basemake.build.engine import delete_locks, has_locks
 from basemake.errors import BasemakeError, BusyError
 from basemake.system.shared_state import FOLDER
@@ -50,6 +51,16 @@ def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
         if not has_locks():  # locks remain if a snakemake that a refresh started was killed
             os.ftruncate(lock, 0)
         os.close(lock)
+
+
+def show_bucket(bucket: Bucket) -> None:
+    """Make results/ as it is in `bucket`, once in a process.
+
+    If a run is going on in the directory, it is as it should be.
+    """
+    if not bucket.is_shown:
+        with suppress(BusyError), alone():
+            bucket.pull()
 
 
 def hand_on(lock: int) -> dict[str, Any]:

@@ -92,11 +92,13 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
                 " 1.5 bytes a pixel"
             )
         yield _line("Download" if download["over_the_network"] else "Copy", text)
-    yield _line(
-        "Disk",
-        f"{in_bytes(disk['peak_bytes'])} at the peak, {in_bytes(disk['after_bytes'])} after,"
-        f" {in_bytes(disk['now_bytes'])} now; {in_bytes(disk['free_bytes'])} are free",
-    )
+    peak, free = f"{in_bytes(disk['peak_bytes'])} at the peak", in_bytes(disk["free_bytes"])
+    kept = f"{in_bytes(disk['after_bytes'])} after, {in_bytes(disk['now_bytes'])} now"
+    if disk["in_bucket"]:
+        yield _line("Bucket", kept)
+        yield _line("Disk", f"{peak}, for files at work; {free} are free")
+    else:
+        yield _line("Disk", f"{peak}, {kept}; {free} are free")
     yield _line(
         "Memory",
         f"{in_bytes(memory['at_a_time_bytes'])} for the jobs that run at a time; the machine has"

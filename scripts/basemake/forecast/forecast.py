@@ -301,22 +301,33 @@ def totals_of(stage: str, plan: Planned) -> dict[str, Any]:
 
 
 def disk_of(plan: Planned, stages: dict[str, dict], time: Time) -> dict[str, Any]:
-    """Return bytes on disk: now, at the peak of the run, after it, and free."""
+    """Return bytes on disk: now, at the peak of the run, after it, and free.
+
+    If a bucket keeps the results, these are in the bucket, but for the peak, which is on this disk.
+    """
+    in_bucket = plan.build.bucket is not None
     now = sum(stage["disk_now_bytes"] for stage in stages.values())
     after = sum(stage["disk_after_bytes"] for stage in stages.values())
     waiting = 0.0
-    if plan.downloads and not plan.build.config["keep_bands"]:
+    if plan.downloads and (in_bucket or not plan.build.config["keep_bands"]):
         threads = next(e.job.threads for e in plan.todo if e.job.rule == ENHANCE)
         cores, at_a_time = plan.build.cores, plan.downloads_at_a_time
         flight = bands_in_flight(len(plan.downloads), time, cores, threads, at_a_time)
         waiting += flight * mean(entry.amount.bytes for entry in plan.downloads)
-    enhanced = [entry for entry in plan.todo if entry.job.rule == ENHANCE]
-    if enhanced and not plan.build.config["keep_tiles"]:
+    # With a bucket, fresh tiles come from there, too.
+    work = plan.entries if in_bucket and plan.todo else plan.todo
+    enhanced = [entry for entry in work if entry.job.rule == ENHANCE]
+    if enhanced and (in_bucket or not plan.build.config["keep_tiles"]):
         flight = min(len(enhanced), tiles_in_flight(plan.layout))
         waiting += flight * mean(entry.amount.bytes for entry in enhanced)
+    if in_bucket:  # an archive is packed from all metatiles
+        peak = waiting + (stages["pyramid"]["disk_after_bytes"] if plan.todo else 0)
+    else:
+        peak = max(now, after + waiting)
     return {
+        "in_bucket": in_bucket,
         "now_bytes": now,
-        "peak_bytes": round(max(now, after + waiting)),
+        "peak_bytes": round(peak),
         "after_bytes": after,
         "free_bytes": shutil.disk_usage(Path("results")).free,
     }
@@ -364,7 +375,7 @@ def memory_of(plan: Planned) -> dict[str, int]:
 
 def warnings(disk: dict[str, Any], memory: dict[str, int], keep_bands: bool) -> Iterator[str]:
     """Yield one sentence for each resource (disk, memory) that is too small, and the remedy."""
-    needed = disk["peak_bytes"] - disk["now_bytes"]
+    needed = disk["peak_bytes"] - (0 if disk["in_bucket"] else disk["now_bytes"])
     if needed > disk["free_bytes"]:
         spare = ", or set keep_bands: false and run make prune" if keep_bands else ""
         yield (
