@@ -16,7 +16,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.config import CONFIG_FOLDER, read_source, read_yaml
+from basemake.build.config import named_path, read_source, read_yaml
 from basemake.build.engine import CONFIGFILE
 from basemake.build.manifest import check_quarter, describe_request, read_manifest
 from basemake.build.open_build import Build, as_command, open_build
@@ -58,13 +58,10 @@ def _config(build: Build) -> dict[str, Any]:
         name: str(Path(what).expanduser().absolute()) if isinstance(what, str) else what
         for name, what in config["regions"].items()
     }
-    for key in ("source", "recipe"):
-        if config[key].endswith((".yaml", ".yml")):
-            config[key] = str(Path(config[key]).expanduser().absolute())
+    for kind in ("source", "recipe"):
+        config[kind] = str(named_path(kind, config[kind]).absolute())
     if build.source.type == "catalog":
-        named = CONFIG_FOLDER / "sources" / f"{config['source']}.yaml"
-        path = Path(config["source"])
-        source = read_yaml(path if path.is_absolute() else named, "source")
+        source = read_yaml(Path(config["source"]), "source")
         source["items"] = str(Path(source["items"]).expanduser().absolute())
         config["source"] = str((DRAFT / "source.yaml").absolute())
         Path(config["source"]).write_text(yaml.safe_dump(source))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from basemake.build.config import check, read_recipe
 from basemake.pixels.dn import DnReading
-from basemake.pixels.recipe import CompiledRecipe
+from basemake.pixels.recipe import CompiledRecipe, apply_steps
 
 Floats = NDArray[np.float64]
 NODATA = -32768
@@ -271,6 +271,9 @@ def test_a_recipe_of_per_band_steps_between_two_mixing_steps() -> None:
     "step",
     [
         {"step": "gain", "factor": 1000},
+        {"step": "white_balance", "red": 1000, "green": 0.1, "blue": 3},
+        {"step": "haze", "amount": 1},
+        {"step": "levels", "black": 0.03, "white": 0.031},
         {"step": "power", "exponent": 0.1},
         {"step": "gamma", "gamma": 10},
         {"step": "sigmoidal", "contrast": 100, "bias": 0},
@@ -307,3 +310,63 @@ def test_steps_apply_in_the_order_listed() -> None:
     first = colours(CompiledRecipe([double, square], SENTINEL, INT16), dn)[0, 0]
     second = colours(CompiledRecipe([square, double], SENTINEL, INT16), dn)[0, 0]
     assert (first, second) == (163, 82)  # (2 x 0.4)^2 and 2 x 0.4^2 of 255
+
+
+# -- Well-known scripts, by their own formulas ----------------------------------------------------
+
+
+def l1c_optimized(rho: Floats) -> Floats:
+    """Sentinel Hub's "L1C optimized": light that the air scatters is taken away by band."""
+    max_r, mid_r, sat, gamma, g_off = 3.0, 0.13, 1.3, 2.3, 0.01
+    x = clip01((rho - np.array([[0.013], [0.024], [0.041]])) / max_r)
+    x = x * (x * (mid_r / max_r) - 1) / (x * (2 * mid_r / max_r - 1) - mid_r / max_r)
+    x = ((x + g_off) ** gamma - g_off**gamma) / ((1 + g_off) ** gamma - g_off**gamma)
+    c = clip01((x[0] + x[1] + x[2]) / 3 * (1 - sat) + x * sat)
+    return np.where(c <= 0.0031308, 12.92 * c, 1.055 * c**0.41666666666 - 0.055)
+
+
+SCRIPTS: dict[str, tuple[list[dict], Callable[[Floats], Floats]]] = {
+    "L1C optimized": (
+        [
+            {"step": "haze", "amount": 0.013, "bands": ["red"]},
+            {"step": "haze", "amount": 0.024, "bands": ["green"]},
+            {"step": "haze", "amount": 0.041, "bands": ["blue"]},
+            {"step": "highlight_compression", "maximum": 3.0, "midpoint": 0.13},
+            {"step": "offset_gamma", "gamma": 2.3, "offset": 0.01},
+            {"step": "saturation", "factor": 1.3},
+            {"step": "srgb"},
+        ],
+        l1c_optimized,
+    ),
+    "Highlight Optimized Natural Color": (
+        [
+            {"step": "gain", "factor": 0.9},
+            {"step": "haze", "amount": 0.055},
+            {"step": "power", "exponent": 0.5},
+        ],
+        lambda rho: np.sqrt(clip01(0.9 * rho - 0.055)),
+    ),
+    "a stretch between percentiles, and a white balance": (
+        [
+            {"step": "levels", "black": 0.012, "white": 0.31},
+            {"step": "white_balance", "red": 1.06, "green": 1.0, "blue": 0.92},
+        ],
+        lambda rho: clip01((rho - 0.012) / 0.298 * np.array([[1.06], [1.0], [0.92]])),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_steps_reproduce_well_known_scripts(name: str) -> None:
+    steps, formula = SCRIPTS[name]
+    check({"steps": steps}, "recipe", name)
+    dn = random_triples(4)
+    got = colours(CompiledRecipe(steps, SENTINEL, INT16), dn)
+    assert_close(got, clip01(formula(dn * 1e-4)), (dn != NODATA).all(axis=0))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_steps_without_tables_are_the_formula(name: str) -> None:
+    rho = random_triples(5)[:, ::7] * 1e-4
+    got = clip01(apply_steps(read_recipe(name)["steps"], rho))
+    assert np.abs(got - FORMULAS[name](rho)).max() < 1e-4  # of 1; LCH in float64 differs least

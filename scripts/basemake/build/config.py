@@ -19,6 +19,9 @@ from basemake.build.source import Source
 from basemake.errors import ConfigError
 
 CONFIG_FOLDER = Path(__file__).resolve().parents[3] / "config"
+OWN_FOLDER = Path("config")  # in the working directory
+# Of steps: a parameter that must be less than another one.
+LESS_THAN = {"highlight_compression": ("midpoint", "maximum"), "levels": ("black", "white")}
 TYPE_NAMES = {
     "object": "a mapping",
     "array": "a list",
@@ -117,11 +120,12 @@ def _not_yaml(error: Exception) -> str:
 
 
 def read_source(name: str) -> Source:
-    """Return the source that `name` gives: a file's name in config/sources/, or a path.
+    """Return the source that `name` gives: a name of `known_files`, or a path.
 
     Raises ConfigError, one sentence, if the file is missing or has a value that is not allowed.
     """
-    source = check(*_named("source", name))
+    path = named_path("source", name)
+    source = check(read_yaml(path, f"source {name!r}"), "source", f"source {path}", [path])
     try:
         groups = re.compile(source["id_pattern"]).groupindex
     except re.error as error:
@@ -157,37 +161,55 @@ def _addresses(source: dict) -> Iterator[tuple[str, str]]:
 
 
 def read_recipe(name: str) -> dict:
-    """Return the recipe that `name` gives: a file's name in config/recipes/, or a path.
+    """Return the recipe that `name` gives: a name of `known_files`, or a path.
 
     Raises ConfigError, one sentence, if the file is missing or has a value that is not allowed.
     """
-    recipe = check(*_named("recipe", name))
+    path = named_path("recipe", name)
+    return check_recipe(read_yaml(path, f"recipe {name!r}"), f"recipe {path}", [path])
+
+
+def check_recipe(document: Any, where: str, files: Sequence[Path] = ()) -> dict:
+    """Return a recipe as it is used; `where` and `files` are as in `check`.
+
+    Raises ConfigError, one sentence, if it has a value that is not allowed.
+    """
+    recipe = check(document, "recipe", where, files)
     # Parameters in one order, so that the order in which a file has them makes nothing stale.
     recipe["steps"] = [dict(sorted(step.items())) for step in recipe["steps"]]
     for number, step in enumerate(recipe["steps"]):
-        # The curve has a pole where they are equal; a schema cannot compare two values.
-        if step["step"] == "highlight_compression" and step["midpoint"] >= step["maximum"]:
+        # Curves have a pole where they are equal; a schema cannot compare two values.
+        less, more = LESS_THAN.get(step["step"], ("", ""))
+        if less and step[less] >= step[more]:
             raise ConfigError(
-                f"recipe {name}: steps.{number}.midpoint is {step['midpoint']}; allowed: less than"
-                f" the step's maximum, {step['maximum']}."
+                f"{where}: steps.{number}.{less} is {step[less]}; allowed: less than"
+                f" the step's {more}, {step[more]}."
             )
     return recipe
 
 
-def _named(kind: str, name: str) -> tuple[Any, str, str, list[Path]]:
-    """Return the arguments of `check` for the source or recipe that config names."""
+def known_files(kind: str) -> dict[str, Path]:
+    """Return the files of the sources or recipes that can be named, by name, sorted.
+
+    They are those of config/sources/ or config/recipes/ in the checkout and in the working
+    directory; one in the working directory comes before one of the same name in the checkout.
+    """
+    folders = [folder / f"{kind}s" for folder in (CONFIG_FOLDER, OWN_FOLDER)]
+    found = {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def named_path(kind: str, name: str) -> Path:
+    """Return the path of the source or recipe that config names; ConfigError if there is none."""
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name).expanduser()
-    else:
-        folder = CONFIG_FOLDER / f"{kind}s"
-        path = folder / f"{name}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-            raise ConfigError(
-                f"{kind} is {name!r}, which is not one of: {known};"
-                f" to use a file of your own give its path, ending in .yaml."
-            )
-    return read_yaml(path, f"{kind} {name!r}"), kind, f"{kind} {path}", [path]
+        return Path(name).expanduser()
+    known = known_files(kind)
+    if name not in known:
+        raise ConfigError(
+            f"{kind} is {name!r}, which is not one of: {', '.join(known)};"
+            f" to use a file of your own give its path, ending in .yaml."
+        )
+    return known[name]
 
 
 def _with_defaults(document: Any, schema: dict) -> Any:

@@ -26,6 +26,16 @@ def gain(x: Floats, factor: float) -> Floats:
     return x * factor
 
 
+def haze(x: Floats, amount: float) -> Floats:
+    """Subtract `amount`, the light that haze adds (dark-object subtraction, Chavez 1988)."""
+    return x - amount
+
+
+def levels(x: Floats, black: float, white: float) -> Floats:
+    """Stretch black..white to 0..1; not clipped."""
+    return (x - black) / (white - black)
+
+
 def power(x: Floats, exponent: float) -> Floats:
     """x^exponent of values clipped to 0..1."""
     return _clip01(x) ** exponent
@@ -75,6 +85,8 @@ def lch_saturation(rgb: Floats, factor: float) -> Floats:
 
 PER_BAND: dict[str, Callable[..., Floats]] = {
     "gain": gain,
+    "haze": haze,
+    "levels": levels,
     "power": power,
     "gamma": gamma,
     "sigmoidal": sigmoidal,
@@ -82,10 +94,20 @@ PER_BAND: dict[str, Callable[..., Floats]] = {
     "offset_gamma": offset_gamma,
     "srgb": srgb,
 }
+WHITE_BALANCE = "white_balance"  # a gain of each band by its own factor
 MIXING: dict[str, Callable[..., Floats]] = {
     "saturation": saturation,
     "lch_saturation": lch_saturation,
 }
+
+
+def apply_steps(steps: list[dict], rgb: Floats) -> Floats:
+    """Return `steps` applied to reflectance (3, ...), without tables: not rounded, nor clipped."""
+    groups, mixes = _split(steps)
+    for number, group in enumerate(groups):
+        rgb = mixes[number - 1](_clip01(rgb)) if number else rgb
+        rgb = np.stack(list(map(_per_band, _steps_of_bands(group), rgb)))
+    return rgb
 
 
 class CompiledRecipe:
@@ -98,7 +120,9 @@ class CompiledRecipe:
     def __init__(self, steps: list[dict], reading: DnReading, dtype: np.dtype) -> None:
         """Compile `steps` (a recipe's `steps`) for bands of `dtype` that are read by `reading`.
 
-        `dtype` is an integer type of at most 16 bits.
+        `dtype` is an integer type of at most 16 bits. `tables` are (3, values of the index): the
+        first one's index is a DN's bits as an unsigned integer, that of the others 0..1 in
+        TABLE_SIZE steps. They are float32 in 0..1, but for the last, which is uint8.
         """
         self._index_type = np.dtype(f"u{dtype.itemsize}")
         self._nodata = reading.nodata
@@ -109,7 +133,7 @@ class CompiledRecipe:
 
         groups, self._mixes = _split(steps)
         last = len(groups) - 1
-        self._tables = [
+        self.tables = [
             _table(group, unit if number else reflectance, as_bytes=number == last)
             for number, group in enumerate(groups)
         ]
@@ -124,8 +148,8 @@ class CompiledRecipe:
 
     def _colour(self, dn: NDArray) -> NDArray[np.uint8]:
         """Return RGBA (height, width, 4) of `dn` (3, height, width)."""
-        colours = _look_up(self._tables[0], dn.view(self._index_type))
-        for mix, table in zip(self._mixes, self._tables[1:], strict=True):
+        colours = _look_up(self.tables[0], dn.view(self._index_type))
+        for mix, table in zip(self._mixes, self.tables[1:], strict=True):
             scaled = mix(colours)
             scaled *= TABLE_SIZE - 1
             scaled += 0.5
@@ -147,7 +171,11 @@ def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats],
     groups: list[list[dict]] = [[]]
     mixes = []
     for step in steps:
-        if step["step"] in MIXING:
+        if step["step"] == WHITE_BALANCE:
+            groups[-1] += [
+                {"step": "gain", "factor": step[band], "bands": [band]} for band in BANDS
+            ]
+        elif step["step"] in MIXING:
             mixes.append(_bind(MIXING, step))
             groups.append([])
         else:
@@ -157,15 +185,23 @@ def _split(steps: list[dict]) -> tuple[list[list[dict]], list[Callable[[Floats],
 
 def _table(steps: list[dict], x: Floats, as_bytes: bool) -> NDArray:
     """Return `steps` applied to `x` per band, (3, len(x)), as uint8 or as float32 in 0..1."""
-    rows = []
-    for band in BANDS:
-        row = x
-        for step in steps:
-            if band in step.get("bands", BANDS):
-                row = _bind(PER_BAND, step)(row)
-        rows.append(_clip01(row))
-    table = np.stack(rows)
+    rows: dict[str, Floats] = {}  # by steps: bands often have the same
+    for own in _steps_of_bands(steps):
+        if str(own) not in rows:
+            rows[str(own)] = _clip01(_per_band(own, x))
+    table = np.stack([rows[str(own)] for own in _steps_of_bands(steps)])
     return np.floor(255 * table + 0.5).astype(np.uint8) if as_bytes else table.astype(np.float32)
+
+
+def _steps_of_bands(steps: list[dict]) -> list[list[dict]]:
+    """Return those of `steps` that change red, green, and blue."""
+    return [[step for step in steps if band in step.get("bands", BANDS)] for band in BANDS]
+
+
+def _per_band(steps: list[dict], x: Floats) -> Floats:
+    for step in steps:
+        x = _bind(PER_BAND, step)(x)
+    return x
 
 
 def _bind(functions: dict[str, Callable[..., Floats]], step: dict) -> Callable[[Floats], Floats]:
