@@ -56,3 +56,7 @@ class BucketError(BasemakeError):
 
 class PublishError(BasemakeError):
     """A map cannot be published: the place cannot be written, or there is no whole map."""
+
+
+class LookError(BasemakeError):
+    """There is nothing to look at, or a look cannot be saved."""

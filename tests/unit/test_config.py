@@ -217,7 +217,7 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("source", "hosts", ["https://x.org"], "hosts.0 is 'https://x.org'; allowed: host or ho"),
         ("source", "href", "ftp://b/{tile}", "href is 'ftp://b/{tile}'; allowed"),
         ("recipe", "steps", [], "steps is []; allowed: at least 1 entry"),
-        ("recipe", "steps.0.step", "gane", "steps.0.step is 'gane'; allowed: gain, white_balance, haze"),
+        ("recipe", "steps.0.step", "gane", "steps.0.step is 'gane'; allowed: gain, white"),
         ("recipe", "steps.0.factor", REMOVED, "steps.0.factor is missing"),
         ("recipe", "steps.0.factor", -1, "steps.0.factor is -1; allowed: more than 0"),
         ("recipe", "steps.0.factr", 2, "'factr' with value 2 in steps.0 (did you mean factor?)"),

@@ -14,9 +14,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "scripts"
 PACKAGES = [  # lowest first
-    *("system", "pixels", "build", "web", "forecast", "demo", "measure", "publish"),
+    *("system", "pixels", "build", "web", "forecast", "demo", "measure", "publish", "look"),
 ]
-APART = {"forecast", "demo", "measure", "publish"}  # import none of each other
+APART = {"forecast", "demo", "measure", "publish", "look"}  # import none of each other
 FILES = {path.relative_to(SCRIPTS).with_suffix(""): path for path in SCRIPTS.rglob("*.py")}
 TREES = {".".join(name.parts): ast.parse(path.read_bytes()) for name, path in FILES.items()}
 

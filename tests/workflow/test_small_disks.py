@@ -72,6 +72,7 @@ def test_a_cog_is_made_without_keeping_tiles(north: Scene, tmp_path: Path) -> No
 
 def test_a_draft_is_a_map_of_the_region_in_a_folder_of_its_own(tmp_path: Path) -> None:
     scene = lay_out(tmp_path)
+    scene.config["keep_bands"] = False
     done = scene.call("draft", "--cores", "2")
     assert done.returncode == 0, done.stderr
     assert f" serve RESULTS={tmp_path / 'draft/results'}\n" in done.stderr
@@ -79,6 +80,8 @@ def test_a_draft_is_a_map_of_the_region_in_a_folder_of_its_own(tmp_path: Path) -
     assert (draft / "results/preview/first.html").exists()
     assert {path.stem for path in (draft / "results/tiles").iterdir()} == tiles_of(scene, "first")
     assert not (tmp_path / "results/bands").exists()
+    # Looks can be chosen before anything else is fetched, even where the build keeps no bands.
+    assert "first in 4 recipes" in scene.says("looks")
     # The second time only what changed is made.
     scene.config |= {"recipe": "natural", "source": str(tmp_path / "source.yaml")}
     again = scene.call("draft", "--cores", "2").stderr
