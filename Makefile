@@ -1,7 +1,7 @@
 # One word for one intent; each sets up what it needs. ARGS goes to Snakemake, as in
 # make demo ARGS="--cores 2".
-.PHONY: help env dev demo new plan draft looks seams test lint bench serve prune refresh publish verify \
-	clean-env
+.PHONY: help env dev demo new plan draft looks tune seams test lint bench serve prune refresh publish \
+	verify clean-env
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -20,6 +20,7 @@ help:
 	@echo "make plan   what a run would do, take and cost, before a byte moves (after a search)"
 	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make looks  the region in every recipe, on one sheet (ARGS='--at LON,LAT': a place besides)"
+	@echo "make tune   change a recipe, see the map change, and save it, in a browser"
 	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make seams  steps of colour at the borders of tiles and zones: a table, and a picture"
@@ -65,6 +66,9 @@ draft: env
 
 looks: env
 	@$(BIN)/python scripts/commands/looks.py $(ARGS)
+
+tune: env
+	@$(BIN)/python scripts/commands/tune.py $(ARGS)
 
 seams: env
 	@$(BIN)/python scripts/commands/seams.py $(ARGS)

@@ -15,7 +15,6 @@ import shapely
 
 from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RESULTS
-from basemake.build.quarter import Quarter
 from basemake.errors import LookError
 from basemake.look.figures import figures_of
 from basemake.look.imagery import NEAR, Imagery
@@ -69,7 +68,7 @@ def _sheet(imagery: Imagery, region: str, recipes: dict[str, dict], at: list[Lon
     return Sheet(
         f"{region}, {config['quarter']}",
         f"{len(found)} recipes. Imagery: {source.title}, {imagery.finest:.0f} m a pixel.",
-        source.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year)),
+        imagery.build.attribution,
         pictures,
         found,
     )

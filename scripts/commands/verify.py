@@ -32,7 +32,7 @@ from basemake.system.machine import usable_cores
 
 UNKEPT = {"bands", "tiles"}  # folders whose files a config need not keep
 # Files and folders without a record
-OWN = {MANIFEST, *(RESULTS / name for name in ("plan.png", "codecs", "seams"))}
+OWN = {MANIFEST, *(RESULTS / name for name in ("plan.png", "codecs", "seams", "looks"))}
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """What looks are chosen by: places found by their colours, histograms, and a map's frame."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 
 from basemake.look.figures import figures_of, share_text
-from basemake.look.imagery import Reading, _frame, _mask
+from basemake.look.pictures import Frame, Picture, Reading, frame_of, mask_of
 from basemake.look.places import choose_places
+from basemake.look.sheet import CELL, EDGE, GAP, HEAD, LABELS, Look, Sheet, draw_sheet
 from basemake.pixels.dn import DnReading
 
 WATER, MEADOW, FOREST = (0.02, 0.04, 0.06), (0.08, 0.12, 0.06), (0.02, 0.035, 0.02)
@@ -83,7 +87,7 @@ def test_a_share_above_zero_never_reads_as_zero() -> None:
 
 def test_a_point_of_a_map_has_the_degrees_from_which_it_was_drawn() -> None:
     area = shapely.box(7, 46, 9, 47)
-    frame, (height, width) = _frame(area, 10.0)
+    frame, (height, width) = frame_of(area, 10.0)
     assert max(height, width) == 1200
     west, south, east, north = frame.located(area).bounds
     assert (west, south, east, north) == pytest.approx((0, 0, width, height), abs=1)
@@ -96,26 +100,51 @@ def test_a_region_across_180_degrees_is_one_map_of_its_own_width() -> None:
     area = shapely.MultiPolygon(
         [shapely.box(178, -20, 180, -17), shapely.box(-180, -20, -179, -17)]
     )
-    frame, (height, width) = _frame(area, 10.0)
+    frame, (height, width) = frame_of(area, 10.0)
     assert frame.middle == pytest.approx(179.5)
     assert height == pytest.approx(width, rel=0.1)
-    assert _mask(frame.located(area), (height, width)).mean() > 0.99
+    assert mask_of(frame.located(area), (height, width)).mean() > 0.99
     assert frame.lonlat(width, height / 2)[0] == pytest.approx(-179, abs=0.01)
 
 
 def test_pixels_of_a_map_below_a_drafts_are_not_asked_for() -> None:
-    frame, shape = _frame(shapely.box(7, 46, 7.2, 46.1), 320.0)
+    frame, shape = frame_of(shapely.box(7, 46, 7.2, 46.1), 320.0)
     assert frame.pixel == pytest.approx(320 / np.cos(np.radians(46.05)))
     assert max(shape) < 60
 
 
 def test_a_mask_has_the_holes_of_its_area() -> None:
     area = shapely.box(2, 3, 12, 13).difference(shapely.box(5, 6, 8, 9))
-    mask = _mask(area, (20, 20))
+    mask = mask_of(area, (20, 20))
     assert mask[4, 3] == 1
     assert mask[7, 6] == 0
     assert mask[1, 1] == mask[15, 15] == 0
     assert 0 <= int(mask.sum()) - area.area <= 26  # of 91: by the pixels on its edges
+
+
+def test_the_sheet_shows_a_map_whole_and_the_middle_of_a_crop(tmp_path: Path) -> None:
+    corner, middle = (200, 20, 20, 255), (20, 20, 200, 255)
+    picture = np.full((600, 600, 4), 90, np.uint8)
+    picture[..., 3] = 255
+    picture[:50, :50], picture[275:325, 275:325] = corner, middle
+    dn = np.zeros((600, 600, 4), np.uint16)
+    pictures = [
+        Picture("map", dn, 10, (8, 46), Frame(8, 0, 0, 10)),
+        Picture("dark", dn, 10, (8, 46)),
+    ]
+    figures = figures_of(picture)
+    name = "a-name-that-is-much-longer-than-its-column-is-wide"
+    look = Look(name, "words " * 90, True, [picture, picture], [figures, figures])
+    draw_sheet(tmp_path / "sheet.png", Sheet("title", "notes", "credit", pictures, [look]))
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        left, top = EDGE + LABELS, HEAD
+        assert sheet.getpixel((left + 5, top + 5)) == corner[:3]  # of the map
+        assert sheet.getpixel((left + CELL // 2, top + CELL // 2)) == middle[:3]
+        left += CELL + GAP
+        assert sheet.getpixel((left + 5, top + 5)) == (90, 90, 90)  # of the crop
+        assert sheet.getpixel((left + CELL // 2 - 20, top + CELL // 2 - 20)) == middle[:3]
+        labels = np.asarray(sheet.crop((EDGE + LABELS - 25, top, EDGE + LABELS, top + CELL)))
+        assert (labels == labels[0, 0]).all()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])

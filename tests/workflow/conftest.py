@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import chromium
 import pytest
 from runs import CHECKOUT, NORTH, Build, Scene, small_scene
 
@@ -79,3 +80,18 @@ def from_nothing(tmp_path_factory) -> Callable[[Scene], dict[str, bytes]]:
         return fresh.lasting()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a browser's DevTools."""
+    if not chromium.CHROMIUM:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with chromium.running(tmp_path_factory.mktemp("profile")) as address:
+        yield address
+
+
+@pytest.fixture
+def tab(browser: str) -> Iterator[chromium.Tab]:
+    with chromium.opened(browser) as tab:
+        yield tab

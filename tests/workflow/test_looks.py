@@ -1,6 +1,5 @@
 """`make looks`: a region in every recipe, in the colours that the build gives it."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ from PIL import Image
 from runs import Scene
 
 from basemake.build.config import read_recipe
-from basemake.build.open_build import Build, open_build
+from basemake.build.open_build import Build
 from basemake.errors import LookError
 from basemake.look.imagery import Imagery
 from basemake.look.places import pictures_of
+from lookable import opened
 from looks import lonlat, looks
 
 OWN = {"description": "Mine", "steps": [{"step": "gain", "factor": 3.0}]}
@@ -36,13 +36,10 @@ def scene(north: Scene, tmp_path: Path) -> Scene:
 @pytest.fixture
 def build(scene: Scene) -> Iterator[Build]:
     """The build as commands see it, whose directory is the current one meanwhile."""
-    before = Path.cwd()
     configfile = scene.directory / "config.yaml"
     configfile.write_text(yaml.safe_dump(scene.config))
-    try:
-        yield open_build(["--directory", str(scene.directory), "--configfile", str(configfile)])
-    finally:
-        os.chdir(before)
+    with opened(["--directory", str(scene.directory), "--configfile", str(configfile)]) as build:
+        yield build
 
 
 def test_a_sheet_has_every_recipe_and_the_places_asked_for(scene: Scene) -> None:

@@ -53,6 +53,9 @@ def test_a_flipped_bit_in_any_file_is_named(received: Path) -> None:
 def test_what_is_missing_or_more_is_named(received: Path) -> None:
     (received / "pyramid/first.pmtiles").unlink()
     (received / "preview/notes.txt").write_text("mine")
+    for sheet in ("looks/first.png", "codecs/codecs.tsv"):  # made by commands that keep no record
+        (received / sheet).parent.mkdir()
+        (received / sheet).write_text("a sheet")
     shutil.rmtree(received / "bands")  # which need not be kept
     assert named(received) == {"pyramid/first.pmtiles", "preview/notes.txt"}
 

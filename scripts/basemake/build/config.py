@@ -7,6 +7,8 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,7 +59,7 @@ def check(document: Any, schema_name: str, where: str, files: Sequence[Path] = (
     they can name the line. Raises ConfigError for one violation of the schema: a sentence with the
     key, its value and what is allowed.
     """
-    schema = yaml.safe_load((CONFIG_FOLDER / f"{schema_name}.schema.yaml").read_text())
+    schema = read_schema(schema_name)
     filled = _with_defaults(document, schema)
     error = best_match(Validator(schema).iter_errors(filled), key=_relevance)
     if error is not None:
@@ -92,6 +94,10 @@ def _entries(node: Any) -> dict[str, tuple[int, Any]]:
     if isinstance(node, yaml.SequenceNode):
         return {str(n): (one.start_mark.line + 1, one) for n, one in enumerate(node.value)}
     return {}
+@cache
+def read_schema(name: str) -> dict:
+    """Return the schema config/{name}.schema.yaml, which is read once."""
+    return yaml.safe_load((CONFIG_FOLDER / f"{name}.schema.yaml").read_text())
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -219,7 +225,7 @@ def _with_defaults(document: Any, schema: dict) -> Any:
     filled = dict(document)
     for key, subschema in schema.get("properties", {}).items():
         if key not in filled and "default" in subschema:
-            filled[key] = subschema["default"]
+            filled[key] = deepcopy(subschema["default"])
         if key in filled:
             filled[key] = _with_defaults(filled[key], subschema)
     return filled

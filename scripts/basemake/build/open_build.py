@@ -16,6 +16,7 @@ from basemake.build.config import check, read_source, read_yaml
 from basemake.build.engine import CONFIGFILE, Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
 from basemake.build.paths import MANIFEST
+from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import show_bucket
 from basemake.build.source import Source
@@ -41,6 +42,12 @@ class Build:
     cores: int
     connections: int
     bucket: Bucket | None = None
+
+    @property
+    def attribution(self) -> str:
+        """The credit of the imagery, with its year."""
+        year = Quarter.parse(self.config["quarter"]).year
+        return self.source.attribution.replace("{year}", str(year))
 
     def layout(self) -> Layout:
         """Read the manifest and lay out the build; raises what `read_layout` raises."""

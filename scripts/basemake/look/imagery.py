@@ -6,106 +6,31 @@ look can be chosen before anything but a draft was downloaded.
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
-from shapely.affinity import translate
-from shapely.geometry.base import BaseGeometry
 
 from basemake.build.bands import band_path
 from basemake.build.manifest import Tile, describe_request, dn_reading, read_manifest
 from basemake.build.open_build import Build
-from basemake.build.paths import MANIFEST
+from basemake.build.paths import DRAFT, MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.errors import LookError, ManifestError, TileError
+from basemake.look.pictures import Frame, Picture, Reading, frame_of, mask_of
 from basemake.pixels.crs import crs
-from basemake.pixels.dn import DnReading
 from basemake.pixels.raster import RGBA, geotiff, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
-from basemake.pixels.webtiles import RADIUS, geometry_to_mercator
 
-DRAFT = Path("draft")  # the directory in which `make draft` works
 COLOURS = ("red", "green", "blue")
-MAP_SIDE = 1200  # pixels of the longer side of a map, at most
 CROP_METRES = 40_000  # of the ground: the side of a crop, as far as its pixels allow
 CROP_LEAST, CROP_MOST = 96, 768  # pixels a side of a crop
 NEAR = 0.02  # degrees by which a tile may reach beyond its footprint
 LEAST_VALID = 0.5  # of a crop's pixels, or a tile below is tried
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a band's DN read: `dn`, and the data type, an integer type of at most 16 bits."""
-
-    dn: DnReading
-    dtype: str
-
-    def of(self, bits: NDArray[np.uint16]) -> NDArray:
-        """Return the DN whose bits, as an unsigned integer, are `bits`."""
-        dtype = np.dtype(self.dtype)
-        return bits.astype(f"u{dtype.itemsize}").view(dtype)
-
-    def bits(self, dn: NDArray) -> NDArray[np.uint16]:
-        """Return the bits of `dn` as an unsigned integer."""
-        return np.ascontiguousarray(dn).view(f"u{dn.dtype.itemsize}").astype(np.uint16)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A map's place: Web Mercator about the meridian `middle` (degrees), so that no map is cut.
-
-    `left` and `top` are metres from that meridian and the equator, `pixel` is in Mercator metres.
-    """
-
-    middle: float
-    left: float
-    top: float
-    pixel: float
-
-    def lonlat(self, column: float, row: float) -> tuple[float, float]:
-        """Return longitude and latitude of a point of the map, in pixels from its corner."""
-        lon = self.middle + math.degrees((self.left + column * self.pixel) / RADIUS)
-        lat = math.degrees(math.atan(math.sinh((self.top - row * self.pixel) / RADIUS)))
-        return (lon + 180) % 360 - 180, lat
-
-    def located(self, geometry: BaseGeometry) -> BaseGeometry:
-        """Return a geometry in degrees in pixels of the map."""
-        parts = [
-            # On the side of 180 degrees on which the map shows it.
-            translate(part, 360 * round((self.middle - part.centroid.x) / 360) - self.middle)
-            for part in shapely.get_parts(geometry)
-        ]
-        metres = geometry_to_mercator(shapely.GeometryCollection(parts))
-        corner, step = (self.left, self.top), (self.pixel, -self.pixel)
-        return shapely.transform(metres, lambda at: (at - corner) / step)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """DN to look at: the map of a region, or a crop, which is a window of a tile as it is.
-
-    `dn` is uint16 (height, width, 4): the bits of red, green and blue as unsigned integers, and
-    the number, from 1 on, of their Reading; all are 0 where a band is missing. `pixel` is in
-    metres on the ground, and `place` the longitude and latitude of the middle. A map has a `frame`,
-    a crop a `window`: its tile, first row and first column.
-    """
-
-    title: str
-    dn: NDArray[np.uint16]
-    pixel: float
-    place: tuple[float, float]
-    frame: Frame | None = None
-    window: tuple[str, int, int] | None = None
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Where no band is missing, (height, width)."""
-        return self.dn[..., 3] > 0
 
 
 @dataclass(frozen=True)
@@ -128,16 +53,22 @@ class Bands:
 
     def read(self, top: int, left: int, height: int, width: int) -> NDArray:
         """Return the DN of a window, (3, height, width); TileError if a band cannot be read."""
-        return np.stack([self._window(path, (left, top, width, height)) for path in self.paths])
+        windows = []
+        for path in self.paths:
+            with _naming(path), open_geotiff(path) as dataset:
+                windows.append(dataset.ReadAsArray(left, top, width, height))
+        return np.stack(windows)
 
-    def _window(self, path: Path, window: tuple[int, int, int, int]) -> NDArray:
-        try:
-            with open_geotiff(path) as dataset:
-                return dataset.ReadAsArray(*window)
-        except RuntimeError as error:
-            raise TileError(
-                f"the band {path} cannot be read ({error}); delete it and run again."
-            ) from error
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a band in a TileError if GDAL cannot open or read it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TileError(
+            f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
+        ) from error
 
 
 class Imagery:
@@ -151,19 +82,19 @@ class Imagery:
         """Find the bands; LookError if there are none, with what to run."""
         self.build = build
         self.readings: list[Reading] = []
-        self._bands: dict[str, list[Bands]] = {}  # of each tile, the finest first
+        found: dict[tuple[int, str], list[Bands]] = {}
         for folder, tiles in _manifests(build):
             for tile in tiles.values():
-                if found := self._found(folder, tile):
-                    self._bands.setdefault(tile.name, []).append(found)
-        for several in self._bands.values():
-            several.sort(key=lambda bands: bands.pixel)
+                if bands := self._found(folder, tile):
+                    found.setdefault((tile.epsg, tile.name), []).append(bands)
+        # Those of each tile, the finest first; tiles in the order in which they cover one another.
+        self._bands = [sorted(found[key], key=lambda bands: bands.pixel) for key in sorted(found)]
         if not self._bands:
             raise LookError(
                 f"there is no imagery in {Path.cwd()} yet: run `make draft`, which fetches little,"
                 " or build the map, with keep_bands: true."
             )
-        self.finest = min(bands[0].pixel for bands in self._bands.values())
+        self.finest = min(bands[0].pixel for bands in self._bands)
         self.crop_side = _crop_side(self.finest)
 
     def _found(self, folder: Path, tile: Tile) -> Bands | None:
@@ -189,13 +120,13 @@ class Imagery:
 
         Raises LookError if no imagery of it is here.
         """
-        tiles = [bands for bands in self._bands.values() if region in bands[0].tile.regions]
+        tiles = [bands for bands in self._bands if region in bands[0].tile.regions]
         if not tiles:
             raise LookError(f"there is no imagery of {region} yet: run `make draft`.")
         shown = self.build.regions[region]
         if not self.build.config["pyramid"]["clip"]:
             shown = shapely.union_all([bands[0].tile.geometry for bands in tiles])
-        frame, shape = _frame(shown, min(bands[0].pixel for bands in tiles))
+        frame, shape = frame_of(shown, min(bands[0].pixel for bands in tiles))
         dn = np.zeros((*shape, 4), np.uint16)
         for several in tiles:
             # The coarsest that is fine enough: to reduce finer ones takes long.
@@ -203,7 +134,7 @@ class Imagery:
             fine = [b for b in several if b.pixel * stretch <= frame.pixel * 1.5] or several[:1]
             self._draw(fine[-1], frame, dn)
         if self.build.config["pyramid"]["clip"]:
-            dn[_mask(frame.located(shown), shape) == 0] = 0
+            dn[mask_of(frame.located(shown), shape) == 0] = 0
         place = frame.lonlat(shape[1] / 2, shape[0] / 2)
         pixel = frame.pixel * math.cos(math.radians(place[1]))
         return Picture(region, dn, pixel, place, frame)
@@ -231,7 +162,7 @@ class Imagery:
     def _at(self, lon: float, lat: float) -> Iterator[Bands]:
         """Yield the bands around a place, of the tile that is on top first, the finest first."""
         point = shapely.Point(lon, lat)
-        for several in reversed(self._bands.values()):
+        for several in reversed(self._bands):
             if shapely.dwithin(several[0].tile.geometry, point, NEAR):
                 yield from several
 
@@ -274,12 +205,8 @@ class Imagery:
         )
         drawn = []
         for path in bands.paths:
-            try:
+            with _naming(path):
                 drawn.append(gdal.Warp("", geotiff(path), options=options).ReadAsArray())
-            except RuntimeError as error:
-                raise TileError(
-                    f"the band {path} cannot be read ({error}); delete it and run again."
-                ) from error
         values, alphas = np.stack(drawn, axis=1)
         self._lay(dn[top:bottom, left:right], bands, values, (alphas != 0).all(axis=0))
 
@@ -339,32 +266,3 @@ def _manifests(build: Build) -> Iterator[tuple[Path, dict[str, Tile]]]:
 def _crop_side(pixel: float) -> int:
     """Return the pixels a side of a crop of pixels of so many metres."""
     return int(min(max(CROP_METRES / pixel, CROP_LEAST), CROP_MOST))
-
-
-def _frame(shown: BaseGeometry, finest: float) -> tuple[Frame, tuple[int, int]]:
-    """Return the frame and the shape (height, width) of a map of `shown`, in degrees.
-
-    `finest` is the size in metres below which its pixels need not be.
-    """
-    parts = shapely.get_parts(shown)
-    if np.ptp(shown.bounds[::2]) > 180:  # across 180 degrees: the west's parts come after the east
-        parts = [translate(part, 360) if part.centroid.x < 0 else part for part in parts]
-    west, south, east, north = map(float, shapely.total_bounds(parts))
-    middle = (west + east) / 2
-    corners = shapely.box(west - middle, max(south, -85), east - middle, min(north, 85))
-    left, low, right, top = geometry_to_mercator(corners).bounds
-    stretch = 1 / math.cos(math.radians(min(85, abs(south + north) / 2)))
-    pixel = max(finest * stretch, max(right - left, top - low) / MAP_SIDE)
-    shape = math.ceil((top - low) / pixel), math.ceil((right - left) / pixel)
-    return Frame(middle, left, top, pixel), (max(1, shape[0]), max(1, shape[1]))
-
-
-def _mask(area: BaseGeometry, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return 1 where a pixel lies in an area, which is in pixels, else 0."""
-    mask = np.zeros(shape, np.uint8)
-    rings = [
-        np.rint(np.array(ring.coords)[:, :2] * 256 - 128).astype(np.int32)
-        for part in shapely.get_parts(area)
-        for ring in (part.exterior, *part.interiors)
-    ]
-    return cv2.fillPoly(mask, rings, 1, shift=8)

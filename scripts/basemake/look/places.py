@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from basemake.look.imagery import Imagery, Picture
+from basemake.look.imagery import Imagery
+from basemake.look.pictures import Picture
 
 # ASSUME: reflectances at the ground. Water is darker than WATER and bluer than BLUER times its red;
 # what is built is grey, which means that its bands differ by less than GREY of their mean, and has

@@ -11,7 +11,7 @@ from jinja2 import Environment
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 from basemake.look.figures import Figures, share_text
-from basemake.look.imagery import Picture
+from basemake.look.pictures import Picture
 from basemake.pixels.raster import RGBA
 from basemake.system.files import writing
 
@@ -20,7 +20,7 @@ PAPER, INK, PALE, FRAME, ACCENT = "#f4f3f0", "#23272b", "#6d7278", "#d9d7d2", "#
 BANDS = ("#e0342b", "#1f9d4d", "#2d62d8")  # of a histogram's red, green and blue
 EDGE, GAP, HEAD, LABELS = 36, 14, 112, 300  # pixels of the sheet
 CELL = 300  # pixels a side of a crop on the sheet, and the height of a map there
-MAP_WIDTH = 460  # pixels, at most
+MAP_WIDTH, LEAST_WIDTH = 460, 120  # pixels that a map takes, at most and at least
 HISTOGRAM = (LABELS - 30, 84)
 FINER = 3  # what is drawn is drawn larger by this factor and reduced, for smooth edges
 QUALITY = 92  # of the pictures in the page, as lossy WebP
@@ -28,7 +28,7 @@ QUALITY = 92  # of the pictures in the page, as lossy WebP
 
 @dataclass(frozen=True)
 class Look:
-    """A recipe and the pictures in its colours, the map first; `figures` are those of the map."""
+    """A recipe, the pictures in its colours, the map first, and the figures of each."""
 
     name: str
     description: str
@@ -50,9 +50,10 @@ class Sheet:
 
 def draw_sheet(path: Path, sheet: Sheet) -> None:
     """Write the sheet as a PNG: a row a recipe, a column a place, and the figures on the left."""
-    first = sheet.looks[0].images[0]
-    scale = min(CELL / first.shape[0], MAP_WIDTH / first.shape[1])
-    widths = [max(120, round(first.shape[1] * scale)), *[CELL] * (len(sheet.pictures) - 1)]
+    rows, columns = sheet.looks[0].images[0].shape[:2]
+    scale = min(CELL / rows, MAP_WIDTH / columns)
+    size = round(columns * scale), round(rows * scale)  # of the map
+    widths = [max(LEAST_WIDTH, size[0]), *[CELL] * (len(sheet.pictures) - 1)]
     lefts = np.cumsum([EDGE + LABELS, *[width + GAP for width in widths]]).tolist()
     height = HEAD + len(sheet.looks) * (CELL + GAP) + 40
     image = Image.new("RGB", (lefts[-1] - GAP + EDGE, height), PAPER)
@@ -65,8 +66,8 @@ def draw_sheet(path: Path, sheet: Sheet) -> None:
     for number, look in enumerate(sheet.looks):
         top = HEAD + number * (CELL + GAP)
         _draw_label(image, look, top, (small, text))
-        for rgba, left, width in zip(look.images, lefts, widths, strict=False):
-            cell = _fitted(rgba, width, CELL)
+        for column, (rgba, left) in enumerate(zip(look.images, lefts, strict=False)):
+            cell = _middle(rgba, CELL) if column else _whole(rgba, size)
             image.paste(cell, (left, top), cell)
     draw.text((EDGE, height - 28), sheet.credit, PALE, small)
     with writing(path) as part:
@@ -86,9 +87,12 @@ def _draw_label(image: Image.Image, look: Look, top: int, fonts: tuple) -> None:
     small, text = fonts
     draw = ImageDraw.Draw(image)
     draw.line((EDGE, top, EDGE + LABELS - 30, top), FRAME)
-    draw.text((EDGE, top + 12), look.name, INK, ImageFont.load_default(19))
+    large, name = ImageFont.load_default(19), look.name
+    while draw.textlength(name, large) > LABELS - 90:
+        name = name.removesuffix("…")[:-1] + "…"
+    draw.text((EDGE, top + 12), name, INK, large)
     if look.used:
-        left = EDGE + draw.textlength(look.name, ImageFont.load_default(19)) + 10
+        left = EDGE + draw.textlength(name, large) + 10
         draw.text((left, top + 16), "in use", ACCENT, text)
     words = textwrap.wrap(look.description, 40)[:4]
     draw.text((EDGE, top + 42), "\n".join(words), PALE, small, spacing=5)
@@ -117,20 +121,20 @@ def _histogram(figures: Figures) -> Image.Image:
     return drawing.resize(HISTOGRAM, Image.Resampling.BOX)
 
 
-def _fitted(rgba: RGBA, width: int, height: int) -> Image.Image:
-    """Return an image of a size that shows a picture: a crop's middle as it is, a map whole."""
-    picture = Image.fromarray(rgba)
-    scale = min(width / picture.width, height / picture.height)
-    if scale < 1 and width == height:  # a crop larger than its cell
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
-        left, top = max(0, left), max(0, top)
-        picture = picture.crop((left, top, left + width, top + height))
-    else:
-        size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-        soft = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-        picture = picture.resize(size, soft)
-    cell = Image.new("RGBA", (width, height))
-    cell.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+def _whole(rgba: RGBA, size: tuple[int, int]) -> Image.Image:
+    """Return a map, reduced or enlarged to an image of `size` (width, height)."""
+    way = Image.Resampling.BOX if len(rgba) > size[1] else Image.Resampling.NEAREST
+    return Image.fromarray(rgba).resize((max(1, size[0]), max(1, size[1])), way)
+
+
+def _middle(rgba: RGBA, side: int) -> Image.Image:
+    """Return the middle of a crop, pixel by pixel, or all of it, enlarged to `side`."""
+    top, left = (max(0, (length - side) // 2) for length in rgba.shape[:2])
+    middle = Image.fromarray(rgba[top : top + side, left : left + side])
+    scale = side / max(middle.size)
+    size = [round(length * scale) for length in middle.size]
+    cell = Image.new("RGBA", (side, side))
+    cell.paste(middle.resize(size, Image.Resampling.NEAREST))
     return cell
 
 

@@ -77,10 +77,10 @@ def saturation(rgb: Floats, factor: float) -> Floats:
 
 def lch_saturation(rgb: Floats, factor: float) -> Floats:
     """Scale chroma in CIE LCH(ab), D65, of sRGB values by `factor`; clipped to 0..1."""
-    fx, fy, fz = _lab_curve(_mix(_XYZ_FROM_RGB, linear_light(rgb)))
+    fx, fy, fz = _lab_curve(_mix(XYZ_FROM_RGB, linear_light(rgb)))
     # Chroma is the length of (a, b) = (500 (fx - fy), 200 (fy - fz)): scaling it scales both.
     scaled = np.stack([fy + (fx - fy) * factor, fy, fy + (fz - fy) * factor])
-    return srgb(_mix(_RGB_FROM_XYZ, _lab_curve_inverse(scaled))).astype(rgb.dtype)
+    return srgb(_mix(RGB_FROM_XYZ, _lab_curve_inverse(scaled))).astype(rgb.dtype)
 
 
 PER_BAND: dict[str, Callable[..., Floats]] = {
@@ -223,14 +223,14 @@ def _clip01(x: Floats) -> Floats:
 
 
 # sRGB primaries and D65 white; XYZ is divided by the white point.
-_XYZ_FROM_RGB = np.array(
+XYZ_FROM_RGB = np.array(
     [
         [0.4124564, 0.3575761, 0.1804375],
         [0.2126729, 0.7151522, 0.0721750],
         [0.0193339, 0.1191920, 0.9503041],
     ]
 ) / np.array([[0.95047], [1.0], [1.08883]])
-_RGB_FROM_XYZ = np.linalg.inv(_XYZ_FROM_RGB)
+RGB_FROM_XYZ = np.linalg.inv(XYZ_FROM_RGB)
 
 
 def _mix(matrix: NDArray, colours: Floats) -> Floats:
