@@ -94,6 +94,8 @@ def _entries(node: Any) -> dict[str, tuple[int, Any]]:
     if isinstance(node, yaml.SequenceNode):
         return {str(n): (one.start_mark.line + 1, one) for n, one in enumerate(node.value)}
     return {}
+
+
 @cache
 def read_schema(name: str) -> dict:
     """Return the schema config/{name}.schema.yaml, which is read once."""
