@@ -87,9 +87,10 @@ def test_why_a_job_failed_is_told_once_and_after_its_name(
     [
         (["Traceback (most recent call last):", "  File x", "ValueError: 3"], "long", None),
         ([], "\n".join(map(str, range(50))), [str(n) for n in range(42, 50)]),
+        ([], "Error in rule\nbasemake: 404.\nExiting", ["basemake: 404."]),
         ([], "", ["RuleException:", "no shell"]),
     ],
-    ids=["traceback", "log", "neither"],
+    ids=["traceback", "log", "a log of jobs elsewhere", "neither"],
 )
 def test_without_a_sentence_the_end_of_what_there_is_is_told(
     screen: Screen, stream: io.StringIO, said: list[str], log: str, told: list[str] | None

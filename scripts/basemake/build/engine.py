@@ -684,8 +684,8 @@ def show(workflow: Any, summary: Callable[[set[str]], list[str]]) -> None:
     """Show the run on a screen instead of Snakemake's own words, unless somebody asks for these.
 
     `summary` returns lines about what a run has made, by the rules that were its targets and are
-    made with all that they need. `workflow.screen` becomes the screen,
-    or None. What Snakemake prints before it executes, or without executing, stays as it is.
+    made with all that they need. `workflow.screen` becomes the screen, or None. What Snakemake
+    prints before it executes, or without executing, stays as it is.
     """
     workflow.screen = None
     execute, usual = workflow.execute, _usual_handler(workflow)

@@ -280,12 +280,12 @@ def bytes_fetched() -> int:
 
 
 def last_lines(logs: Iterable[str]) -> list[str]:
-    """Return the last lines of the last of some logs that has any."""
+    """Return the last sentences, or else the last lines, of the last of some logs that has any."""
     lines: list[str] = []
     for log in logs:
         with suppress(OSError):
-            lines = Path(log).read_text(errors="replace").splitlines()[-LAST:] or lines
-    return lines
+            lines = Path(log).read_text(errors="replace").splitlines() or lines
+    return [line for line in lines if line.startswith(SENTENCE)][-LAST:] or lines[-LAST:]
 
 
 def duration(since: float) -> str:

@@ -25,9 +25,7 @@ class Progress:
         self._new += new
         if now - self._count_time >= SOON:
             self.count()
-        if (
-            self._line_bytes is None
-        ):  # bytes of an earlier run do not count for the speed of this one
+        if self._line_bytes is None:  # bytes of an earlier run do not count for this one's speed
             self._line_bytes = done
         elapsed = now - self._line_time
         if elapsed >= EVERY:
