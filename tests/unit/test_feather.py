@@ -6,7 +6,7 @@ from osgeo import osr
 
 from basemake.pixels.warp import Warper
 
-PIXEL, SIDE = 100.0, 400  # metres, pixels of a tile
+PIXEL, SIDE = 10.0, 400  # metres, pixels of a tile
 WEST, EAST = 60, 180  # levels of two tiles
 
 
@@ -19,9 +19,10 @@ def transformation(source: int, target: int) -> osr.CoordinateTransformation:
 
 
 LEFT, TOP = 500_000.0, 5_000_000.0
-# About the middle of the first tile's eastern edge; pixels of 150 m in Mercator, about 106 m there.
+# About the middle of the first tile's eastern edge; pixels of 15 m in Mercator, about 10.6 m there.
 X, Y, _ = transformation(32633, 3857).TransformPoint(LEFT + SIDE * PIXEL, TOP - SIDE * PIXEL / 2)
-BOUNDS = X - 38_400, Y - 38_400, X + 38_400, Y + 38_400
+REACH = 384 * PIXEL
+BOUNDS = X - REACH, Y - REACH, X + REACH, Y + REACH
 
 
 def flat(level: int, *holes: tuple[slice, slice]) -> np.ndarray:
@@ -71,7 +72,7 @@ def places(bounds=BOUNDS, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weight(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The square of the distance to the nearest edge, from 12 pixels on."""
+    """The square of the distance to the nearest edge, from 12 pixels (120 m) on."""
     edge = np.minimum(np.minimum(columns, SIDE - columns), np.minimum(rows, SIDE - rows))
     return np.maximum(edge - 12, 0) ** 2
 

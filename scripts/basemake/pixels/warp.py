@@ -37,10 +37,11 @@ OPAQUE = 255 << 8  # alpha in 16 bits
 HALF = 127 << 8  # a little less than half of it, with room for rounding
 OUTSIDE = -1e6  # column and row of points without coordinates in a tile's CRS: outside of any tile
 MARGIN = 3  # source pixels beyond a coordinate that smoothing and interpolation need
-# Pixels at a tile's edge that weigh nothing where tiles are feathered: neighbours in the quarterly
-# mosaics overlap by 12 pixels at most, in which there is nothing to feather.
-RIM = 12
-CELL_LEVEL = 4  # the reduced image in which missing pixels are looked for, of 16 pixels a side
+# Metres along a tile's edge that weigh nothing where tiles are feathered, or one pixel if that is
+# more: neighbours in the quarterly mosaics overlap by 120 m at most, with nothing to feather. In a
+# CRS of degrees nothing is feathered.
+RIM = 120.0
+CELLS = 640  # at most, along a side of a tile, of those in which missing pixels are looked for
 CELLS_OF = 16  # tiles at a time, 1.6 MB each
 
 Bounds = tuple[float, float, float, float]  # west, south, east and north in Mercator metres
@@ -198,7 +199,8 @@ class Warper:
             between(at, step) + 0.5  # pixels from the tile's edge
             for at in _grid(frame, from_mercator, self._canvas, down, across)
         )
-        edge = np.minimum(np.minimum(left, width - left), np.minimum(top, height - top)) - RIM
+        edge = np.minimum(np.minimum(left, width - left), np.minimum(top, height - top))
+        edge -= max(RIM / frame.width, 1)
         if edge.max() <= 0:
             return np.zeros_like(edge)
         with naming(source.path):
@@ -276,7 +278,9 @@ def _place(path: Path, dataset: gdal.Dataset, canvas: _Canvas, smooth: bool) -> 
     # GDAL would give the reduced image the tile's extent, but its last pixel may reach beyond it.
     image = frame._replace(width=width * 2**level, height=height * 2**level)
     kernel = _smoothing(scale / 2**level) if smooth else None
-    full = _Full(frame, dataset.RasterXSize, dataset.RasterYSize, min(CELL_LEVEL, levels))
+    side = max(dataset.RasterXSize, dataset.RasterYSize)
+    cell_level = min(max(0, math.ceil(math.log2(side / CELLS))), levels)
+    full = _Full(frame, dataset.RasterXSize, dataset.RasterYSize, cell_level)
     return _Source(path, level, image, full, kernel, down, across)
 
 
