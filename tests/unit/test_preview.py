@@ -84,6 +84,21 @@ def test_imagery_is_the_archive_as_it_says_of_itself(tmp_path: Path, tile_size: 
     }
 
 
+@pytest.mark.parametrize(("given", "shown"), [(None, "#6b7278"), ("#12304a", "#12304a")])
+def test_the_ground_is_the_background_of_the_map(tmp_path: Path, given, shown) -> None:
+    archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles")
+    output = tmp_path / "demo.html"
+    build_preview(archive, footprints(), OUTLINE, output, title="demo", ground=given)
+    page = output.read_text(encoding="utf-8")
+    [layer] = [
+        layer
+        for layer in map_data(page)["mapOptions"]["style"]["layers"]
+        if layer["type"] == "background"
+    ]
+    assert layer["paint"] == {"background-color": shown}
+    assert f"margin: 0; background: {shown};" in page
+
+
 def test_archive_name_is_quoted_in_its_address(tmp_path: Path) -> None:
     page = build(write_archive(tmp_path / "pyramid" / "50% {z} #1?.pmtiles"))
     [[_, imagery]] = added(page, "addSource")
