@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from osgeo import gdal, osr
 
 from basemake.pixels.dn import DnReading
@@ -16,6 +17,9 @@ from enhance_tile import Enhancement, enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 set_up_libraries(64)
+# How long an example takes depends on what else the machine does.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ squares = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(squares)
 def test_a_region_is_covered(region: shapely.Polygon) -> None:
     tiles = tiles_covering(region)
@@ -71,7 +71,7 @@ def test_a_region_is_covered(region: shapely.Polygon) -> None:
     assert all(grid_tile(tile.tile) == tile for tile in tiles)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(squares)
 def test_origins_of_a_zone_share_a_lattice_of_20_metres(region: shapely.Polygon) -> None:
     for tile in tiles_covering(region):
@@ -80,7 +80,7 @@ def test_origins_of_a_zone_share_a_lattice_of_20_metres(region: shapely.Polygon)
         assert (tile.ulx % 60, tile.uly % 60) == (0, 10_000_000 % 60 * (tile.epsg > 32700))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(squares)
 def test_neighbours_of_a_zone_overlap_by_60_or_120_metres(region: shapely.Polygon) -> None:
     tiles = tiles_covering(region)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from basemake.pixels.archive import TILE_TYPES, pack_parts, write_part
@@ -84,7 +84,6 @@ PIECES = st.lists(st.builds(Piece, LENGTHS, st.sampled_from("abcdef")), min_size
 
 
 @given(PIECES, PIECES)
-@settings(deadline=None)
 def test_parts_are_what_s3_takes_and_make_the_object(new: list[Piece], old: list[Piece]) -> None:
     parts = parts_of(new, old)
     size = sum(piece.length for piece in new)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -40,7 +40,6 @@ def test_shape_and_type() -> None:
     assert reflectance(18.0, 43.5, SEED).dtype == np.float32
 
 
-@settings(deadline=None)
 @given(lons, lats)
 def test_a_point_is_the_same_in_any_company(lon: float, lat: float) -> None:
     alone = reflectance(lon, lat, SEED)
@@ -55,7 +54,6 @@ def test_points_far_apart_are_the_same_as_alone() -> None:
     np.testing.assert_array_equal(reflectance(lon, lat, SEED), np.stack(alone, axis=1))
 
 
-@settings(deadline=None)
 @given(lons, lats, st.sampled_from([(METRE, 0.0), (0.0, METRE)]))
 def test_a_metre_changes_little(lon: float, lat: float, step: tuple[float, float]) -> None:
     here = reflectance(lon, lat, SEED)
@@ -64,7 +62,6 @@ def test_a_metre_changes_little(lon: float, lat: float, step: tuple[float, float
     assert (change[~np.isnan(change)] < 0.01).all()
 
 
-@settings(deadline=None)
 @given(lats)
 def test_the_world_closes_at_the_antimeridian(lat: float) -> None:
     change = np.abs(reflectance(-180, lat, SEED) - reflectance(180, lat, SEED))

@@ -82,6 +82,7 @@ class Build:
     config: dict
     checkout: Path = CHECKOUT
     environment: dict[str, str] = field(default_factory=dict)
+    interpreter: str = sys.executable
 
     @property
     def results(self) -> Path:
@@ -123,7 +124,7 @@ class Build:
     ) -> subprocess.Popen:
         """Start a Python program with snakemake's options for this build, then `arguments`."""
         return subprocess.Popen(
-            [sys.executable, *program, *self.options(), *arguments],
+            [self.interpreter, *program, *self.options(), *arguments],
             stdout=stdout,
             stderr=stderr,
             text=True,
@@ -136,7 +137,8 @@ class Build:
     ) -> subprocess.CompletedProcess:
         """Run a program as `python` does, to its end; as a fork where that makes no difference."""
         apart = stderr == subprocess.PIPE
-        if self.checkout == CHECKOUT and preloaded().fits(self.variables()):
+        ours = self.checkout == CHECKOUT and self.interpreter == sys.executable
+        if ours and preloaded().fits(self.variables()):
             line = [*program, *self.options(), *arguments]
             return preloaded().run(line, self.variables(), apart)
         running = self.python(program, *arguments, stderr=stderr)
@@ -255,6 +257,14 @@ class Scene(Build):
         assert self.jobs("--dry-run") == set(expected)
         assert self.jobs("--cores", "4") == set(expected)
         assert "Nothing to be done" in self.run("--cores", "4")
+
+
+def copy_of_checkout(copy: Path) -> Path:
+    """Copy the workflow, without tests and set-up, to a new folder, and return that."""
+    for name in ("rules", "scripts", "config", "envs", "profiles"):
+        shutil.copytree(CHECKOUT / name, copy / name)
+    shutil.copy(CHECKOUT / "Snakefile", copy)
+    return copy
 
 
 def small_scene(directory: Path, outline: list[tuple[float, float]] = OUTLINE) -> Scene:

@@ -92,6 +92,21 @@ def served(scene: Scene, latency: float = 0) -> Iterator[FaultyServer]:
         yield server
 
 
+def test_a_space_in_the_path_of_python_is_refused(
+    base: Scene, plugin: Path, tmp_path: Path
+) -> None:
+    """Snakemake does not quote it in the jobs that it sends to others."""
+    (tmp_path / "of spaces").symlink_to(sys.prefix)
+    scene = base.copy(tmp_path / "scene")
+    scene.interpreter = str(tmp_path / "of spaces/bin/python")
+    scene.environment = {"PYTHONPATH": str(plugin)}
+    printed = scene.run("--forceall", *PROFILE, check=False)
+    lines = [line for line in printed.splitlines() if line.startswith("basemake: ")]
+    assert len(lines) == 1, printed
+    assert scene.interpreter in lines[0]
+    assert "Nothing to be done" in scene.run("--cores", "2")
+
+
 def test_downloads_are_limited_over_all_nodes(unbuilt: Scene, cluster: Slurm) -> None:
     with served(unbuilt, latency=0.5) as server:
         before = cluster.jobs()

@@ -25,7 +25,7 @@ from expected import (
     tiles_of,
 )
 from osgeo import gdal
-from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM, Scene
+from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM, Scene, copy_of_checkout
 
 from basemake.pixels.webtiles import metatile_name, metatile_of
 
@@ -149,11 +149,7 @@ def test_another_quarter_is_refused(base, scene):
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of the workflow, to be edited."""
-    copy = tmp_path / "checkout"
-    for name in ("rules", "scripts", "config", "envs", "profiles"):
-        shutil.copytree(CHECKOUT / name, copy / name)
-    shutil.copy(CHECKOUT / "Snakefile", copy)
-    return copy
+    return copy_of_checkout(tmp_path / "checkout")
 
 
 def edit(path: Path, old: str, new: str) -> None:

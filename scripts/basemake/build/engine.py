@@ -508,9 +508,13 @@ def fork_jobs(workflow: Any) -> None:
     making = threading.Lock()
 
     def execute_forked(script: Any, fname: str, edit: bool = False) -> None:
-        own_environment = (script.container_img, script.conda_env, script.env_modules)
-        if any(own_environment) or not can_fork():
+        if any((script.container_img, script.conda_env, script.env_modules)):
             execute(script, fname, edit)
+            return
+        if not can_fork():
+            # As Snakemake does it, but the interpreter may be in a folder with a space in its name.
+            command = "{python:q} {fname:q}"
+            script._execute_cmd(command, python=sys.executable, fname=fname, is_python_script=True)
             return
         with making:
             if not forks:
