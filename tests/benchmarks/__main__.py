@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.disk import bench_disk
 from benchmarks.downloads import FULL_SIDE, bench_downloads
+from benchmarks.limits import bench_limits
 from benchmarks.machine import machine, versions
 from benchmarks.overlap import bench_overlap
 from benchmarks.packing import bench_packing
@@ -21,7 +22,7 @@ from benchmarks.zooms import bench_quality
 QUICK_SIDE = 4096  # pixels
 NAMES = (
     *("tiles", "pyramid", "packing", "workflow", "planning", "planet", "overlap", "downloads"),
-    *("disk", "quality"),
+    *("disk", "limits", "quality"),
 )
 
 
@@ -83,6 +84,8 @@ def _section(
         return bench_disk(folder, 120 if quick else 220)
     if name == "quality":
         return bench_quality(folder, side // 2 if quick else 4096, options.gdal)
+    if name == "limits":
+        return bench_limits(folder, side, 20 if quick else 70)
     seconds = {row.name: row.median("cpu") or 0 for section in before for row in section.measured}
     return bench_workflow(folder, runs, quick, seconds)
 

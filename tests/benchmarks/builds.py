@@ -3,8 +3,8 @@
 import json
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import yaml
@@ -22,6 +22,7 @@ class Build:
     def __init__(self, directory: Path, region: BaseGeometry, source: dict, **config: object):
         """Write source, region and config to a new directory."""
         self.directory = directory
+        self.within: list[str] = []  # what begins the command of each run
         directory.mkdir()
         (directory / "source.yaml").write_text(yaml.safe_dump(source))
         (directory / "region.geojson").write_text(json.dumps(mapping(region)))
@@ -37,9 +38,8 @@ class Build:
 
     def snakemake(self, *arguments: object) -> Usage:
         """Run snakemake; return the usage of it and all its jobs."""
-        return run([sys.executable, "-m", "snakemake", *self.options, *arguments], self.directory)[
-            0
-        ]
+        command = [*self.within, sys.executable, "-m", "snakemake", *self.options, *arguments]
+        return run(command, self.directory)[0]
 
 
 def snakemake(directory: Path, *arguments: object) -> Usage:
@@ -49,13 +49,13 @@ def snakemake(directory: Path, *arguments: object) -> Usage:
 
 
 @contextmanager
-def watching(*folders: Path) -> Iterator[list[int]]:
-    """Watch TIFFs in folders during the block; yield a list with their most bytes at a time."""
+def most(measure: Callable[[], int]) -> Iterator[list[int]]:
+    """Ask for a figure ten times a second during the block; yield a list with the largest."""
     peak, done = [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.1):
-            peak[0] = max(peak[0], sum(map(_on_disk, folders)))
+            peak[0] = max(peak[0], measure())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -66,10 +66,15 @@ def watching(*folders: Path) -> Iterator[list[int]]:
         watcher.join()
 
 
-def _on_disk(folder: Path) -> int:
-    """Return the bytes of a folder's TIFFs; some may be deleted meanwhile."""
+def watching(*folders: Path, files: str = "*.tif*") -> AbstractContextManager[list[int]]:
+    """Watch files in folders during the block; yield a list with their most bytes at a time."""
+    return most(lambda: sum(_on_disk(folder, files) for folder in folders))
+
+
+def _on_disk(folder: Path, files: str) -> int:
+    """Return the bytes of files in a folder; some may be deleted meanwhile."""
     total = 0
-    for path in folder.rglob("*.tif*"):
+    for path in folder.rglob(files):
         try:
             total += path.stat().st_size
         except FileNotFoundError:

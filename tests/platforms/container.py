@@ -97,7 +97,11 @@ def main(folder: Path) -> None:
     print(f"{size:.0f} MB")
     if size > MEGABYTES:
         sys.exit(f"that is more than {MEGABYTES} MB")
-    work = folder / "map"
+    try_out(image, folder / "map")
+
+
+def try_out(image: Image, work: Path) -> None:
+    """Make the demo in `work`, mounted as the only folder that can be written to."""
     shutil.copytree(CHECKOUT / "config", work / "config")
     user, group = image.user.split(":")
     subprocess.run(["chown", "-R", f"{user}:{group}", work], check=True)

@@ -15,6 +15,7 @@ MIRRORS = {
     "sid": "http://deb.debian.org/debian",
     "noble": "http://archive.ubuntu.com/ubuntu",
 }
+COMPONENTS = {"noble": "main,universe"}  # where GDAL is not in main
 # How this machine reaches package registries.
 NETWORK = ("/etc/resolv.conf", "/etc/pip.conf")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -31,7 +32,8 @@ class Root:
     @classmethod
     def bare(cls, suite: str, path: Path) -> "Root":
         """Make the smallest root of a suite of MIRRORS."""
-        command = ["debootstrap", "--variant=minbase", suite, path, MIRRORS[suite]]
+        parts = f"--components={COMPONENTS.get(suite, 'main')}"
+        command = ["debootstrap", "--variant=minbase", parts, suite, path, MIRRORS[suite]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         for name in NETWORK:
             if Path(name).exists():
@@ -59,8 +61,9 @@ class Root:
         mounts = [f"mount --bind {root} {root}"]
         mounts += [f"mount -t proc proc {root}/proc", f"mount --rbind /dev {root}/dev"]
         for place, source in (writable or {}).items():
-            (self.path / place[1:]).mkdir(parents=True, exist_ok=True)
-            mounts.append(f"mount --bind {shlex.quote(str(source))} {root}{place}")
+            target = self.path / place[1:]
+            target.mkdir(parents=True, exist_ok=True)
+            mounts.append(shlex.join(["mount", "--bind", str(source), str(target)]))
         if read_only:
             mounts.append(f"mount -o remount,bind,ro {root}")
         names = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

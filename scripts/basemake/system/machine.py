@@ -61,7 +61,7 @@ def usable_cores(system: Path = SYSTEM) -> int:
     limits = [float(os.cpu_count() or 1)]
     if hasattr(os, "sched_getaffinity"):
         limits.append(len(os.sched_getaffinity(0)))
-    for group in _control_groups(system, "cpu"):
+    for group in control_groups(system, "cpu"):
         if (text := _read(group / "cpu.max")) and not text.startswith("max"):
             quota, period = text.split()
             limits.append(int(quota) / int(period))
@@ -73,7 +73,7 @@ def usable_cores(system: Path = SYSTEM) -> int:
 def usable_memory(system: Path = SYSTEM) -> int:
     """Return the memory in bytes that this process and its children may use together."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for group in _control_groups(system, "memory"):
+    for group in control_groups(system, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             if (text := _read(group / name)) and text != "max":
                 limits.append(int(text))
@@ -90,7 +90,7 @@ def share(cores: int, most: int) -> int:
     return cores // -(-cores // most)
 
 
-def _control_groups(system: Path, controller: str) -> Iterator[Path]:
+def control_groups(system: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of the cgroups (version 1 and 2) that limit this process."""
     for line in _read(system / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
