@@ -35,6 +35,9 @@ class Root:
         parts = f"--components={COMPONENTS.get(suite, 'main')}"
         command = ["debootstrap", "--variant=minbase", parts, suite, path, MIRRORS[suite]]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        # A mirror may be of an earlier day than today, and unstable expires after one week.
+        expiry = path / "etc/apt/apt.conf.d/90expiry"
+        expiry.write_text('Acquire::Check-Valid-Until "false";\n')
         for name in NETWORK:
             if Path(name).exists():
                 shutil.copy(name, path / name[1:])

@@ -36,7 +36,7 @@ UNLIKE = {
     "PYTHONHASHSEED": "7",
 }
 # What a build leaves to its user; the rest is for basemake itself.
-FINISHED = ("tiles/*", "mosaic/*", "metatiles/*/*", "pyramid/*", "preview/*")
+FINISHED = ("bands/*/*", "tiles/*", "mosaic/*", "metatiles/*/*", "pyramid/*", "preview/*")
 
 
 @dataclass(frozen=True)

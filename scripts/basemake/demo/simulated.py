@@ -100,17 +100,17 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
     part.mkdir(parents=True)
     folder.mkdir(exist_ok=True)
     plain = part / "bands.tif"
-    reduced = max(0, math.ceil(math.log2(size / SMALLEST)))
     _write_plain(plain, grid_tile, origin, seed, size)
     for number, band in enumerate(BANDS, start=1):
+        # Of a VRT, or newer versions of GDAL would note how the reduced images were made.
+        one = gdal.Translate("", str(plain), format="VRT", bandList=[number])
         gdal.Translate(
             str(part / f"{band}.tif"),
-            str(plain),
+            one,
             format="COG",
-            bandList=[number],
             creationOptions=[
                 *("COMPRESS=DEFLATE", "PREDICTOR=YES", f"BLOCKSIZE={BAND_BLOCK}"),
-                *("OVERVIEW_RESAMPLING=AVERAGE", f"OVERVIEW_COUNT={reduced}"),
+                "OVERVIEWS=FORCE_USE_EXISTING",
             ],
         )
     for band in BANDS:
@@ -119,7 +119,7 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
 
 
 def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
-    """Write the three bands to one plain GeoTIFF, a block at a time."""
+    """Write the three bands and their reduced images to one plain GeoTIFF, a block at a time."""
     options = ["TILED=YES", f"BLOCKXSIZE={WINDOW}", f"BLOCKYSIZE={WINDOW}"]
     driver = gdal.GetDriverByName("GTiff")
     dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
@@ -135,6 +135,8 @@ def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: 
         dn = np.rint(reflectance(lon, lat, seed) * 10_000)
         dn = np.where(np.isnan(dn), NODATA, dn).astype(np.int16)
         dataset.WriteArray(dn, column, row)
+    reduced = max(0, math.ceil(math.log2(size / SMALLEST)))
+    dataset.BuildOverviews("AVERAGE", [2**level for level in range(1, reduced + 1)])
     dataset.FlushCache()
     # ^ raises an error if the disk is full, which closing would not
 
