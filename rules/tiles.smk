@@ -25,7 +25,7 @@ rule enhance_tile:
     threads: THREADS["enhance"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: memory(
-            80 + 64 * threads + config["gdal_cache_mb"], attempt
+            104 + 64 * threads + config["gdal_cache_mb"], attempt
         ),
         disk_mb=300,
         runtime=20,

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,9 @@ def fill_a_folder(part: Path) -> None:
 
 
 def fill_a_database(part: Path) -> None:
-    with sqlite3.connect(part) as database:
+    with closing(sqlite3.connect(part)) as database, database:
         database.execute("CREATE TABLE tiles (data blob)")
         database.execute("INSERT INTO tiles VALUES (?)", (bytes(200_000),))
-    database.close()
 
 
 def complain(part: Path) -> None:

@@ -22,6 +22,8 @@ from pack_pyramid import pack_pyramid
 from render_metatile import Rendering, render_metatile
 from render_overview import render_overview
 
+# The package pmtiles leaves its database open when it fails, of which Python tells from 3.13 on.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
 SIDE = 1100  # pixels of 100 m: an enhanced tile with two reduced images
 METATILE = WebTile(8, 138, 92)
 DRAWING = {"image_format": "webp", "quality": "lossless"}

@@ -204,11 +204,11 @@ def test_a_search_of_a_region_across_the_antimeridian(serve: Callable) -> None:
 
 
 def test_requests_keep_the_pace(serve: Callable) -> None:
-    server = serve(mosaics(50), page=10)
+    server = serve(mosaics(50), page=5)
     search(api(server.api, {"requests_per_minute": 600, "longest_wait_seconds": 5}))
     starts = [asked.start for asked in server.log]
-    assert len(starts) == 6  # the landing page, and five
-    assert starts[-1] - starts[0] >= 0.48
+    assert len(starts) == 11  # the landing page, and ten
+    assert starts[-1] - starts[0] >= 0.8  # of 1 s: a busy server notes the first one late
 
 
 # -- Traps ----------------------------------------------------------------------------------------

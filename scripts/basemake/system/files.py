@@ -17,7 +17,7 @@ from basemake.errors import BasemakeError, TileError
 FULL = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)}
 PART = ".part"
 LEFT = ("", "-journal", "-wal")  # ends of names of what a killed job leaves: a part, and SQLite's
-PROBE = 1 << 20  # bytes written to find out whether the disk is full
+PROBE = 4 << 20  # bytes written to find out whether the disk is full: more than a block of pixels
 
 
 def part_of(output: Path) -> Path:
