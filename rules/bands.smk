@@ -9,9 +9,9 @@ rule fetch_bands:
         # The old bands stay until the job ends: what is still needed of them is not fetched again.
         bands=[
             kept_if("keep_bands", update(path))
-            for path in expand("results/bands/{{tile}}/{band}.tif", band=BANDS)
+            for path in expand("results/bands/{{tile}}/{key}.tif", key=sum(KEYS, []))
         ],
-        records=update(expand("results/records/bands/{{tile}}/{band}.tif.json", band=BANDS)),
+        records=update(expand("results/records/bands/{{tile}}/{key}.tif.json", key=sum(KEYS, []))),
     log:
         "logs/bands/{tile}.log",
     benchmark:
@@ -26,14 +26,15 @@ rule fetch_bands:
         ),
         mem_mb=lambda wildcards, attempt: memory(200, attempt),
         disk_mb=lambda wildcards: (
-            sum(band.size or 250_000_000 for band in bands(wildcards).values()) // 1_000_000 + 1
+            sum(band.size or 250_000_000 for band, _ in bands(wildcards).values()) // 1_000_000 + 1
         ),
         runtime=60,
     params:
-        hrefs=lambda wildcards: {key: band.href for key, band in bands(wildcards).items()},
-        identities=lambda wildcards: identities(wildcards),
+        hrefs=lambda wildcards: {key: band.href for key, (band, _) in bands(wildcards).items()},
+        asked=lambda wildcards: asked_as_json(wildcards),
+        ranks=KEYS,
+        mask=MASK,
         epsg=lambda wildcards: tile(wildcards.tile).epsg,
-        need=lambda wildcards: need_as_json(wildcards),
         # No digest of the code: bands are verified, so a new version need not fetch them again.
         settings=lambda wildcards: settings_of_bands(wildcards),
     script:

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from shapely.geometry import mapping
@@ -14,16 +14,10 @@ from basemake.system.interrupts import end_at_interrupt
 
 end_at_interrupt()  # before the rest is imported, which takes a while
 
-from basemake.build.bands import (
-    connections_of_a_tile,
-    known_here,
-    settings_of,
-    settings_together,
-    shared_need,
-)
+from basemake.build.bands import Asked, connections_of_a_tile, known_here, settings_together
 from basemake.build.bucket import bucket_at
 from basemake.build.code_digest import code_digest
-from basemake.build.config import check, read_recipe, read_source, read_yaml
+from basemake.build.config import check, check_fill, read_recipe, read_source, read_yaml
 from basemake.build.engine import (
     CONFIGFILE,
     asked_of,
@@ -36,13 +30,14 @@ from basemake.build.engine import (
     show,
 )
 from basemake.build.layout import mercator_grid, outline_text, read_layout
-from basemake.build.manifest import dn_reading
+from basemake.build.manifest import dn_reading, file_key
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone, show_bucket
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
+from basemake.pixels.dn import MaskRule
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 from basemake.system.screen import in_bytes
 from basemake.system.shared_state import begin_run
@@ -96,12 +91,20 @@ try:
     config.update(check(dict(config), "config", "config", files))
     check_codecs(config["tile_codec"], config["pyramid"]["format"])
     SOURCE = read_source(config["source"])
+    check_fill(config, SOURCE)
     STEPS = read_recipe(config["recipe"])["steps"]
     REGIONS = read_regions(config["regions"])
 except BasemakeError as error:
     stop(error)
 
 BANDS = list(dict.fromkeys(SOURCE.bands.values()))  # asset keys of red, green and blue
+FILL = config["fill"] if isinstance(config["fill"], int) else len(config["fill"])
+MASK = SOURCE.mask if FILL else None
+# Keys of the files of each of a tile's items, by rank.
+KEYS = [
+    [file_key(key, rank) for key in [*BANDS, *([MASK["asset"]] if MASK else [])]]
+    for rank in range(1, 2 + FILL)
+]
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 ASKED = asked_of(workflow)
@@ -182,18 +185,12 @@ def places():
 
 
 def bands(wildcards):
-    """Return the manifest's bands of a tile, by asset key in the order of BANDS."""
-    known = tile(wildcards.tile).bands
-    for key in BANDS:
+    """Return the manifest's bands of a tile and their identities, by file key in order of rank."""
+    known = tile(wildcards.tile).files
+    for key in KEYS[0]:
         if key not in known:
             stop(f"{key} is not a band of {MANIFEST}; it has: {', '.join(known)}.")
-    return {key: known[key] for key in BANDS}
-
-
-def identities(wildcards):
-    """Return what identifies the content of each of a tile's bands."""
-    updated = tile(wildcards.tile).updated
-    return {key: band.identity(updated) for key, band in bands(wildcards).items()}
+    return {key: known[key] for keys in KEYS for key in keys if key in known}
 
 
 @functools.cache
@@ -202,39 +199,59 @@ def need(name):
     return layout().need(name)
 
 
-def need_as_json(wildcards):
-    """Return what the maps need of a tile's bands as a param."""
-    found = need(wildcards.tile)
-    return None if found is None else found.as_json()
+def asked(wildcards):
+    """Return what is asked for of a tile's bands, by file key in order of rank."""
+    needed = need(wildcards.tile)
+    of_masks = replace(needed, nodata=MaskRule.of(MASK).unobserved) if needed and MASK else None
+    masks = {keys[-1] for keys in KEYS} if MASK else set()
+    ranks = {key: rank for rank, keys in enumerate(KEYS, 1) for key in keys}
+    found = {}
+    for key, (band, identity) in bands(wildcards).items():
+        own = of_masks if key in masks else needed
+        own = own if is_remote(band.href) else None
+        found[key] = Asked(identity, own, ranks[key], key in masks)
+    return found
+
+
+def asked_as_json(wildcards):
+    """Return what is asked for of a tile's bands as a param."""
+    return {key: band.as_json() for key, band in asked(wildcards).items()}
 
 
 def settings_of_bands(wildcards):
     """Return the settings of a tile's bands, as far as their records tell what they are."""
-    row, identity, known = tile(wildcards.tile), identities(wildcards), {}
-    for key in BANDS:
-        found = known_here(row.name, key)
-        known[key] = found if found and found.identity == identity[key] else None
-    needed = need(row.name)
-    if all(known.values()):
-        needed = shared_need(needed, known.values(), row.epsg)
-    own = {
-        key: settings_of(
-            identity[key],
-            needed if is_remote(row.bands[key].href) else None,
-            known[key],
-            row.epsg,
-        )
-        for key in BANDS
-    }
-    return settings_together(own)
+    name, found = wildcards.tile, asked(wildcards)
+    known = {key: known_here(name, key) for key in found}
+    return settings_together(found, known, tile(name).epsg, MASK)
 
 
-def dn(wildcards):
-    """Return scale, offset and nodata of a tile's DN as a dict, which is recorded as JSON."""
+def dn(item):
+    """Return scale, offset and nodata of an item's DN as a dict, which is recorded as JSON."""
     try:
-        return asdict(dn_reading(SOURCE.dn, tile(wildcards.tile).dn))
+        return asdict(dn_reading(SOURCE.dn, item.dn))
     except BasemakeError as error:
         stop(error)
+
+
+def filling(wildcards):
+    """Return the settings by which a tile's holes are filled; none if they are not."""
+    items = tile(wildcards.tile).fill
+    return {"fill": [dn(item) for item in items], "mask": MASK} if FILL else {}
+
+
+def provenance():
+    """Return the outputs that tell which item each pixel of a tile shows, if tiles have several."""
+    if not FILL:
+        return {}
+    return {
+        "provenance": kept_if("keep_tiles", update("results/tiles/{tile}.provenance.tif")),
+        "provenance_record": update("results/records/tiles/{tile}.provenance.tif.json"),
+    }
+
+
+def items_of(name):
+    """Return the ids of a tile's items, best first."""
+    return [item.item for item in tile(name).items]
 
 
 def enhanced(tiles):
@@ -320,7 +337,11 @@ def footprints(region):
     features = [
         {
             "type": "Feature",
-            "properties": {"id": tile.name, "item": tile.item},
+            "properties": {
+                "id": tile.name,
+                "item": tile.item,
+                **({"items": items_of(tile.name)} if FILL else {}),
+            },
             "geometry": mapping(tile.geometry),
         }
         for tile in layout().tiles_of(region)

@@ -21,6 +21,7 @@ rule manifest:
     params:
         source=config["source"],
         quarter=config["quarter"],
+        fill=config["fill"],
         regions=config["regions"],
         manifest=str(MANIFEST),
     script:

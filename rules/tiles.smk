@@ -10,7 +10,10 @@ rule enhance_tile:
         red=f"results/bands/{{tile}}/{SOURCE.bands['red']}.tif",
         green=f"results/bands/{{tile}}/{SOURCE.bands['green']}.tif",
         blue=f"results/bands/{{tile}}/{SOURCE.bands['blue']}.tif",
+        # Of the first item its mask, and all of the items that fill.
+        fill=expand("results/bands/{{tile}}/{key}.tif", key=sum(KEYS, [])[len(BANDS) :]),
     output:
+        **provenance(),
         # The old tile stays until the job ends: if only its credit changed, its pixels are kept.
         tile=kept_if("keep_tiles", update("results/tiles/{tile}.tif")),
         record=update("results/records/tiles/{tile}.tif.json"),
@@ -25,7 +28,7 @@ rule enhance_tile:
     threads: THREADS["enhance"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: memory(
-            104 + 64 * threads + config["gdal_cache_mb"], attempt
+            104 + 64 * threads + config["gdal_cache_mb"] + 10 * FILL, attempt
         ),
         disk_mb=300,
         runtime=20,
@@ -35,11 +38,13 @@ rule enhance_tile:
             "bands": SOURCE.bands,
             "epsg": tile(wildcards.tile).epsg,
             "recipe": STEPS,
-            "dn": dn(wildcards),
+            "dn": dn(tile(wildcards.tile)),
+            **filling(wildcards),
         },
         container=lambda wildcards: {
             "codec": config["tile_codec"],
             "item": tile(wildcards.tile).item,
+            **({"items": items_of(wildcards.tile)} if FILL else {}),
             "quarter": config["quarter"],
             "attribution": ATTRIBUTION,
         },

@@ -94,6 +94,22 @@ def build_preview(
         part.write_text(html_text, encoding="utf-8")
 
 
+def with_shares(footprints: dict, known: dict[str, dict]) -> dict:
+    """Return footprints whose `item` names all items that their tile shows, with their shares.
+
+    `known` is what the records of tiles keep, by tile: ids of items, best first, and their shares.
+    """
+    features = []
+    for feature in footprints["features"]:
+        stated = dict(feature["properties"])
+        items, told = stated.pop("items", []), known.get(stated["id"], {})
+        if items and len(items) == len(told.get("shares", [])):
+            pairs = zip(items, told["shares"], strict=True)
+            stated["item"] = ", ".join(f"{item} ({share:.1%})" for item, share in pairs if share)
+        features.append({**feature, "properties": stated})
+    return {**footprints, "features": features}
+
+
 def bundled(name: str) -> str:
     """Return the text of a script or style sheet in the `maplibre` package."""
     path = distribution("maplibre").locate_file(f"maplibre/srcjs/{name}")
@@ -184,12 +200,13 @@ def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.build.records import recorded
+    from basemake.build.records import read_record, recorded
     from basemake.system.job_log import job_log
 
     with job_log(snakemake.log[0]), recorded(snakemake):
-        build_preview(
-            Path(snakemake.input.archive),
-            output=Path(snakemake.output.page),
-            **snakemake.params.settings,
-        )
+        settings = dict(snakemake.params.settings)
+        names = [feature["properties"]["id"] for feature in settings["footprints"]["features"]]
+        records = {name: read_record(f"results/tiles/{name}.tif") for name in names}
+        known = {name: record.known for name, record in records.items() if record}
+        settings["footprints"] = with_shares(settings["footprints"], known)
+        build_preview(Path(snakemake.input.archive), output=Path(snakemake.output.page), **settings)

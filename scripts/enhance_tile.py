@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 import tempfile
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
@@ -25,10 +26,11 @@ from osgeo import gdal, gdal_array, osr
 from basemake.errors import TileError
 from basemake.pixels.codecs import BLOCK, CODECS
 from basemake.pixels.dn import DnReading
+from basemake.pixels.fill import CELL, Composite, Layer, grid_of
 from basemake.pixels.light import Light, halve, halve_colours, to_colours
-from basemake.pixels.raster import RGBA, open_geotiff
+from basemake.pixels.raster import RGBA, naming, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
-from basemake.pixels.tags import TEXT_TAGS, geo_tags, metadata_tags
+from basemake.pixels.tags import NODATA_TAG, TEXT_TAGS, Tag, geo_tags, metadata_tags
 from basemake.system.files import writing
 from basemake.system.machine import usable_cores
 
@@ -53,6 +55,17 @@ class Enhancement:
     steps: list[dict]
     dn: DnReading
     codec: str
+
+
+@dataclass(frozen=True)
+class Filling:
+    """The items that show a tile, best first, whose first bands are the tile's own.
+
+    None is an item of which nothing is needed. `provenance` is the path of a raster of the items.
+    """
+
+    layers: Sequence[Layer | None]
+    provenance: Path
 
 
 class Block(NamedTuple):
@@ -84,6 +97,7 @@ def enhance_tile(
     *,
     metadata: dict[str, str],
     threads: int,
+    filling: Filling | None = None,
 ) -> None:
     """Write the enhanced tile of `bands` (red, green, blue) to `output`, whole or not at all.
 
@@ -92,19 +106,22 @@ def enhance_tile(
     Its GDAL metadata are `metadata` and DIGEST, a digest of the grid and of the pixels of all these
     images, which neither codec nor metadata change. Memory is bounded by one row of the bands'
     blocks and by `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
+
+    With `filling`, holes show further items (see pixels/fill.py), and a raster on the tile's grid
+    tells which: uint8, 1 for the first item, 0 for none, and HIDDEN more for one that its mask
+    hides. SHARES in the metadata are what each, unhidden, has of the pixels that show one.
     """
     with ExitStack() as stack:
         datasets = []
         for path in bands:
-            with _naming(path):
+            with naming(path):
                 datasets.append(stack.enter_context(open_geotiff(path)))
         dtype = _check_agreement(datasets, bands, enhancement.epsg)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
-        tags = [
-            *geo_tags(datasets[0].GetGeoTransform(), datasets[0].GetSpatialRef().ExportToWkt()),
-            *((code, 2, 1, b"\0", True) for code in _texts({**metadata, "DIGEST": "to come"})),
-        ]
+        place = geo_tags(datasets[0].GetGeoTransform(), datasets[0].GetSpatialRef().ExportToWkt())
+        texts = _texts({**metadata, "DIGEST": "to come"})
+        tags = [*place, *((code, 2, 1, b"\0", True) for code in texts)]
         grid = [enhancement.epsg, shape, datasets[0].GetGeoTransform()]
     recipe = CompiledRecipe(enhancement.steps, enhancement.dn, dtype)
     # Windows of whole blocks, so that no block is decoded twice. Blocks that are low and as wide as
@@ -121,11 +138,85 @@ def enhance_tile(
             strip[:] = recipe(dn)
         return rgba, halve_colours(rgba)
 
+    filled = None
+    if filling is not None:
+        _check_places(filling.layers, enhancement.epsg)
+        filled = _Filled(filling, recipe, step, read_rows)
+        filled.match(threads)
     with writing(output) as part:
         writer = _Writer(enhancement.codec, threads, json.dumps(grid).encode())
-        writer.write_levels(part, Image(shape, step, enhanced), tags)
-        _label(part, _texts({**metadata, "DIGEST": writer.digest.hexdigest()}))
+        writer.write_levels(part, Image(shape, step, filled or enhanced), tags)
+        shares = {"SHARES": json.dumps(filled.write(place))} if filled else {}
+        _label(part, _texts({**metadata, "DIGEST": writer.digest.hexdigest(), **shares}))
     logging.info("%s: %d bytes", output, output.stat().st_size)
+
+
+class _Filled:
+    """A tile whose holes show further items: the pixels of its windows, and what each shows."""
+
+    def __init__(
+        self, filling: Filling, recipe: CompiledRecipe, step: tuple[int, int], read_rows: int
+    ) -> None:
+        """Make windows of `step`, and read so many rows at a time; call `match` first."""
+        first = filling.layers[0]
+        assert first is not None
+        self._grid, self._output = grid_of(first.bands[0]), filling.provenance
+        self._composite = Composite(filling.layers, self._grid)
+        self._recipe, self._step, self._rows = recipe, step, -(-read_rows // CELL) * CELL
+        self._items = range(1, 1 + len(filling.layers))
+        # By the row and column of a block, and by those of a window.
+        self._blocks: dict[tuple[int, int], bytes] = {}
+        self._counts: dict[tuple[int, int], NDArray[np.int_]] = {}
+
+    def match(self, threads: int) -> None:
+        """Match the items to one another, in `threads` threads."""
+        with ThreadPoolExecutor(min(threads, usable_cores())) as pool:
+            self._composite.match(self._grid.windows(self._rows, self._step[1]), pool)
+
+    def __call__(self, window: Window) -> tuple[RGBA, Light]:
+        """Return a window and its half."""
+        rows, columns = window
+        rgba = np.empty((rows.stop - rows.start, columns.stop - columns.start, 4), np.uint8)
+        items = np.empty(rgba.shape[:2], np.uint8)
+        for top in range(0, len(rgba), self._rows):
+            strip = slice(top, min(top + self._rows, len(rgba)))
+            place = slice(rows.start + strip.start, rows.start + strip.stop)
+            dn, items[strip] = self._composite.read((place, columns))
+            rgba[strip] = self._recipe(dn)
+        rgba[items == 0] = 0
+        for down, row in enumerate(_blocks(items)):
+            for right, block in enumerate(row):
+                at = rows.start // BLOCK + down, columns.start // BLOCK + right
+                self._blocks[at] = zlib.compress(block.tobytes())
+        self._counts[rows.start, columns.start] = np.bincount(items.ravel(), minlength=256)
+        return rgba, halve_colours(rgba)
+
+    def write(self, place: list[Tag]) -> list[float]:
+        """Write the raster of items, after all windows were made; return the share of each item.
+
+        `place` are the tags of its georeference. Shares are of the pixels that show an item.
+        """
+        with writing(self._output) as part, tifffile.TiffWriter(part) as tif:
+            tif.write(
+                (self._blocks[at] for at in sorted(self._blocks)),
+                shape=(self._grid.height, self._grid.width),
+                dtype=np.uint8,
+                tile=(BLOCK, BLOCK),
+                photometric="minisblack",
+                compression="zlib",
+                software=SOFTWARE,
+                metadata=None,
+                extratags=[*place, (NODATA_TAG, 2, 2, b"0\0", True)],
+            )
+        counts = np.sum([*self._counts.values()], axis=0)
+        shown = max(1, counts[1:].sum())
+        return [round(float(counts[item] / shown), 6) for item in self._items]
+
+
+def shares_of(tile: Path) -> list[float]:
+    """Return the share of each item in the pixels of an enhanced tile that show one."""
+    with open_geotiff(tile) as dataset:
+        return list(json.loads(dataset.GetMetadataItem("SHARES")))
 
 
 def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
@@ -136,10 +227,11 @@ def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
     """
     try:
         with open_geotiff(tile) as dataset:
-            digest = dataset.GetMetadataItem("DIGEST")
+            found = {name: dataset.GetMetadataItem(name) for name in ("DIGEST", "SHARES")}
     except RuntimeError:
         return False
-    texts = _texts({**metadata, "DIGEST": digest or ""})
+    measured = {name: text for name, text in found.items() if text is not None}
+    texts = _texts({**metadata, **measured})
     with tifffile.TiffFile(tile) as tif:
         tags = [tag for tag in tif.pages[0].tags if tag.code in TEXT_TAGS]
         start = tif.filehandle.size
@@ -148,7 +240,7 @@ def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
                 if start - tag.valueoffset - tag.count not in (0, 1):  # each starts at an even byte
                     return False
                 start = tag.valueoffset
-    if digest is None or [tag.code for tag in tags] != list(texts):
+    if "DIGEST" not in measured or [tag.code for tag in tags] != list(texts):
         return False
     with writing(output) as part:
         shutil.copyfile(tile, part)
@@ -170,8 +262,6 @@ def _label(path: Path, texts: dict[int, bytes]) -> None:
 
 def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int) -> np.dtype:
     """Return the bands' common data type; TileError unless they share one grid in `epsg`."""
-    expected = osr.SpatialReference()
-    expected.ImportFromEPSG(epsg)
     descriptions = [_describe(dataset) for dataset in datasets]
     if len(set(descriptions)) > 1:
         listing = "; ".join(f"{path.name} {d}" for path, d in zip(bands, descriptions, strict=True))
@@ -179,27 +269,31 @@ def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int)
             f"the bands of tile {bands[0].parent.name} do not have one grid: {listing}."
             " Delete them and run again to fetch them anew."
         )
-    options = ["IGNORE_DATA_AXIS_TO_SRS_AXIS_MAPPING=YES", "CRITERION=EQUIVALENT"]
     for dataset, path in zip(datasets, bands, strict=True):
-        srs, transform = dataset.GetSpatialRef(), dataset.GetGeoTransform()
-        if srs is None or not srs.IsSame(expected, options):
-            found = f"in {srs.GetName()}" if srs else "without a CRS"
-            raise TileError(f"{path} is {found}, but its item says EPSG:{epsg}.")
-        if transform[2] or transform[4] or transform[5] >= 0:
-            raise TileError(f"{path} is not north up: its geotransform is {transform}.")
+        _check_place(dataset, path, epsg)
     kind = datasets[0].GetRasterBand(1).DataType
     return np.dtype(gdal_array.GDALTypeCodeToNumericTypeCode(kind))
 
 
-@contextmanager
-def _naming(path: Path | str) -> Iterator[None]:
-    """Name a band in a TileError if GDAL cannot open or read it."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise TileError(
-            f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
-        ) from error
+def _check_places(layers: Iterable[Layer | None], epsg: int) -> None:
+    """Raise TileError unless all bands and masks of layers are north up in `epsg`."""
+    for layer in filter(None, layers):
+        for path in [*layer.bands, *([layer.mask] if layer.mask else [])]:
+            with naming(path), open_geotiff(path) as dataset:
+                _check_place(dataset, path, epsg)
+
+
+def _check_place(dataset: gdal.Dataset, path: Path, epsg: int) -> None:
+    """Raise TileError unless a band is north up in `epsg`."""
+    expected = osr.SpatialReference()
+    expected.ImportFromEPSG(epsg)
+    srs, transform = dataset.GetSpatialRef(), dataset.GetGeoTransform()
+    options = ["IGNORE_DATA_AXIS_TO_SRS_AXIS_MAPPING=YES", "CRITERION=EQUIVALENT"]
+    if srs is None or not srs.IsSame(expected, options):
+        found = f"in {srs.GetName()}" if srs else "without a CRS"
+        raise TileError(f"{path} is {found}, but its item says EPSG:{epsg}.")
+    if transform[2] or transform[4] or transform[5] >= 0:
+        raise TileError(f"{path} is not north up: its geotransform is {transform}.")
 
 
 def _describe(dataset: gdal.Dataset) -> str:
@@ -233,7 +327,7 @@ def _read(
     """
     dn = np.empty((len(bands), *shape), dtype)
     for path, band in zip(bands, dn, strict=True):
-        with _naming(path), open_geotiff(path) as dataset:
+        with naming(path), open_geotiff(path) as dataset:
             dataset.ReadAsArray(left, top, *shape[::-1], buf_obj=band)
     return dn
 
@@ -348,36 +442,60 @@ def _windows(shape: tuple[int, int], step: tuple[int, int]) -> list[list[Window]
     return [[(row, column) for column in columns] for row in rows]
 
 
-def _blocks(rgba: RGBA) -> Iterator[list[RGBA]]:
-    """Yield the rows of an image's (BLOCK, BLOCK, 4) blocks, padded with transparent pixels."""
-    height, width = rgba.shape[:2]
+def _blocks(image: NDArray[np.uint8]) -> Iterator[list[NDArray[np.uint8]]]:
+    """Yield the rows of an image's blocks of BLOCK pixels a side, padded with 0."""
+    height, width = image.shape[:2]
     for top in range(0, height, BLOCK):
         row = []
         for left in range(0, width, BLOCK):
-            block = rgba[top : top + BLOCK, left : left + BLOCK]
+            block = image[top : top + BLOCK, left : left + BLOCK]
             missing = [(0, BLOCK - side) for side in block.shape[:2]]
-            row.append(np.pad(block, (*missing, (0, 0))))
+            row.append(np.pad(block, [*missing, (0, 0)][: image.ndim]))
         yield row
 
 
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
+    from basemake.build.bands import band_path
+    from basemake.build.manifest import file_key
     from basemake.build.records import canonical, recorded
+    from basemake.pixels.dn import MaskRule
+    from basemake.pixels.fill import is_empty
     from basemake.pixels.raster import set_up_libraries
     from basemake.pixels.tags import credit
     from basemake.system.job_log import job_log
 
-    with job_log(snakemake.log[0]), recorded(snakemake) as changed:
+    def layer_of(rank: int, dn: dict[str, Any]) -> Layer | None:
+        """Return an item's bands by its rank; None if nothing of it is needed."""
+
+        def path(key: str) -> Path:
+            return band_path(snakemake.wildcards.tile, file_key(key, rank))
+
+        bands = [path(settings["bands"][colour]) for colour in ("red", "green", "blue")]
+        if is_empty(bands[0]):
+            return None
+        mask = settings["mask"]
+        if mask is None:
+            return Layer(bands, DnReading(**dn))
+        return Layer(bands, DnReading(**dn), path(mask["asset"]), MaskRule.of(mask))
+
+    found: dict[str, Any] = {}
+    with job_log(snakemake.log[0]), recorded(snakemake, found) as changed:
         set_up_libraries(snakemake.config["gdal_cache_mb"])
         settings, container = snakemake.params.settings, snakemake.params.container
-        tile = Path(snakemake.output.tile)
+        tile, filling = Path(snakemake.output.tile), None
         metadata = {
             "ITEM": container["item"],
             "QUARTER": container["quarter"],
             "RECIPE": json.dumps(canonical(settings["recipe"])),
             **credit(container["attribution"]),
         }
+        if "fill" in settings:
+            metadata["ITEMS"] = json.dumps(container["items"])
+            readings = enumerate([settings["dn"], *settings["fill"]], 1)
+            layers = [layer_of(rank, dn) for rank, dn in readings]
+            filling = Filling(layers, Path(snakemake.output.provenance))
         relabel = changed is not None and "codec" not in changed
         if relabel and relabel_tile(tile, tile, metadata=metadata):
             logging.info("only the metadata changed: the pixels are kept")
@@ -393,4 +511,7 @@ if __name__ == "__main__":
                 ),
                 metadata=metadata,
                 threads=snakemake.threads,
+                filling=filling,
             )
+        if filling is not None:
+            found |= {"items": container["items"], "shares": shares_of(tile)}

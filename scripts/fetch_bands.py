@@ -11,6 +11,10 @@ files beside the band's own, whose names begin with that of the band and .part:
 
 All bands of a tile get their names when the last one is finished, and what is beside them is
 deleted only after their records are written: a job that dies at any moment loses no block.
+
+Where config has `fill`, a tile has several items, best first. Once the first one's bands are here,
+its holes are known, and of the next one comes its mask where it covers these, then its bands where
+it covers those that the mask does not hide, and so on, until no hole is left.
 """
 
 import errno
@@ -23,17 +27,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 from osgeo import gdal
 
 from basemake.build.bands import GAP_BYTES, Cut, Known, Need, cut_of, known_of, shared_need
 from basemake.build.records import Record, digest, is_intact, read_record
 from basemake.errors import BandError, BasemakeError
-from basemake.pixels.blocks import Image, numbers_of
+from basemake.pixels.blocks import Image, numbers_of, runs_of, transform_of
 from basemake.pixels.cog import (
     LARGEST_BLOCK,
     LARGEST_SIDE,
@@ -43,6 +49,8 @@ from basemake.pixels.cog import (
     read_header,
     write_blocks,
 )
+from basemake.pixels.dn import Bools, DnReading, MaskRule
+from basemake.pixels.fill import EMPTY, Grid, Holes, Layer, Window, grid_of
 from basemake.pixels.raster import decode, open_geotiff
 from basemake.system import files
 from basemake.system.files import PART, part_of, writing
@@ -61,6 +69,7 @@ from basemake.web.progress import Progress
 from basemake.web.session import Session
 
 LARGEST_HEADER = 1 << 20  # bytes
+EMPTY_BLOCK = 512  # pixels a side
 TRIES = 3  # of a band that comes damaged, or changes while it is fetched
 DTYPES = {gdal.GDT_Byte: "uint8", gdal.GDT_UInt16: "uint16", gdal.GDT_Int16: "int16"}
 
@@ -74,8 +83,8 @@ class Wanted:
     """A band to fetch: from `href`, a path or an address, to `output`.
 
     `identity` is that of the band (see `Band.identity`); `name` is what errors call it. `need` is
-    what the map needs of it, None for all; `epsg` is the CRS of its tile; `nodata` is what blocks
-    that are not fetched read as.
+    what the map needs of it, None for all; `epsg` is the CRS of its tile. If `holes` are given,
+    only blocks that cover one are needed. `is_mask` is whether it is the mask of an item.
     """
 
     href: str
@@ -85,6 +94,18 @@ class Wanted:
     name: str = ""
     need: Need | None = None
     epsg: int = 0
+    holes: Holes | None = None
+    is_mask: bool = False
+
+    def cut(self, images: tuple[Image, ...], transform: Sequence[float]) -> Cut:
+        """Return the part of its object that is needed, of which some is; as `cut_of`."""
+        assert self.need is not None
+        cut = cut_of(self.need, images, tuple(transform), self.epsg)
+        # Without nodata, blocks that are not here could not be told from others.
+        if self.holes is None or self.need.nodata is None:
+            return cut
+        covering = self.holes.blocks(images[cut.level], transform_of(images, transform, cut.level))
+        return Cut(cut.level, runs_of(n for n in numbers_of(cut.blocks) if n in covering))
 
     def beside(self, end: str = "") -> Path:
         """Return the path of a file that its job works in."""
@@ -102,36 +123,153 @@ class Wanted:
         return f"{self.name}: {self.place}" if self.name else self.place
 
 
-def fetch_bands(wanted: Sequence[Wanted], access: Access, connections: int = 1) -> list[Known]:
+@dataclass(frozen=True)
+class Fill:
+    """The items after a tile's first one, best first: the bands and the mask of each.
+
+    An item that the tile does not have has outputs without hrefs. `nodata` is that of bands, and
+    `rule` tells what masks hide; it is None where there are none.
+    """
+
+    items: Sequence[Sequence[Wanted]]
+    nodata: float | None
+    rule: MaskRule | None = None
+
+    def layer(self, item: Sequence[Wanted]) -> Layer:
+        """Return an item by its new files."""
+        bands = [band.beside(".new") for band in item if not band.is_mask]
+        masks = [band.beside(".new") for band in item if band.is_mask]
+        reading = DnReading(1.0, 0.0, self.nodata)
+        return Layer(bands, reading, masks[0], self.rule) if self.rule else Layer(bands, reading)
+
+
+def fetch_bands(
+    wanted: Sequence[Wanted], access: Access, connections: int = 1, fill: Fill | None = None
+) -> list[Known | None]:
     """Write bands, all or none, by up to `connections` at a time; return what is known of each.
 
-    An interrupted download resumes where it stopped, in this run or a later one, if the object has
-    not changed. Raises BandError, one sentence with the href, if the disk has too little room or a
-    band cannot be fetched or is not as promised. Call `tidy` once what is known is recorded.
+    That is first of those `wanted`, then of those that `fill` them, and None where a tile does not
+    have an item. An interrupted download resumes where it stopped, in this run or a later one, if
+    the object has not changed. Raises BandError, one sentence with the href, if the disk has too
+    little room or a band cannot be fetched or is not as promised. Call `tidy` once what is known is
+    recorded.
     """
+    first = _alike(wanted, access, connections)
+    known: list[Known | None] = [*first]
+    every = [*wanted]
+    if fill is not None:
+        known += _filling(wanted, first, fill, access, connections)
+        every += [band for item in fill.items for band in item]
+    for band, here in zip(every, known, strict=True):
+        with _told_as_band_errors(band):
+            files.replace(band.beside(".new"), band.output)
+        if here is not None and not here.unasked:
+            logging.info("%s: %s", band.place, _told_as_text(here))
+    return known
+
+
+def _alike(wanted: Sequence[Wanted], access: Access, connections: int) -> list[Known]:
+    """Write bands, all of one grid, and masks, of any, to their new files."""
     known = _fetched(wanted, access, connections)
     now = list(wanted)
     for _ in range(TRIES):
         # A band that comes whole is of the full image, and then the others are to be, too.
-        shared = [replace(band, need=shared_need(band.need, known, band.epsg)) for band in wanted]
+        shared = _shared(wanted, wanted, known)
         again = [number for number, band in enumerate(now) if band != shared[number]]
         if not again:
-            break
+            return known
         logging.info("the bands do not have the same images: others are fetched")
         found = _fetched([shared[number] for number in again], access, connections)
         for number, one in zip(again, found, strict=True):
             known[number] = one
         now = shared
-    else:
-        raise BandError(
-            f"{wanted[0].title}: the service gives parts of bands at one time and refuses at"
-            " another; run again later."
+    raise BandError(
+        f"{wanted[0].title}: the service gives parts of bands at one time and refuses at"
+        " another; run again later."
+    )
+
+
+def _shared(
+    item: Sequence[Wanted], first: Sequence[Wanted], known: Sequence[Known]
+) -> list[Wanted]:
+    """Return an item's bands with what is needed so that they fit `first`, of which `known` is."""
+    seen = [one for band, one in zip(first, known, strict=True) if not band.is_mask]
+    return [
+        band if band.is_mask else replace(band, need=shared_need(band.need, seen, band.epsg))
+        for band in item
+    ]
+
+
+def _filling(
+    first: Sequence[Wanted], known: Sequence[Known], fill: Fill, access: Access, connections: int
+) -> list[Known | None]:
+    """Write the new files of further items: what covers holes of the items before each."""
+    grid, layer = grid_of(first[0].beside(".new")), fill.layer(first)
+    holes = Holes.at(grid, _held(known[0], grid)).without(partial(layer.valid, grid))
+    found: list[Known | None] = []
+    for item in fill.items:
+        if not holes or not item[0].href:
+            found += [None if holes else Known({}, 0)] * len(item)
+            _write_empty(item, first[0])
+            continue
+        layer, clear = fill.layer(item), holes
+        masks = [replace(band, holes=holes) for band in item if band.is_mask]
+        of_masks = _fetched(masks, access, connections) if masks else []
+        if masks:
+            clear = holes.without(partial(layer.hidden, grid))
+        bands = [
+            replace(band, holes=clear) for band in _shared(item, first, known) if not band.is_mask
+        ]
+        if clear:
+            found += _fetched(bands, access, connections)
+            holes = holes.without(partial(layer.valid, grid))
+        else:
+            found += [Known(band.identity, 0) for band in bands]
+            _write_empty(bands, first[0])
+        found += of_masks
+    return found
+
+
+def _held(known: Known, grid: Grid) -> Callable[[Window], Bools]:
+    """Return a function that tells which pixels of a window are in blocks that a file holds."""
+    if not known.images:
+        return lambda window: np.ones([part.stop - part.start for part in window], bool)
+    image = known.all_images[known.level]
+    held = np.zeros((image.down, image.across), bool)
+    held.ravel()[numbers_of(known.blocks)] = True
+
+    def inside(window: Window) -> Bools:
+        rows, columns = (np.arange(part.start, part.stop) for part in window)
+        return held[np.ix_(rows // image.block_height, columns // image.block_width)]
+
+    return inside
+
+
+def _write_empty(item: Sequence[Wanted], like: Wanted) -> None:
+    """Write new files with the grid of the new file of `like`, and no pixel."""
+    with open_geotiff(like.beside(".new")) as dataset:
+        header = Header(
+            (Image(dataset.RasterXSize, dataset.RasterYSize, EMPTY_BLOCK, EMPTY_BLOCK),),
+            tuple(dataset.GetGeoTransform()),
+            dataset.GetSpatialRef().ExportToWkt(),
+            DTYPES[dataset.GetRasterBand(1).DataType],
+            "<",
+            {"compression": 8, "predictor": 1},
+            None,
         )
-    for band, here in zip(wanted, known, strict=True):
+        nodata = dataset.GetRasterBand(1).GetNoDataValue()
+    for band in item:
         with _told_as_band_errors(band):
-            files.replace(band.beside(".new"), band.output)
-        logging.info("%s: %s", band.place, _told_as_text(here))
-    return known
+            new = band.beside(".new")
+            new.unlink(missing_ok=True)
+            write_blocks(
+                new,
+                header,
+                0,
+                lambda number: b"",
+                nodata=None if nodata is None else f"{nodata:g}",
+                metadata={EMPTY: "YES"},
+            )
 
 
 def _told_as_text(known: Known) -> str:
@@ -166,18 +304,30 @@ def _fetched(wanted: Sequence[Wanted], access: Access, connections: int) -> list
 
 
 def keep_old(wanted: Sequence[Wanted]) -> None:
-    """Keep bands that are as their records say, for the blocks in them; call it before all else."""
+    """Keep bands that are as their records say, for the blocks in them; call it before all else.
+
+    An item may have had another rank: the file that holds a band is found by the band's identity.
+    """
+    records = {band.output: read_record(band.output) for band in wanted}
     for band in wanted:
-        record, old = read_record(band.output), band.beside(".old")
-        if record is None or not is_remote(band.href) or not is_intact(band.output, record):
+        own = [output for output in records if _has(records[output], band.identity)]
+        output, old = own[0] if own else band.output, band.beside(".old")
+        record = records[output]
+        if record is None or not is_remote(band.href) or not is_intact(output, record):
             continue
         known = record.known
         if not known and _was_fetched_whole(band, record):
-            known = asdict(_told_of_whole(Known(band.identity, record.size), band.output))
-        if known:
+            known = asdict(_told_of_whole(Known(band.identity, record.size), output))
+        if known.get("size"):
             with writing(sidecar_path(old)) as sidecar:
                 sidecar.write_text(json.dumps({**known, "sha256": record.sha256}))
-            _share(band.output, old)
+            _share(output, old)
+
+
+def _has(record: Record | None, identity: dict[str, Any]) -> bool:
+    """Return whether a record is that of a band of which something was fetched."""
+    known = known_of(record.known) if record else None
+    return known is not None and known.size > 0 and known.identity == identity
 
 
 def _was_fetched_whole(band: Wanted, record: Record) -> bool:
@@ -395,9 +545,9 @@ def _in_parts(band: Wanted, session: Session, progress: Progress) -> Known:
         raise NoParts("the config asks for that")
     old = _Old.of(band)
     if old is not None and old.known.identity == band.identity:
-        cut = old.known.cut(band.need, band.epsg)
-        if cut is None:
+        if not old.known.images:
             raise Unsuitable("no parts of it can be had")
+        cut = band.cut(old.known.all_images, old.known.transform)
         counts = old.counts(cut.level)
         if counts and all(old.has(cut.level, n) or not counts[n] for n in numbers_of(cut.blocks)):
             known = _told(old.known, old.header, cut, counts)
@@ -422,7 +572,7 @@ def _fetch_parts(band: Wanted, old: _Old | None, parts: Parts) -> Known:
     """Write the blocks of a band that the map needs, from its old file and from `parts`."""
     assert band.need is not None
     header = _header_from(parts, band.need.first_bytes)
-    cut = cut_of(band.need, header.images, header.transform, band.epsg)
+    cut = band.cut(header.images, header.transform)
     image = header.images[cut.level]
     known = Known(band.identity, parts.size or 0, parts.validator)
     known = _told(known, header, cut, image.counts)
@@ -634,49 +784,49 @@ def _verify_raster(part: Path, dtype: str | None) -> None:
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
-    from basemake.build.bands import settings_of, settings_together
+    from basemake.build.bands import Asked, settings_together
     from basemake.build.config import read_source
     from basemake.build.records import forget_records, made_of, write_record
     from basemake.pixels.raster import set_up_libraries
     from basemake.system.job_log import job_log
     from basemake.web.credentials import access_to
 
+    def wanted_of(key: str, output: Path) -> Wanted:
+        """Return what is asked for by a file key; of an item that the tile lacks, an output."""
+        if key not in asked:
+            return Wanted("", output, Promised(), {})
+        band = asked[key]
+        size, checksum, digest = (band.identity[name] for name in ("size", "checksum", "digest"))
+        # A local file must still be the one that the search found: its SHA-256 as a multihash.
+        checksum = checksum or (digest and f"1220{digest}")
+        dtype = None if band.is_mask else source.dn.get("dtype")
+        return Wanted(
+            params.hrefs[key],
+            output,
+            Promised(size, checksum, dtype, band.identity["updated"]),
+            band.identity,
+            f"tile {snakemake.wildcards.tile}, band {key}",
+            band.need,
+            params.epsg,
+            is_mask=band.is_mask,
+        )
+
     with job_log(snakemake.log[0]):
         set_up_libraries(snakemake.config["gdal_cache_mb"])
         source, params = read_source(snakemake.config["source"]), snakemake.params
-        need = params.need and Need.from_json(params.need)
-        wanted = []
-        for output, (key, identity) in zip(
-            snakemake.output.bands, params.identities.items(), strict=True
-        ):
-            # A local file must still be the one that the search found: its SHA-256 as a multihash.
-            checksum = identity["checksum"] or (identity["digest"] and f"1220{identity['digest']}")
-            wanted.append(
-                Wanted(
-                    params.hrefs[key],
-                    Path(output),
-                    Promised(
-                        identity["size"], checksum, source.dn.get("dtype"), identity["updated"]
-                    ),
-                    identity,
-                    f"tile {snakemake.wildcards.tile}, band {key}",
-                    need if is_remote(params.hrefs[key]) else None,
-                    params.epsg,
-                )
-            )
-        keep_old(wanted)
+        asked = {key: Asked.from_json(band) for key, band in params.asked.items()}
+        outputs = iter(map(Path, snakemake.output.bands))
+        first, *others = [[wanted_of(key, next(outputs)) for key in keys] for keys in params.ranks]
+        every = [*first, *chain(*others)]
+        keep_old(every)
         forget_records(snakemake.output)
-        known = fetch_bands(wanted, access_to(source), snakemake.resources.connections)
-        settings = {
-            key: settings_of(
-                band.identity,
-                shared_need(band.need, known, band.epsg),
-                found,
-                band.epsg,
-            )
-            for key, band, found in zip(params.hrefs, wanted, known, strict=True)
-        }
-        made = made_of({"settings": settings_together(settings)}, [])
-        for band, found in zip(wanted, known, strict=True):
-            write_record(band.output, made, snakemake.log[0], asdict(found))
-        tidy(wanted)
+        rule = MaskRule.of(params.mask) if params.mask else None
+        fill = Fill(others, source.dn["nodata"], rule) if others else None
+        access, connections = access_to(source), snakemake.resources.connections
+        known = fetch_bands(first, access, connections, fill)
+        found = dict(zip(chain(*params.ranks), known, strict=True))
+        settings = settings_together(asked, found, params.epsg, params.mask)
+        made = made_of({"settings": settings}, [])
+        for band, one in zip(every, known, strict=True):
+            write_record(band.output, made, snakemake.log[0], asdict(one) if one else None)
+        tidy(every)

@@ -18,7 +18,7 @@ from basemake.build.manifest import check_quarter, describe_request, write_manif
 from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import BasemakeError, ManifestError
-from basemake.web.items import begin, check_items, feature_of, footprint_of, value_of
+from basemake.web.items import Found, begin, check_items, feature_of, footprint_of, value_of
 
 SIMULATED_FOLDER = Path("simulated")
 LEAST_GAP = 0.01  # share of a region from which on it is warned that it is not covered
@@ -28,32 +28,54 @@ FEW = 12  # names of tiles that are listed
 
 
 def search_items(
-    source: Source, quarter: Quarter, regions: dict[str, BaseGeometry], manifest: Path
+    source: Source,
+    quarter: Quarter,
+    regions: dict[str, BaseGeometry],
+    manifest: Path,
+    fill: int | list[str] = 0,
 ) -> str:
     """Write the manifest for `regions` (by name, in degrees) and return a table of it as text.
 
-    The manifest is written only if it changes. Raises ManifestError, one sentence, if the search
-    fails, an item is not as the source describes it, or a region has no tile.
+    `fill` is config's: quarters, each of which may fill a tile, or how many further items of the
+    same quarter may. The manifest is written only if it changes. Raises ManifestError, one
+    sentence, if the search fails, an item is not as the source describes it, or a region has no
+    tile.
     """
-    request = describe_request(source, quarter, regions)
+    request = describe_request(source, quarter, regions, fill)
     check_quarter(manifest, request["quarter"])
-    span = _span(source, quarter)
-    items, folder, searched = _find(source, quarter, regions, span)
-    timely = [
-        item for item in items if span[0] <= begin(item) < span[1] and _wanted(item, source.only)
-    ]
+    number = 1 + fill if isinstance(fill, int) else 1
+    quarters = [quarter, *([] if isinstance(fill, int) else map(Quarter.parse, fill))]
+    ranked: dict[str, list[Found]] = {}
+    said = []
+    for one in quarters:
+        span = _span(source, one)
+        items, folder, searched = _find(source, one, regions, span)
+        timely = [
+            item
+            for item in items
+            if span[0] <= begin(item) < span[1] and _wanted(item, source.only)
+        ]
+        for tile, found in _choose(timely, source, regions, one, number).items():
+            ranked.setdefault(tile, []).extend(found)
+        said.append(
+            f"searched {searched}, {len(items)} items, {len(timely)} of them of that time and kind"
+        )
     features = []
-    for tile, (item, footprint) in sorted(_choose(timely, source, regions).items()):
-        inside = [name for name, region in sorted(regions.items()) if _overlap(footprint, region)]
-        features.append(feature_of(tile, item, footprint, inside, source, folder, quarter))
+    for tile, found in sorted(ranked.items()):
+        inside = [
+            name
+            for name, region in sorted(regions.items())
+            if any(_overlap(one.footprint, region) for one in found)
+        ]
+        features.append(feature_of(tile, found, inside, source, folder, masked=bool(fill)))
     for name, region in regions.items():
         if not any(name in feature["properties"]["regions"] for feature in features):
             west, south, east, north = region.bounds
             raise ManifestError(
                 f"no tile covers region {name!r} (longitude {west:.3f} to {east:.3f}, latitude"
-                f" {south:.3f} to {north:.3f}) in {quarter}: searched {searched}, {len(items)}"
-                f" items, {len(timely)} of them of that time and kind; check region and quarter"
-                f"{_swapped(source, quarter, region, span)}."
+                f" {south:.3f} to {north:.3f}) in {', '.join(map(str, quarters))}:"
+                f" {'; '.join(said)}; check region and quarter"
+                f"{_swapped(source, quarter, region, _span(source, quarter))}."
             )
     changed = write_manifest(manifest, request, features)
     told = f"{manifest}: {'written' if changed else 'unchanged'}"
@@ -134,23 +156,28 @@ def _wanted(item: dict, only: dict[str, list]) -> bool:
 
 
 def _choose(
-    items: Iterable[dict], source: Source, regions: dict[str, BaseGeometry]
-) -> dict[str, tuple[dict, BaseGeometry]]:
-    """Return the item and footprint of each tile in a region: the first by the source's `choose`.
+    items: Iterable[dict],
+    source: Source,
+    regions: dict[str, BaseGeometry],
+    quarter: Quarter,
+    number: int,
+) -> dict[str, list[Found]]:
+    """Return up to `number` items of each tile in a region: the first by the source's `choose`.
 
     Raises ManifestError if an item there has no valid tile name in its id.
     """
     pattern = re.compile(source.id_pattern)
-    chosen: dict[str, tuple[dict, BaseGeometry]] = {}
+    chosen: dict[str, list[Found]] = {}
     for item in _ranked(items, source.choose):
         footprint = footprint_of(item)
         if not any(_overlap(footprint, region) for region in regions.values()):
             continue
         tile = _tile_of(item, pattern)
-        if tile in chosen:
-            logging.info("tile %s: %s rather than %s", tile, chosen[tile][0]["id"], item["id"])
+        found = chosen.setdefault(tile, [])
+        if len(found) < number:
+            found.append(Found(item, footprint, quarter))
         else:
-            chosen[tile] = item, footprint
+            logging.info("tile %s: %s rather than %s", tile, found[0].item["id"], item["id"])
     return chosen
 
 
@@ -263,7 +290,8 @@ if __name__ == "__main__":
         source = read_source(snakemake.params.source)
         quarter = Quarter.parse(snakemake.params.quarter)
         regions, manifest = read_regions(snakemake.params.regions), Path(snakemake.params.manifest)
-        print(search_items(source, quarter, regions, manifest), flush=True)
-        tiles = read_manifest(manifest, describe_request(source, quarter, regions))
+        fill = snakemake.params.fill
+        print(search_items(source, quarter, regions, manifest, fill), flush=True)
+        tiles = read_manifest(manifest, describe_request(source, quarter, regions, fill))
         if kept := keep_unchanged(tiles.values(), source):
             print(f"{kept} bands of newer items are the same as before: they are kept.", flush=True)

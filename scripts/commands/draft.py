@@ -81,7 +81,8 @@ def _has_manifest(build: Build) -> bool:
     """Return whether the draft has a manifest; an API's answer is taken from the build's."""
     if build.source.type != "api":
         return False
-    request = describe_request(build.source, Quarter.parse(build.config["quarter"]), build.regions)
+    quarter, fill = Quarter.parse(build.config["quarter"]), build.config["fill"]
+    request = describe_request(build.source, quarter, build.regions, fill)
     try:
         read_manifest(MANIFEST, request)
     except ManifestError:
@@ -94,7 +95,7 @@ def _has_manifest(build: Build) -> bool:
 def _zoom(build: Build, config: dict[str, Any]) -> int:
     """Return the highest zoom whose pixels are nowhere in the tiles smaller than PIXEL."""
     source, quarter = read_source(config["source"]), Quarter.parse(config["quarter"])
-    request = describe_request(source, quarter, build.regions)
+    request = describe_request(source, quarter, build.regions, config["fill"])
     zooms = []
     for tile in read_manifest(DRAFT / MANIFEST, request).values():
         latitude = min(85.0, max(map(abs, tile.geometry.bounds[1::2])))

@@ -47,18 +47,21 @@ class Stopped(Exception):
 
 
 def tiles_in(manifest: Path) -> dict[str, Any]:
-    """Return the item and the identities of the bands of each tile in a manifest, by tile.
+    """Return the items and the identities of their bands of each tile in a manifest, by tile.
 
     A file that is missing or is not a manifest has no tiles.
     """
     tiles = {}
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         for feature in json.loads(manifest.read_text())["features"]:
-            said = feature["properties"]
-            bands = {
-                key: Band(**band).identity(said["updated"]) for key, band in said["bands"].items()
-            }
-            tiles[feature["id"]] = said["item"], bands
+            first = feature["properties"]
+            tiles[feature["id"]] = [
+                (
+                    said["item"],
+                    [Band(**band).identity(said["updated"]) for band in said["bands"].values()],
+                )
+                for said in [first, *first.get("fill", [])]
+            ]
     return tiles
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.manifest import UNREADABLE, Tile, tiles_of
+from basemake.build.manifest import UNREADABLE, Tile, file_key, tiles_of
 from basemake.build.paths import MANIFEST, RECORDS, RESULTS, SHOWN
 from basemake.build.records import (
     FLAG,
@@ -121,7 +121,7 @@ def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
     except UNREADABLE:
         yield f"{MANIFEST}: it is missing, or is no manifest"
         return
-    made = {path.stem for path in records if path.parts[1] == "tiles"}
+    made = {path.name.split(".")[0] for path in records if path.parts[1] == "tiles"}
     for name in sorted(made ^ tiles.keys()):
         other = "is not in the manifest" if name in made else "was not made"
         yield f"{RESULTS / 'tiles' / name}.tif: the tile {other}"
@@ -133,11 +133,17 @@ def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
 
 def _is_of(record: Record, tile: Tile) -> bool:
     """Return whether the record of a band is of an item's assets, as the manifest has them."""
-    assets = {key: band.identity(tile.updated) for key, band in tile.bands.items()}
-    return all(
-        record.made_of.settings.get(name) == digest({key: one[name] for key, one in assets.items()})
-        for name in ("href", "digest", "size", "checksum")
-    )
+    assets: dict[str, dict] = {}
+    for rank, item in enumerate(tile.items, 1):  # those after the last hole was filled do not count
+        for key, band in item.bands.items():
+            assets[file_key(key, rank)] = band.identity(item.updated)
+        if all(
+            record.made_of.settings.get(name)
+            == digest({key: of[name] for key, of in assets.items()})
+            for name in ("href", "digest", "size", "checksum")
+        ):
+            return True
+    return False
 
 
 def _others(root: Path, records: dict[Path, Record]) -> Iterator[Path]:

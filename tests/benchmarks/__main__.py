@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.disk import bench_disk
 from benchmarks.downloads import FULL_SIDE, bench_downloads
+from benchmarks.filling import bench_filling
 from benchmarks.limits import bench_limits
 from benchmarks.machine import machine, versions
 from benchmarks.overlap import bench_overlap
@@ -22,7 +23,7 @@ from benchmarks.zooms import bench_quality
 QUICK_SIDE = 4096  # pixels
 NAMES = (
     *("tiles", "pyramid", "packing", "workflow", "planning", "planet", "overlap", "downloads"),
-    *("disk", "limits", "quality"),
+    *("disk", "limits", "filling", "quality"),
 )
 
 
@@ -80,6 +81,8 @@ def _section(
         return bench_overlap(folder, *((4, 60.0) if quick else (12, 30.0)))
     if name == "downloads":
         return bench_downloads(folder, FULL_SIDE // 2 if quick else FULL_SIDE, quick)
+    if name == "filling":
+        return bench_filling(folder, side, runs)
     if name == "disk":
         return bench_disk(folder, 120 if quick else 220)
     if name == "quality":

@@ -21,6 +21,7 @@ from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.demo.grid import footprint, tiles_covering
+from basemake.demo.noise import fractal
 from basemake.demo.simulated import SMALLEST, simulate
 from basemake.pixels.archive import write_part
 from basemake.pixels.webtiles import WebTile, geometry_to_mercator, overlapping
@@ -35,6 +36,7 @@ ORIGIN = 499_980, 5_000_040  # metres, of 33TWL
 BANDS = ("B04", "B03", "B02")
 DIMMED = 0.4  # see object_bands
 FULL = 10_008  # pixels a side
+HIGH = 0.45  # of noise of about -1 to 1: what is higher is cloud
 WEB_TILE_BYTES = 6000  # on average
 METATILE_TILES = 341  # five zooms
 
@@ -80,6 +82,29 @@ def object_bands(folder: str, side: int) -> None:
         pixels = gdal.Open(str(path)).ReadAsArray()
         varied = np.rint(np.where(pixels == NODATA, 0, pixels) * (DIMMED * factor))
         _write(np.where(pixels == NODATA, NODATA, varied).astype(np.int16), path)
+
+
+def holed_bands(folder: str, side: int, further: int) -> None:
+    """Write bands as `bands` does, with holes like clouds, and brighter ones of `further` items.
+
+    Each item has holes of its own; print the share of the first one's. Bands are whole, so that
+    items are compared everywhere, which takes longest.
+    """
+    shares = []
+    for number in range(1 + further):
+        own = Path(folder) / str(number)
+        own.mkdir()
+        bands(str(own), side)
+        at = np.arange(0, side, 8, dtype=np.float32) / 1500
+        x, y = np.meshgrid(at, at)
+        clouds = fractal(x, y, number, 1, 6) > HIGH
+        holes = np.kron(clouds, np.ones((8, 8), bool))[:side, :side]
+        for name in BANDS:
+            pixels = gdal.Open(str(own / f"{name}.tif")).ReadAsArray()
+            seen = np.where(pixels == NODATA, NODATA, pixels * (1 + 0.1 * number) + 30 * number)
+            _write(np.where(holes, NODATA, seen).astype(np.int16), own / f"{name}.tif")
+        shares.append(holes.mean())
+    print(f"{shares[0]:.0%}")
 
 
 def _mirrored(pixels: NDArray[np.int16], side: int) -> NDArray[np.int16]:

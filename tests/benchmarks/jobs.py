@@ -19,17 +19,27 @@ PACKED = {"min_lon_e7": 0, "min_lat_e7": 0, "max_lon_e7": 1, "max_lat_e7": 1, "c
 
 
 def enhance(
-    bands: list[str], output: str, threads: int, steps: list[dict], epsg: int = EPSG
+    bands: list[str],
+    output: str,
+    threads: int,
+    steps: list[dict],
+    epsg: int = EPSG,
+    further: list[list[str]] | None = None,
 ) -> None:
-    """Enhance a tile, as the workflow's job does."""
+    """Enhance a tile, as the workflow's job does; bands of `further` items fill its holes."""
     from basemake.pixels.dn import DnReading
+    from basemake.pixels.fill import Layer
     from basemake.pixels.raster import set_up_libraries
-    from enhance_tile import Enhancement, enhance_tile
+    from enhance_tile import Enhancement, Filling, enhance_tile
 
     set_up_libraries(CACHE_MB)
-    enhancement = Enhancement(epsg, steps, DnReading(0.0001, 0.0, -32768), "webp")
+    reading = DnReading(0.0001, 0.0, -32768)
+    enhancement, filling = Enhancement(epsg, steps, reading, "webp"), None
     paths = [Path(band) for band in bands]
-    enhance_tile(paths, Path(output), enhancement, metadata={}, threads=threads)
+    if further:
+        layers = [Layer([Path(band) for band in item], reading) for item in [bands, *further]]
+        filling = Filling(layers, Path(output).with_suffix(".provenance.tif"))
+    enhance_tile(paths, Path(output), enhancement, metadata={}, threads=threads, filling=filling)
 
 
 def plain(tile: str, output: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from basemake.build.config import check, read_recipe, read_source, read_yaml
+from basemake.build.config import check, check_fill, read_recipe, read_source, read_yaml
 from basemake.build.region import read_region
 from basemake.errors import ConfigError
 
@@ -150,12 +150,20 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
             "config",
             "zzz",
             1,
-            "unknown key 'zzz' with value 1; allowed: fetch, gdal_cache_mb, keep_bands",
+            "unknown key 'zzz' with value 1; allowed: fetch, fill, gdal_cache_mb, keep_bands",
         ),
         ("config", "quarter", REMOVED, "quarter is missing"),
         ("config", "quarter", "2025Q5", "quarter is '2025Q5'; allowed: a year, Q and the quarter"),
         ("config", "quarter", 2025, "quarter is 2025; allowed: text"),
         ("config", "quarter", None, "quarter is None; allowed: text"),
+        ("config", "fill", ["2025Q5"], "fill.0 is '2025Q5'; allowed: a year, Q and the quarter"),
+        (
+            "config",
+            "fill",
+            0,
+            "fill is 0; allowed: a list of up to 8 quarters such as 2025Q2, or a",
+        ),
+        ("config", "fill", "2025Q2", "fill is '2025Q2'; allowed: a list of up to 8 quarters"),
         ("config", "regions", {}, "regions is {}; allowed: at least 1 entry"),
         ("config", "regions", "alps.geojson", "regions is 'alps.geojson'; allowed: a mapping"),
         (
@@ -395,3 +403,39 @@ def test_a_midpoint_beyond_the_maximum_is_refused(write_yaml: Any) -> None:
     with pytest.raises(ConfigError) as refusal:
         read_recipe(write_yaml({"steps": [{"step": "srgb"}, step]}))
     assert "steps.1.midpoint is 1.0; allowed: less than" in one_sentence(refusal)
+
+
+@pytest.mark.parametrize(
+    ("fill", "dates", "said"),
+    [
+        (["2025Q2", "2025Q3"], None, "fill has '2025Q3', which is the map's own quarter"),
+        (["2025Q2"], "2025-07-01/2025-07-15", "but the source has dates, 2025-07-01/2025-07-15"),
+    ],
+)
+def test_quarters_that_cannot_fill_are_refused(
+    write_yaml, fill: list[str], dates: str | None, said: str
+) -> None:
+    source = read_source(write_yaml({**SOURCE, **({"dates": dates} if dates else {})}))
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check_fill({**LEAST, "fill": fill}, source)
+    check_fill({**LEAST, "fill": 3}, source)
+
+
+@pytest.mark.parametrize(
+    ("mask", "fine"),
+    [
+        ({"asset": "SCL", "invalid": [0, 9], "grow": 60}, True),
+        ({"asset": "QA", "bits": [0, 15]}, True),
+        ({"asset": "SCL"}, False),
+        ({"asset": "SCL", "invalid": [0], "bits": [1]}, False),
+        ({"asset": "SCL", "invalid": []}, False),
+        ({"asset": "QA", "bits": [16]}, False),
+    ],
+)
+def test_a_mask_has_either_classes_or_bits(write_yaml, mask: dict, fine: bool) -> None:
+    path = write_yaml({**SOURCE, "mask": mask})
+    if fine:
+        assert read_source(path).mask == mask
+    else:
+        with pytest.raises(ConfigError, match="mask"):
+            read_source(path)

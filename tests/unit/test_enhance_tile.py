@@ -15,7 +15,8 @@ from osgeo import gdal, osr
 from basemake.errors import TileError
 from basemake.pixels.codecs import CODECS
 from basemake.pixels.dn import DnReading
-from enhance_tile import Enhancement, enhance_tile, relabel_tile
+from basemake.pixels.fill import Layer
+from enhance_tile import Enhancement, Filling, enhance_tile, relabel_tile, shares_of
 from render_metatile import digest_inputs
 
 L2A_OPTIMIZED = [
@@ -318,6 +319,70 @@ def test_the_digest_tells_one_pixel_and_the_grid(
     monkeypatch.setattr("enhance_tile.halve", lambda light: light[::2, ::2])
     digests.append(digest_of(bands_of(dn), output))
     assert len(set(digests)) == len(digests)
+
+
+def test_a_filled_tile_tells_which_item_each_pixel_shows(
+    tmp_path: Path, output: Path, write_geotiff
+) -> None:
+    """In windows and strips, by any number of threads; and with another label it stays so."""
+    dn = np.stack([np.full((1100, 700), 1000 + 100 * n, np.int16) for n in range(3)])
+    first, second = dn.copy(), (dn * 1.25).astype(np.int16)
+    first[:, 500:900, 200:600] = second[:, 850:950, 550:650] = -32768
+    layers = []
+    # Blocks as low as lines, which are read in strips.
+    for name, pixels in (("first", first), ("second", second)):
+        paths = [write_geotiff(tmp_path / name / f"{n}.tif", band) for n, band in enumerate(pixels)]
+        layers.append(Layer(paths, MOSAIC_DN))
+    made = {}
+    for threads in (1, 4):
+        provenance = output.with_name(f"{threads}.provenance.tif")
+        enhancement = Enhancement(32633, GAIN, MOSAIC_DN, "zstd")
+        enhance_tile(
+            layers[0].bands,
+            output,
+            enhancement,
+            metadata={"ITEMS": "two"},
+            threads=threads,
+            filling=Filling(layers, provenance),
+        )
+        made[threads] = output.read_bytes(), provenance.read_bytes()
+    assert made[1] == made[4]
+    item = gdal.Open(str(provenance)).ReadAsArray()
+    expected = np.ones((1100, 700), np.uint8)
+    expected[500:900, 200:600] = 2
+    expected[850:900, 550:600] = 0
+    np.testing.assert_array_equal(item, expected)
+    rgba = np.moveaxis(gdal.Open(str(output)).ReadAsArray(), 0, -1)
+    levels = np.floor(dn[:, 0, 0] * 0.00025 * 255 + 0.5)
+    np.testing.assert_array_equal(rgba[expected == 1], [[*levels, 255]] * (expected == 1).sum())
+    assert np.abs(rgba[expected == 2][:, :3] - levels).max() <= 1
+    assert not rgba[expected == 0].any()
+    shares = [(expected == n).sum() / (expected > 0).sum() for n in (1, 2)]
+    assert shares_of(output) == pytest.approx(shares, abs=1e-6)
+    assert relabel_tile(output, output, metadata={"ITEMS": "others"})
+    assert shares_of(output) == pytest.approx(shares, abs=1e-6)
+    assert gdal.Open(str(output)).GetMetadataItem("ITEMS") == "others"
+
+
+def test_a_further_item_in_another_crs_is_refused(
+    tmp_path: Path, output: Path, write_geotiff
+) -> None:
+    dn = smooth(40, 30)
+    layers = [
+        Layer(
+            [
+                write_geotiff(tmp_path / str(epsg) / f"{n}.tif", band, epsg=epsg)
+                for n, band in enumerate(dn)
+            ],
+            MOSAIC_DN,
+        )
+        for epsg in (32633, 32634)
+    ]
+    enhancement = Enhancement(32633, GAIN, MOSAIC_DN, "zstd")
+    filling = Filling(layers, output.with_name("provenance.tif"))
+    with pytest.raises(TileError, match=r"32634/0\.tif is in WGS 84 / UTM zone 34N, but its item"):
+        enhance_tile(layers[0].bands, output, enhancement, metadata={}, threads=1, filling=filling)
+    assert not output.exists()
 
 
 CREDIT = "Données « Copernicus » 2025 – ©ł東"

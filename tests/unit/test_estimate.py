@@ -192,7 +192,7 @@ def test_mean_size_is_of_the_files_that_exist(tmp_path: Path):
 def test_root_of_a_whole_metatile_has_the_pixels_of_a_web_tile():
     metatile = WebTile(9, 270, 180)
     footprint = shapely.box(5, 40, 15, 50)
-    tiles = {"a": Tile("a", "item", 32632, 10, None, ["here"], {}, {}, footprint)}
+    tiles = {"a": Tile("item", None, {}, {}, "a", 32632, 10, ["here"], footprint)}
     config = {
         "pyramid": {
             **{"min_zoom": 0, "max_zoom": 13, "metatile_zoom": 9, "tile_size": 256},

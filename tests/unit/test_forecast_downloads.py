@@ -37,7 +37,7 @@ def content(tmp_path_factory) -> bytes:
 
 def estimate(url: str, size: int, need: Need | None, known: Known | None) -> BandSize:
     band = Band(url, size, None, None)
-    tile = Tile("T", "item", EPSG, 100, "a", ["r"], {"B04": band}, {}, shapely.box(15, 45, 16, 46))
+    tile = Tile("item", "a", {"B04": band}, {}, "T", EPSG, 100, ["r"], shapely.box(15, 45, 16, 46))
     return size_of_band(tile, "B04", SIDE**2, need, known, Seen((), ()))
 
 

@@ -47,7 +47,7 @@ def tiles_at(footprints: dict[str, Any], gsd: Any = 10) -> list[Tile]:
     """Tiles with these footprints (degrees)."""
     sizes = gsd if isinstance(gsd, list) else [gsd] * len(footprints)
     return [
-        Tile(name, "item", 32632, size, None, ["here"], {}, {}, footprint)
+        Tile("item", None, {}, {}, name, 32632, size, ["here"], footprint)
         for (name, footprint), size in zip(footprints.items(), sizes, strict=True)
     ]
 
@@ -297,7 +297,10 @@ def plan_of(manifest: Path, regions: dict[str, Any], clip: bool) -> Layout:
     write_manifest(manifest, describe_request(source(), Quarter(2025, 3), regions), features)
     pyramid = {**OPTIONS, "clip": clip, "outputs": []}
     return read_layout(
-        manifest, {"quarter": "2025Q3", "fetch": "needed", "pyramid": pyramid}, source(), regions
+        manifest,
+        {"quarter": "2025Q3", "fill": [], "fetch": "needed", "pyramid": pyramid},
+        source(),
+        regions,
     )
 
 

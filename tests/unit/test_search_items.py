@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from shapely.geometry import mapping
+from shapely.geometry import mapping, shape
 
 from basemake.build.config import read_source
 from basemake.build.manifest import describe_request, read_manifest
@@ -59,6 +59,7 @@ class Search:
         items: Any,
         regions: dict[str, Any] | None = None,
         quarter: str = "2025Q3",
+        fill: int | list[str] = 0,
         **changes: Any,
     ) -> dict[str, dict]:
         """Return tile -> properties, as written."""
@@ -67,7 +68,7 @@ class Search:
         Path("items.json").write_text(text)
         path = Path("manifest.geojson")
         self.table = search_items(
-            source(**changes), Quarter.parse(quarter), regions or REGIONS, path
+            source(**changes), Quarter.parse(quarter), regions or REGIONS, path, fill
         )
         features = json.loads(path.read_text())["features"]
         return {feature["id"]: feature["properties"] for feature in features}
@@ -138,6 +139,71 @@ def test_of_items_as_new_as_each_other_the_last_by_id_is_taken(search: Search) -
     assert first["id"] < last["id"]
     for items in ([first, last], [last, first]):
         assert search(items)["32TNR_0_0"]["item"] == last["id"]
+
+
+def spring(tile: str = "32TNR_0_0", **properties: Any) -> dict:
+    """An item of the quarter before."""
+    properties = {"start_datetime": "2025-04-01T00:00:00Z", **properties}
+    return {**item(tile, **properties), "id": f"Sentinel-2_mosaic_2025_Q2_{tile}"}
+
+
+def test_other_quarters_fill_a_tile_and_show_one_that_the_first_lacks(search: Search) -> None:
+    items = [item(), spring(), spring("32TNQ_0_0", **{"proj:code": "EPSG:32632"})]
+    tiles = search(items, fill=["2024Q3", "2025Q2"])
+    assert tiles["32TNR_0_0"]["item"] == "Sentinel-2_mosaic_2025_Q3_32TNR_0_0"
+    [further] = tiles["32TNR_0_0"]["fill"]
+    assert further["item"] == "Sentinel-2_mosaic_2025_Q2_32TNR_0_0"
+    assert further["bands"].keys() == {"B02", "B03", "B04"}
+    assert tiles["32TNQ_0_0"]["item"] == "Sentinel-2_mosaic_2025_Q2_32TNQ_0_0"
+    assert "fill" not in tiles["32TNQ_0_0"]
+    # Without it the manifest is as it was.
+    assert search(items).keys() == {"32TNR_0_0"}
+    assert "fill" not in Path("manifest.geojson").read_text()
+
+
+def test_further_items_of_a_tile_are_taken_in_the_order_of_choose(search: Search) -> None:
+    (Path("bands") / "SCL.tif").write_bytes(b"123")
+    items = []
+    for number, box in enumerate(((9, 45, 10, 46), (9.5, 45, 10, 46), (9, 45, 9.4, 46))):
+        one = item(f"32TNR_{number}", box, **{"eo:cloud_cover": 10 * number})
+        one["assets"]["SCL"] = {"href": "./bands/SCL.tif"}
+        items.append(one)
+    changes = {
+        "choose": ["eo:cloud_cover"],
+        "id_pattern": "^Sentinel-2_mosaic_2025_Q3_(?P<tile>[0-9A-Z]{5})_[0-9]$",
+        "mask": {"asset": "SCL", "invalid": [0, 9]},
+    }
+    for number in (1, 2, 5):
+        found = search(items, fill=number, **changes)["32TNR"]
+        names = [found["item"], *(further["item"] for further in found["fill"])]
+        assert names == [one["id"] for one in items[: number + 1]]
+        assert all("SCL" in further["bands"] for further in (found, *found["fill"]))
+    found = search(items, **changes)["32TNR"]
+    assert "SCL" not in found["bands"]  # a mask is of use only where something fills
+
+
+def test_a_tile_reaches_as_far_as_all_of_its_items(search: Search) -> None:
+    changes = {"id_pattern": "^Sentinel-2_mosaic_2025_Q3_(?P<tile>[0-9A-Z]{5})_[0-9]$"}
+    items = [item("32TNR_2", (9, 45, 9.5, 46)), item("32TNR_1", (9.4, 45, 10, 46))]
+    search(items, fill=1, **changes)
+    [feature] = json.loads(Path("manifest.geojson").read_text())["features"]
+    assert shape(feature["geometry"]).bounds == (9, 45, 10, 46)
+
+
+def test_items_in_another_crs_fill_nothing(search: Search) -> None:
+    found = search([item(), spring(**{"proj:code": "EPSG:32633"})], fill=["2025Q2"])
+    assert "fill" not in found["32TNR_0_0"]
+
+
+def test_a_build_that_fills_otherwise_searches_again(search: Search) -> None:
+    search([item(), spring()], fill=["2025Q2"])
+    quarter, path = Quarter.parse("2025Q3"), Path("manifest.geojson")
+    request = describe_request(source(), quarter, REGIONS, ["2025Q2"])
+    [tile] = read_manifest(path, request).values()
+    assert [*tile.files] == ["B04", "B03", "B02", "B04.2", "B03.2", "B02.2"]
+    for fill in (0, 1, ["2024Q3"]):
+        with pytest.raises(ManifestError, match="fill has changed since"):
+            read_manifest(path, describe_request(source(), quarter, REGIONS, fill))
 
 
 def test_items_are_taken_for_the_regions_whose_area_they_share(search: Search) -> None:

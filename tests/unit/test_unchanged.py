@@ -47,7 +47,7 @@ def server() -> Iterator[FaultyServer]:
 
 def tile_of(server: FaultyServer, updated: str) -> Tile:
     bands = {key: Band(f"{server.url}/{key}.tif", 4, None) for key in KEYS}
-    return Tile("T", "item", 32633, 10.0, updated, ["here"], bands, {}, shapely.box(14, 45, 15, 46))
+    return Tile("item", updated, bands, {}, "T", 32633, 10.0, ["here"], shapely.box(14, 45, 15, 46))
 
 
 def kept(

@@ -28,7 +28,7 @@ from basemake.pixels.webtiles import HALF_WORLD
 MARGIN = 5  # pixels beyond a region that resampling reads: the warper's three, and rounding
 SAMPLES = 5  # points along a tile's side at which sizes of pixels are compared
 METRES_PER_DEGREE = 110_000  # of latitude, at least
-WHOLE = "whole"
+WHOLE, HOLES = "whole", "holes"
 HEADER_BYTES = 64 << 10  # that nearly always hold a header, and are fetched first
 # Mercator metres from which on maps show the smallest image of bands like the mosaics' (zoom 8 and
 # less), and the bytes that hold a header and that image, which follows it: one request instead of
@@ -86,7 +86,8 @@ class Known:
     ones, each [width, height, width and height of a block], and `image_bytes` the bytes of each;
     both are empty if the band was fetched whole. `transform` is GDAL's geotransform of the full
     one. `level` and `blocks` are the image and the blocks that the band's file holds, and `counts`
-    the bytes of each block of that image in the object.
+    the bytes of each block of that image in the object. Of a band of which nothing was fetched
+    `size` is 0; of one for which no hole was left, `identity` is empty, too.
     """
 
     identity: dict[str, Any]
@@ -98,6 +99,11 @@ class Known:
     level: int = 0
     blocks: Runs = field(default_factory=list)
     counts: Sequence[int] = ()
+
+    @property
+    def unasked(self) -> bool:
+        """Whether no hole was left for its item, so that nothing of that item matters."""
+        return not self.identity
 
     @property
     def all_images(self) -> tuple[Image, ...]:
@@ -117,7 +123,7 @@ def connections_of_a_tile(connections: int, tiles: int, bands: int) -> int:
 
 
 def band_path(tile: str, key: str) -> Path:
-    """Return the path of a band's file."""
+    """Return the path of a band's file, by its file key."""
     return RESULTS / "bands" / tile / f"{key}.tif"
 
 
@@ -168,12 +174,55 @@ def settings_of(
     }
 
 
-def settings_together(bands: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the settings of a tile's bands, given by band and name, by name and band."""
-    names = {name for settings in bands.values() for name in settings}
-    return {
-        name: {key: settings[name] for key, settings in bands.items()} for name in sorted(names)
-    }
+@dataclass(frozen=True)
+class Asked:
+    """The file of a band, or of a mask, that a job is asked for.
+
+    `identity` is that of the band, `rank` that of its item, from 1. `need` is None if it is to come
+    whole.
+    """
+
+    identity: dict[str, Any]
+    need: Need | None
+    rank: int = 1
+    is_mask: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {**vars(self), "need": self.need and self.need.as_json()}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "Asked":
+        """Return what `as_json` gave."""
+        need = document["need"]
+        return cls(**{**document, "need": need and Need.from_json(need)})
+
+
+def settings_together(
+    asked: dict[str, Asked], known: dict[str, Known | None], epsg: int, mask: dict | None
+) -> dict[str, Any]:
+    """Return the settings of the files of a tile's bands, by name and file key.
+
+    `asked` are in order of rank, and `known` is what the record of each keeps of its object. Which
+    blocks of an item after the first are needed follows from the pixels of those before it and from
+    the source's `mask`, and so from their settings. An item for which no hole was left has none,
+    nor have those after it.
+    """
+    colours = [key for key, band in asked.items() if band.rank == 1 and not band.is_mask]
+    first = [one for key in colours if (one := known[key]) and one.identity == asked[key].identity]
+    own: dict[str, dict[str, Any]] = {}
+    for key, band in asked.items():
+        one, need = known[key], band.need
+        if band.rank > 1 and one is not None and one.unasked:
+            break
+        if not band.is_mask and len(first) == len(colours):
+            need = shared_need(need, first, epsg)
+        own[key] = settings_of(band.identity, need, one, epsg)
+        if band.rank > 1 and one is not None and one.identity == band.identity:
+            own[key]["part"] = HOLES
+    names = sorted({name for settings in own.values() for name in settings})
+    together = {name: {key: settings[name] for key, settings in own.items()} for name in names}
+    return {**together, "mask": mask} if mask else together
 
 
 def shared_need(need: Need | None, known: Iterable[Known], epsg: int) -> Need | None:

@@ -196,6 +196,22 @@ def check_recipe(document: Any, where: str, files: Sequence[Path] = ()) -> dict:
     return recipe
 
 
+def check_fill(config: dict, source: Source) -> None:
+    """Raise ConfigError if `fill` of a checked config names quarters that cannot fill."""
+    fill = config["fill"]
+    if isinstance(fill, int):
+        return
+    if config["quarter"] in fill:
+        raise ConfigError(
+            f"fill has {config['quarter']!r}, which is the map's own quarter; allowed: others."
+        )
+    if fill and source.dates:
+        raise ConfigError(
+            f"fill is {fill!r}, but the source has dates, {source.dates}, instead of the quarter's;"
+            " allowed: a number of further items, or a source without dates."
+        )
+
+
 def known_files(kind: str) -> dict[str, Path]:
     """Return the files of the sources or recipes that can be named, by name, sorted.
 

@@ -155,7 +155,8 @@ def read_layout(
     `regions` are in degrees. Raises ManifestError if the manifest is missing or is not for this
     request, and ConfigError as `plan_zooms` and `plan_metatiles` do.
     """
-    request = describe_request(source, Quarter.parse(config["quarter"]), regions)
+    quarter = Quarter.parse(config["quarter"])
+    request = describe_request(source, quarter, regions, config["fill"])
     return Layout(
         read_manifest(manifest, request),
         regions,

@@ -7,7 +7,7 @@ fits the config.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +55,65 @@ class Band:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A tile of the manifest: the item that shows it, and what jobs must know of that.
+class Item:
+    """An item that shows a tile, and what jobs must know of it.
+
+    `bands` are by asset key, a mask among them; `dn` has the properties for `dn_reading`.
+    """
+
+    item: str
+    updated: str | None
+    bands: dict[str, Band]
+    dn: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tile(Item):
+    """A tile of the manifest: the item that shows it, and those that fill its holes, best first.
 
     `gsd` is the size of a pixel in metres, or None; `regions` are the names of those that it
-    covers; `bands` are by asset key; `dn` has the properties for `dn_reading`; `geometry` is the
-    footprint in degrees.
+    covers; `geometry` is the footprint in degrees, of all items together.
     """
 
     name: str
-    item: str
     epsg: int
     gsd: float | None
-    updated: str | None
     regions: list[str]
-    bands: dict[str, Band]
-    dn: dict[str, Any]
     geometry: BaseGeometry
+    fill: list[Item] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Item]:
+        """All items, best first."""
+        return [self, *self.fill]
+
+    @property
+    def files(self) -> dict[str, tuple[Band, dict[str, Any]]]:
+        """The bands of all items with their identities, by file key (see `file_key`)."""
+        return {
+            file_key(key, rank): (band, band.identity(item.updated))
+            for rank, item in enumerate(self.items, 1)
+            for key, band in item.bands.items()
+        }
 
 
-def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGeometry]) -> dict:
+def file_key(key: str, rank: int) -> str:
+    """Return the name of the file of a band, by its asset key and the rank of its item, from 1."""
+    return key if rank == 1 else f"{key}.{rank}"
+
+
+def describe_request(
+    source: Source,
+    quarter: Quarter,
+    regions: dict[str, BaseGeometry],
+    fill: int | list[str] = 0,
+) -> dict:
     """Return the request of a search: quarter, and digests of the source and of each region.
 
-    `regions` are polygons in degrees by name.
+    `regions` are polygons in degrees by name. Where config's `fill` asks for further items, the
+    request has these, too, and the asset of the source's mask.
     """
+    further = {"fill": {"items": fill, "mask": source.mask and source.mask["asset"]}}
     return {
         "source": _digest(json.dumps(source.searched(), sort_keys=True)),
         "quarter": str(quarter),
@@ -86,6 +121,7 @@ def describe_request(source: Source, quarter: Quarter, regions: dict[str, BaseGe
             name: _digest(shapely.normalize(region).wkb_hex)
             for name, region in sorted(regions.items())
         },
+        **(further if fill else {}),
     }
 
 
@@ -169,29 +205,38 @@ def tiles_of(document: dict) -> dict[str, Tile]:
 def _tile(feature: dict) -> Tile:
     """Return a feature as a tile; raises one of UNREADABLE if it is not a manifest's."""
     stated = feature["properties"]
-    bands = {key: Band(**band) for key, band in stated["bands"].items()}
     tile = Tile(
-        feature["id"],
-        stated["item"],
-        stated["epsg"],
-        stated["gsd"],
-        stated["updated"],
-        stated["regions"],
-        bands,
-        stated.get("dn", {}),
-        shape(feature["geometry"]),
+        **_item(stated),
+        name=feature["id"],
+        epsg=stated["epsg"],
+        gsd=stated["gsd"],
+        regions=stated["regions"],
+        geometry=shape(feature["geometry"]),
+        fill=[Item(**_item(item)) for item in stated.get("fill", [])],
     )
-    kinds = ((tile.name, str), (tile.item, str), (tile.epsg, int), (tile.regions, list))
-    fine = all(isinstance(value, kind) for value, kind in kinds) and isinstance(tile.dn, dict)
+    kinds = ((tile.name, str), (tile.epsg, int), (tile.regions, list))
+    fine = all(isinstance(value, kind) for value, kind in kinds)
+    fine = fine and all(isinstance(item.item, str) for item in tile.items)
+    fine = fine and all(isinstance(item.dn, dict) for item in tile.items)
     fine = fine and (tile.gsd is None or 0 < tile.gsd < 1e6)
     fine = fine and 0 < tile.geometry.area <= WHOLE_WORLD
-    for band in bands.values():
+    for band, _ in tile.files.values():
         texts = (band.checksum, band.digest)
         fine = fine and isinstance(band.href, str) and isinstance(band.size, int | None)
         fine = fine and all(isinstance(text, str | None) for text in texts)
     if not fine:
         raise ValueError("not a feature of a manifest")
     return tile
+
+
+def _item(stated: dict) -> dict[str, Any]:
+    """Return what a feature, or an entry of its `fill`, states of an item, as Item's fields."""
+    return {
+        "item": stated["item"],
+        "updated": stated["updated"],
+        "bands": {key: Band(**band) for key, band in stated["bands"].items()},
+        "dn": stated.get("dn", {}),
+    }
 
 
 def dn_reading(dn: dict, properties: dict[str, Any]) -> DnReading:
@@ -220,6 +265,8 @@ def _difference(old: dict, new: dict) -> str:
     """Return what differs between two requests, as the subject and verb of a sentence."""
     if old["source"] != new["source"]:
         return "the source has"
+    if old.get("fill") != new.get("fill"):
+        return "fill has"
     names = [
         name
         for name in sorted({*old["regions"], *new["regions"]})

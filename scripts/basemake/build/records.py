@@ -52,7 +52,8 @@ class Record:
 
     `files` is the number of its files, 1 unless it is a folder, and `size` their bytes. `sha256` is
     empty for a folder, and `names` are the paths of the files in it. `log` is the path of its job's
-    log. `known` is what else the job found out, as JSON (see bands.py).
+    log. `known` is what else the job found out, as JSON: of bands see bands.py, of
+    tiles the items that they show and the share of each.
     """
 
     made_of: MadeOf
@@ -191,13 +192,14 @@ def sizes_of(output: Path) -> dict[str, int]:
 
 
 @contextmanager
-def recorded(job: Any) -> Iterator[set[str] | None]:
+def recorded(job: Any, known: dict[str, Any] | None = None) -> Iterator[set[str] | None]:
     """Run a job's work in the block, and write its outputs' records if the block succeeds.
 
     `job` is the object that Snakemake gives to a script, of which input, output, params and log are
-    read. Yields the names of the `container` settings that changed if nothing else changed and the
-    outputs are intact; None if the job must do all its work. Raises RecordError if an input has no
-    record, because what it was made of is then unknown.
+    read; `known` is what the records keep besides, as it is at the end of the block. Yields the
+    names of the `container` settings that changed if nothing else changed and the outputs are
+    intact; None if the job must do all its work. Raises RecordError if an input has no record,
+    because what it was made of is then unknown.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
     source = made_of(job.params, [(path, _content(path)) for path in job.input])
@@ -206,7 +208,7 @@ def recorded(job: Any) -> Iterator[set[str] | None]:
     _bring_to_now(job.input)
     yield None if None in changes else {name for change in changes for name in change or ()}
     for output in outputs:
-        write_record(output, source, job.log[0])
+        write_record(output, source, job.log[0], known)
 
 
 def _changes_of_container(output: Path, source: MadeOf) -> set[str] | None:

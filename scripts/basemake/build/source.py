@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 # Settings that change neither which items a search finds nor the addresses of their bands.
-NOT_SEARCHED = ("dn", "attribution", "title", "limits", "credentials")
+NOT_SEARCHED = ("dn", "mask", "attribution", "title", "limits", "credentials")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Source:
     pixel_size: float
     bands: dict[str, str]
     dn: dict[str, Any]
+    mask: dict[str, Any] | None = None
     attribution: str
     hosts: list[str]
     id_pattern: str

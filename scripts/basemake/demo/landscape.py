@@ -40,9 +40,16 @@ SWATH_LEAN = 0.278
 SWATH_START = 0.507
 SWATH_SPACING = 4
 SWATH_HALF_WIDTH = 0.11
+SWATH_SHIFT = 0.37
 # ^ The gaps between swaths: their slope, in cells of longitude per cell of latitude; the x of one
 #   on the equator, in cells; the cells between two, a divisor of the noise's period, so that they
-#   are continuous at 180 degrees; half their width, in cells.
+#   are continuous at 180 degrees; half their width, and by how much they shift each quarter, in
+#   cells.
+
+SEASONS = np.array(
+    [(1, 1, 1), (1.04, 0.92, 0.98), (0.92, 0.84, 0.96), (0.84, 1.04, 0.90)], np.float32
+)
+# ^ what reflectances of summer, autumn, winter and spring are multiplied by
 
 
 class Terrain(NamedTuple):
@@ -70,11 +77,26 @@ def colours(x: Floats, y: Floats, step: float, seed: int) -> Floats:
     return _lay(_sea(terrain, seed), land, smoothstep(-0.004, 0.004, terrain.shore))
 
 
-def gaps(x: Floats, y: Floats, seed: int) -> Floats:
-    """Return -1 to 1: below 0 where clouds hid the ground always, and between swaths."""
-    clouds = 0.84 - fractal(x * 5, y * 5, seed, 120, 5, 0.42)
+def season(x: Floats, y: Floats, seed: int, turn: int) -> Floats:
+    """Return by what reflectance is multiplied, (rows, columns, 3), `turn` quarters after 2025Q3.
+
+    It is 1 in that quarter. In others vegetation and sun are different, and a little from place to
+    place, too.
+    """
+    if not turn:
+        return np.ones((*x.shape, 3), np.float32)
+    haze = 1 + 0.12 * gradient_noise(x * 3, y * 3, seed, 140 + turn)
+    return haze[..., None] * SEASONS[turn % 4]
+
+
+def gaps(x: Floats, y: Floats, seed: int, turn: int = 0) -> Floats:
+    """Return -1 to 1: below 0 where clouds hid the ground always, and between swaths.
+
+    Each quarter, `turn` after 2025Q3, has clouds and swaths of its own.
+    """
+    clouds = 0.84 - fractal(x * 5, y * 5, seed, 120 + 17 * turn, 5, 0.42)
     rag = 0.012 * gradient_noise(x * 30, y * 60, seed, 130)
-    across = x - SWATH_LEAN * y - SWATH_START + rag
+    across = x - SWATH_LEAN * y - SWATH_START + rag - SWATH_SHIFT * turn
     across -= SWATH_SPACING * np.rint(across / SWATH_SPACING)
     strips = np.abs(across) - SWATH_HALF_WIDTH
     return np.clip(np.minimum(clouds * 4, strips * 50), -1, 1)

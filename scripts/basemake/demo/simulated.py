@@ -78,9 +78,10 @@ def _simulate_tile(
     """Write the bands of one tile unless they exist, and return its item."""
     item_id = f"Sentinel-2_mosaic_{quarter.year}_Q{quarter.number}_{grid_tile.tile}"
     folder = directory / item_id
-    origin = f"simulated world {WORLD}, seed {seed}"
+    turn = 4 * (quarter.year - 2025) + quarter.number - 3
+    origin = f"simulated world {WORLD}, seed {seed}{f', {turn} quarters later' if turn else ''}"
     if not all(_is_whole(folder / f"{band}.tif", origin, size) for band in BANDS):
-        _write_bands(grid_tile, folder, origin, seed, size)
+        _write_bands(grid_tile, folder, origin, (seed, turn), size)
     return item_record(item_id, grid_tile, quarter, directory, size)
 
 
@@ -93,14 +94,16 @@ def _is_whole(path: Path, origin: str, size: int) -> bool:
         return bool(made_by == origin and dataset.RasterXSize == size)
 
 
-def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size: int) -> None:
+def _write_bands(
+    grid_tile: GridTile, folder: Path, origin: str, world: tuple[int, int], size: int
+) -> None:
     """Write the three bands to a temporary folder, and move them when all are complete."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     folder.mkdir(exist_ok=True)
     plain = part / "bands.tif"
-    _write_plain(plain, grid_tile, origin, seed, size)
+    _write_plain(plain, grid_tile, origin, world, size)
     for number, band in enumerate(BANDS, start=1):
         # Of a VRT, or newer versions of GDAL would note how the reduced images were made.
         one = gdal.Translate("", str(plain), format="VRT", bandList=[number])
@@ -118,8 +121,13 @@ def _write_bands(grid_tile: GridTile, folder: Path, origin: str, seed: int, size
     shutil.rmtree(part)
 
 
-def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: int) -> None:
-    """Write the three bands and their reduced images to one plain GeoTIFF, a block at a time."""
+def _write_plain(
+    path: Path, grid_tile: GridTile, origin: str, world: tuple[int, int], size: int
+) -> None:
+    """Write the three bands and their reduced images to one plain GeoTIFF, a block at a time.
+
+    `world` are its seed, and how many quarters after 2025Q3 it is.
+    """
     options = ["TILED=YES", f"BLOCKXSIZE={WINDOW}", f"BLOCKYSIZE={WINDOW}"]
     driver = gdal.GetDriverByName("GTiff")
     dataset = driver.Create(str(path), size, size, len(BANDS), gdal.GDT_Int16, options)
@@ -132,7 +140,7 @@ def _write_plain(path: Path, grid_tile: GridTile, origin: str, seed: int, size: 
     for number in range(1, len(BANDS) + 1):
         dataset.GetRasterBand(number).SetNoDataValue(NODATA)
     for column, row, lon, lat in _windows(grid_tile, size):
-        dn = np.rint(reflectance(lon, lat, seed) * 10_000)
+        dn = np.rint(reflectance(lon, lat, *world) * 10_000)
         dn = np.where(np.isnan(dn), NODATA, dn).astype(np.int16)
         dataset.WriteArray(dn, column, row)
     reduced = max(0, math.ceil(math.log2(size / SMALLEST)))

@@ -7,7 +7,7 @@ quadratic B-splines, so that a 90 m raster shows all details but a faint texture
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from basemake.demo.landscape import colours, gaps
+from basemake.demo.landscape import colours, gaps, season
 from basemake.demo.noise import PERIOD, Floats, texture
 
 WORLD = 1
@@ -32,30 +32,31 @@ CHUNK = 16_384
 Doubles = NDArray[np.float64]
 
 
-def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int) -> Floats:
+def reflectance(lon: ArrayLike, lat: ArrayLike, seed: int, turn: int = 0) -> Floats:
     """Return the surface reflectance of red, green and blue at points of the world of `seed`.
 
-    `lon` and `lat` are degrees, of shapes that broadcast to one shape S. The result is float32 of
-    shape (3, *S), 0.003 to 1.02, or NaN where the ground was never observed; away from the borders
-    of such gaps it is continuous. Work grows with the area that the points span as well as with
-    their number, so evaluate a raster by windows.
+    It is that of the quarter which is `turn` quarters after 2025Q3. `lon` and `lat` are degrees, of
+    shapes that broadcast to one shape S. The result is float32 of shape (3, *S), 0.002 to 1.3, or
+    NaN where the ground was never observed; away from the borders of such gaps it is continuous.
+    Work grows with the area that the points span as well as with their number, so evaluate a raster
+    by windows.
     """
     lon, lat = np.broadcast_arrays(np.asarray(lon, np.float64), np.asarray(lat, np.float64))
     out = np.empty((3, lon.size), np.float32)
     if lon.size:
-        _fill(out, lat.ravel() / LAT_STEP, lon.ravel() / LON_STEP, seed)
+        _fill(out, lat.ravel() / LAT_STEP, lon.ravel() / LON_STEP, seed, turn)
     return out.reshape(3, *lon.shape)
 
 
-def _fill(out: Floats, row: Doubles, column: Doubles, seed: int) -> None:
+def _fill(out: Floats, row: Doubles, column: Doubles, seed: int, turn: int) -> None:
     """Write reflectance into `out` (3, n) for n positions on the lattice."""
     (south, north), (west, east) = _span(row), _span(column)
     if row.size > 1 and (north - south) * (east - west) > MAX_NODES:
         half = row.size // 2
-        _fill(out[:, :half], row[:half], column[:half], seed)
-        _fill(out[:, half:], row[half:], column[half:], seed)
+        _fill(out[:, :half], row[:half], column[:half], seed, turn)
+        _fill(out[:, half:], row[half:], column[half:], seed, turn)
         return
-    nodes = _nodes(south, north, west, east, seed)
+    nodes = _nodes((south, north), (west, east), seed, turn)
     for start in range(0, row.size, CHUNK):
         part = slice(start, start + CHUNK)
         values = _interpolate(nodes, row[part] - south, column[part] - west)
@@ -78,15 +79,17 @@ def _span(position: Doubles) -> tuple[int, int]:
     return int(_nearest(position.min())) - 1, int(_nearest(position.max())) + 1
 
 
-def _nodes(south: int, north: int, west: int, east: int, seed: int) -> Floats:
+def _nodes(rows: tuple[int, int], columns: tuple[int, int], seed: int, turn: int) -> Floats:
     """Return (rows, columns, 4): at each node, reflectance, and a number that is < 0 in gaps."""
+    (south, north), (west, east) = rows, columns
     across = np.arange(west - 1, east + 2) / CELL
     down = np.arange(south - 1, north + 2)[:, None] / CELL
     x, y = (a.astype(np.float32) for a in np.broadcast_arrays(across, down))
     # ^ one node more on each side, for slopes
     inner = (slice(1, -1), slice(1, -1))
-    gap = gaps(x[inner], y[inner], seed)
-    return np.concatenate([colours(x, y, NODE_STEP, seed), gap[..., None]], axis=-1)
+    gap = gaps(x[inner], y[inner], seed, turn)
+    ground = colours(x, y, NODE_STEP, seed) * season(x[inner], y[inner], seed, turn)
+    return np.concatenate([ground, gap[..., None]], axis=-1)
 
 
 def _interpolate(nodes: Floats, row: Doubles, column: Doubles) -> Floats:

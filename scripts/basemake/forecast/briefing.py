@@ -32,7 +32,7 @@ def brief(plan: dict[str, Any]) -> str:
     if plan["files"]:
         lines += [*_stages(plan["stages"]), "", *_totals(plan), ""]
     else:
-        lines += ["Nothing to do: all is there and fresh.", ""]
+        lines += ["Nothing to do: all is there and fresh.", *_items(plan["tiles"]), ""]
     for warning in plan["warnings"]:
         lines += [f"WARNING: {warning}", ""]
     arguments = "".join(f" {shlex.quote(argument)}" for argument in plan["arguments"])
@@ -91,7 +91,13 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
                 f"; {download['files_of_unknown_size']:,} are of unknown size, assumed to be"
                 " 1.5 bytes a pixel"
             )
+        if download["filling_bytes"]:
+            text += (
+                f"; {in_bytes(download['filling_bytes'])} of them to fill holes, whose number is"
+                " assumed until the first items are here"
+            )
         yield _line("Download" if download["over_the_network"] else "Copy", text)
+    yield from _items(plan["tiles"])
     peak, free = f"{in_bytes(disk['peak_bytes'])} at the peak", in_bytes(disk["free_bytes"])
     kept = f"{in_bytes(disk['after_bytes'])} after, {in_bytes(disk['now_bytes'])} now"
     if disk["in_bucket"]:
@@ -105,6 +111,17 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
         f" {in_bytes(memory['machine_bytes'])}",
     )
     yield from _time(plan)
+
+
+def _items(tiles: dict[str, dict]) -> Iterator[str]:
+    """Yield what finished tiles show of which item, if they may show several."""
+    made = [[*tile["items"].values()] for tile in tiles.values() if tile.get("items")]
+    if made:
+        filled = sum(sum(shares[1:]) for shares in made) / len(made)
+        beneath = sum(1 - sum(shares) for shares in made) / len(made)
+        text = f"{filled:.1%} of what {len(made):,} finished tiles show is of items that fill holes"
+        hidden = f"; {beneath:.1%} is hidden by the masks of all" if beneath > 0.0005 else ""
+        yield _line("Holes", text + hidden)
 
 
 def _time(plan: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ Sizes are bytes on disk and times seconds; MB and Mpx are millions of bytes and 
 needs an entry in COSTS; everything else about it comes from Snakemake's graph of jobs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,22 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from basemake.build.bands import known_here, known_in_draft
+from basemake.build.bands import band_path, known_here, known_in_draft
 from basemake.build.engine import Job
 from basemake.build.layout import Layout
+from basemake.build.manifest import Tile, file_key
 from basemake.errors import ConfigError
-from basemake.forecast.downloads import PIXEL_SIZE, BandSize, Seen, size_of_band
+from basemake.forecast.downloads import (
+    CLOUDED,
+    HOLED,
+    MASK_BYTES,
+    PIXEL_SIZE,
+    BandSize,
+    Seen,
+    held_bytes,
+    size_of_band,
+    size_of_filling,
+)
 from basemake.forecast.estimate import Cost, Pace, size_of
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator, resolution
 from basemake.web.addresses import is_remote
@@ -64,7 +75,7 @@ class Sizes:
 class Quantities:
     """The sizes of all parts of a build.
 
-    `bands` are what the maps need of each band, by tile and asset key; `unsized` is the number of
+    `bands` are what the maps need of each band, by tile and file key; `unsized` is the number of
     bands by tile whose items do not give their size, which is then estimated. `metatile_pixels` are
     pixels of the top zoom by region and metatile, where tiles cover it. `levels` is the number of
     zooms from a region's metatiles to its top zoom. `sizes` are used for all outputs.
@@ -83,6 +94,11 @@ class Quantities:
     def missing(self, tile: str) -> float:
         """Return the bytes of a tile's bands that are still to be fetched."""
         return sum(band.missing for band in self.bands[tile].values())
+
+    def filling(self, tile: Tile) -> float:
+        """Return the bytes of what fills a tile's holes that are still to be fetched."""
+        sizes = self.bands[tile.name]
+        return sum(sizes[key].missing for key in tile.files if key not in tile.bands)
 
     def region_pixels(self, region: str) -> float:
         """Return the number of pixels of a region's top zoom that tiles cover."""
@@ -200,8 +216,11 @@ def amount_of(job: Job, quantities: Quantities) -> Amount:
     return COSTS[job.rule].amount(job, quantities)
 
 
-def count(layout: Layout, config: dict) -> Quantities:
-    """Return the quantities of a build with checked `config`, with the shipped sizes."""
+def count(layout: Layout, config: dict, mask: str | None = None) -> Quantities:
+    """Return the quantities of a build with checked `config`, with the shipped sizes.
+
+    `mask` is the asset of items' masks.
+    """
     pyramid = config["pyramid"]
     web = web_bytes(pyramid["format"], pyramid["quality"])
     known = {
@@ -209,14 +228,22 @@ def count(layout: Layout, config: dict) -> Quantities:
         for name, tile in layout.tiles.items()
         for key in tile.bands
     }
-    seen = Seen.of(band for band in known.values() if band is not None)
+    seen = Seen.of(one for (_, key), one in known.items() if one is not None and key != mask)
     bands: dict[str, dict[str, BandSize]] = {}
     for name, tile in layout.tiles.items():
         pixels = ground_area(tile.geometry) / (tile.gsd or PIXEL_SIZE) ** 2
         need, bands[name] = layout.need(name), {}
         for key, band in tile.bands.items():
             needed = need if is_remote(band.href) else None
-            bands[name][key] = size_of_band(tile, key, pixels, needed, known[name, key], seen)
+            one = known[name, key]
+            if key == mask:
+                size = size_of_band(tile, key, pixels, needed, one, Seen((), ()), MASK_BYTES)
+                bands[name][key] = replace(size, pixels=0.0, image_bytes=0.0)
+            else:
+                bands[name][key] = size_of_band(tile, key, pixels, needed, one, seen)
+    share = holed_share(layout.tiles.values(), CLOUDED if mask else HOLED)
+    for tile in layout.tiles.values():
+        bands[tile.name] |= _fillings(tile, bands[tile.name], share)
     unsized = {
         name: sum(band.size is None for band in tile.bands.values())
         for name, tile in layout.tiles.items()
@@ -228,6 +255,37 @@ def count(layout: Layout, config: dict) -> Quantities:
         {region: zooms.max - zooms.metatile for region, zooms in layout.zooms.items()},
         Sizes(TILE_BYTES[config["tile_codec"]], web, ROOT_BYTES),
     )
+
+
+def holed_share(tiles: Iterable[Tile], shipped: float) -> float:
+    """Return the share of what a band's first file holds that the second item's holds, too.
+
+    It is the mean over bands of which both are here, or else `shipped`.
+    """
+    pairs = [
+        (known_here(tile.name, key), known_here(tile.name, file_key(key, 2)))
+        for tile in tiles
+        if tile.fill
+        for key in tile.bands
+    ]
+    both = [(one, two) for one, two in pairs if one is not None and two is not None]
+    held = sum(held_bytes(one) for one, _ in both)
+    return sum(held_bytes(two) for _, two in both) / held if held else shipped
+
+
+def _fillings(tile: Tile, first: dict[str, BandSize], share: float) -> dict[str, BandSize]:
+    """Return the sizes of what fills a tile's holes, by file key; each item leaves `share`."""
+    found, asked = {}, True
+    for rank, item in enumerate(tile.fill, 2):
+        for key, band in item.bands.items():
+            own = file_key(key, rank)
+            known = known_here(tile.name, own)
+            asked = asked and not (known is not None and known.unasked)
+            if known is not None and asked and known.identity != band.identity(item.updated):
+                known = None
+            here = band_path(tile.name, own).exists()
+            found[own] = size_of_filling(first[key], share ** (rank - 1), known, here)
+    return found
 
 
 def _metatile_pixels(layout: Layout, tile_size: int) -> dict[tuple[str, str], float]:
@@ -255,15 +313,16 @@ def sized_here(quantities: Quantities, jobs: list[Job]) -> tuple[Quantities, dic
         if SIZING & {*(job.causes or [])}:
             continue
         if job.rule == ENHANCE:
-            tiles[job.outputs[0]] = quantities.image_bytes(job.wildcards["tile"])
+            tile = job.wildcards["tile"]
+            tiles[Path(f"results/tiles/{tile}.tif")] = quantities.image_bytes(tile)
         if job.rule == RENDER:
             key = job.wildcards["region"], job.wildcards["metatile"]
             archive, root = job.outputs
             archives[archive] = quantities.metatile_pixels[key]
             roots[root] = quantities.root_pixels(*key)
-    (tile, tile_count), (web, web_count), (root_size, _) = map(mean_size, (tiles, archives, roots))
+    (size, tile_count), (web, web_count), (root_size, _) = map(mean_size, (tiles, archives, roots))
     shipped = quantities.sizes
-    sizes = Sizes(tile or shipped.tile, web or shipped.web, root_size or shipped.root)
+    sizes = Sizes(size or shipped.tile, web or shipped.web, root_size or shipped.root)
     counts = {"size_of_tiles": tile_count, "size_of_pyramid": web_count}
     return replace(quantities, sizes=sizes), counts
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from basemake.build.bands import (
     GAP_BYTES,
+    HEADER_BYTES,
     Known,
     Need,
     area_in_crs,
@@ -24,6 +25,10 @@ from basemake.pixels.blocks import Image, numbers_of
 
 PIXEL_SIZE = 10.0  # metres, where items do not give it
 BAND_BYTES = 1.47  # bytes a pixel, where items do not give their size: 147 MB a band on average
+MASK_BYTES = 0.03  # of a mask per pixel of a band; they have larger pixels, and few values
+# ASSUME: until holes were filled here, each item leaves holes in so many of the blocks it has: a
+# quarter's mosaic few, single scenes, of which masks hide clouds, many.
+HOLED, CLOUDED = 0.1, 0.6
 # ASSUME: a reduced image has 0.275 of the bytes of the next finer one, as those of the quarterly
 # mosaics (626 px: 0.6 MB, 313 px: 0.15 MB of 147 MB).
 REDUCED_SHARE = 0.275
@@ -72,15 +77,21 @@ class Seen:
 
 
 def size_of_band(
-    tile: Tile, key: str, pixels: float, need: Need | None, known: Known | None, seen: Seen
+    tile: Tile,
+    key: str,
+    pixels: float,
+    need: Need | None,
+    known: Known | None,
+    seen: Seen,
+    pixel_bytes: float = BAND_BYTES,
 ) -> BandSize:
     """Return the size of what a map needs of a band: `need`, or None if it comes whole.
 
     `pixels` are those of the whole tile, of which a band without a size is assumed to have
-    BAND_BYTES each. `known` is what its record keeps of it.
+    `pixel_bytes` each. `known` is what its record keeps of it.
     """
     band, here = tile.bands[key], band_path(tile.name, key).exists()
-    size = BAND_BYTES * pixels if band.size is None else float(band.size)
+    size = pixel_bytes * pixels if band.size is None else float(band.size)
     if known is not None and known.identity != band.identity(tile.updated):
         known = None
     geometry = None if need is None else _geometry(tile, known, seen)
@@ -104,6 +115,27 @@ def size_of_band(
         _fetched(counts, numbers, start, first),
         0.0 if known and here and not lacking else _fetched(counts, lacking, start, first),
     )
+
+
+def size_of_filling(first: BandSize, share: float, known: Known | None, here: bool) -> BandSize:
+    """Return the size of what fills holes, of a band of which the first item's has size `first`.
+
+    `share` is the part of it that is assumed to cover holes, unless it is `known`; `here` is
+    whether its file is.
+    """
+    if known is None:
+        fetched = share * first.fetched
+        return BandSize(0.0, 0.0, share * first.file_bytes, fetched, fetched)
+    held = held_bytes(known)
+    fetched = held + HEADER_BYTES * bool(known.size)
+    return BandSize(0.0, 0.0, held + FILE_BYTES, fetched, 0.0 if here else fetched)
+
+
+def held_bytes(known: Known) -> float:
+    """Return the bytes of the blocks that a band's file holds."""
+    if not known.images:
+        return float(known.size)
+    return float(sum(known.counts[number] for number in numbers_of(known.blocks)))
 
 
 def _geometry(

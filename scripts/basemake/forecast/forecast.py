@@ -14,6 +14,7 @@ from basemake.build.engine import Graph, Job, read_benchmark
 from basemake.build.layout import Layout
 from basemake.build.open_build import Build
 from basemake.build.reasons import MISSING
+from basemake.build.records import read_record
 from basemake.forecast.briefing import in_bytes
 from basemake.forecast.costs import (
     ENHANCE,
@@ -117,6 +118,12 @@ class Planned:
         """The downloads that a run would do."""
         return [entry for entry in self.todo if entry.job.rule == FETCH]
 
+    def files_to_fetch(self, entry: Entry) -> int:
+        """Return how many bands a download brings; of items that fill, those that are missing."""
+        tile = self.layout.tiles[entry.job.wildcards["tile"]]
+        sizes = self.quantities.bands[tile.name]
+        return sum(key in tile.bands or bool(sizes[key].missing) for key in tile.files)
+
     def of_region(self, name: str) -> list[Entry]:
         """Return the jobs that a region needs, including those shared with other regions."""
 
@@ -180,7 +187,8 @@ def forecast(build: Build) -> dict[str, Any]:
 def plan_of(build: Build) -> tuple[Planned, dict[str, int]]:
     """Return a build's jobs and costs, and from how many jobs or files each estimate comes."""
     layout, graph = build.layout(), build.graph()
-    quantities, sizes = sized_here(count(layout, build.config), graph.jobs)
+    mask = build.source.mask["asset"] if build.source.mask else None
+    quantities, sizes = sized_here(count(layout, build.config, mask), graph.jobs)
     entries = [
         Entry(
             job,
@@ -239,7 +247,10 @@ def region_of(name: str, plan: Planned) -> dict[str, Any]:
 
 
 def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
-    """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes."""
+    """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes.
+
+    `items` are the shares of the items that a tile showed when it was made, where several may.
+    """
     tiles: dict[str, dict[str, Any]] = {
         name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": tile.regions}
         for name, tile in plan.layout.tiles.items()
@@ -252,6 +263,9 @@ def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
         tile = tiles[entry.job.wildcards["tile"]]
         tile["state"] = "download"
         tile["download_bytes"] += round(entry.download)
+    for name, tile in tiles.items():
+        if record := plan.layout.tiles[name].fill and read_record(f"results/tiles/{name}.tif"):
+            tile["items"] = dict(zip(record.known["items"], record.known["shares"], strict=True))
     return tiles
 
 
@@ -268,8 +282,14 @@ def download_of(plan: Planned) -> dict[str, Any]:
     """Return the number and bytes of downloads, and the bytes a second of all connections."""
     jobs, rate = plan.downloads, plan.costs[FETCH].wall.per_unit  # seconds a MB of one job
     return {
-        "files": sum(len(entry.job.outputs) for entry in jobs),
+        "files": sum(map(plan.files_to_fetch, jobs)),
         "bytes": round(sum(entry.download for entry in jobs)),
+        "filling_bytes": round(
+            sum(
+                plan.quantities.filling(plan.layout.tiles[entry.job.wildcards["tile"]])
+                for entry in jobs
+            )
+        ),
         "already_here_bytes": sum(entry.part for entry in jobs),
         "files_of_unknown_size": sum(
             plan.quantities.unsized[entry.job.wildcards["tile"]] for entry in jobs

@@ -255,9 +255,8 @@ def _manifests(build: Build) -> Iterator[tuple[Path, dict[str, Tile]]]:
     for folder, searched in ((Path(), source), (DRAFT, replace(source, items=items))):
         quarter = Quarter.parse(build.config["quarter"])
         try:
-            tiles = read_manifest(
-                folder / MANIFEST, describe_request(searched, quarter, build.regions)
-            )
+            request = describe_request(searched, quarter, build.regions, build.config["fill"])
+            tiles = read_manifest(folder / MANIFEST, request)
         except ManifestError:
             continue
         yield folder, tiles

@@ -47,6 +47,19 @@ def image_of(sides: Sequence[int]) -> Image:
     return Image(width, height, block_width, block_height)
 
 
+def transform_of(
+    images: Sequence[Image], transform: Sequence[float], level: int
+) -> tuple[float, ...]:
+    """Return GDAL's geotransform of an image: each covers the extent of the full one.
+
+    `transform` is that of the full one.
+    """
+    full, image = images[0], images[level]
+    left, width, shear, top, tilt, height = transform
+    wider, higher = full.width / image.width, full.height / image.height
+    return left, width * wider, shear * higher, top, tilt * wider, height * higher
+
+
 def runs_of(numbers: Iterable[int]) -> list[list[int]]:
     """Return ascending numbers as runs [first, last]."""
     runs: list[list[int]] = []

@@ -17,9 +17,9 @@ import numpy as np
 import tifffile
 from osgeo import gdal
 
-from basemake.pixels.blocks import Image
+from basemake.pixels.blocks import Image, transform_of
 from basemake.pixels.raster import geotiff
-from basemake.pixels.tags import geo_tags, metadata_tags
+from basemake.pixels.tags import NODATA_TAG, geo_tags, metadata_tags
 
 LARGEST_SIDE = 50_000  # pixels; a tile has 10 008, a scene at most 11 000
 LARGEST_BLOCK = 1 << 27  # pixels; a whole scene in one block fits
@@ -29,7 +29,6 @@ COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 REDUCED, MASK = 1, 4  # bits of NewSubfileType: the image is a reduced one, or a mask of another
 LARGEST_COORDINATE = 1e9  # metres or degrees, and of a pixel's sides; NaN is not below it
 MOST_IMAGES = 64  # of a file, with masks
-NODATA_TAG = 42113  # GDAL's
 BIG = 2**32 - 2**25  # bytes of blocks from which on a file is a BigTIFF
 
 
@@ -59,11 +58,8 @@ class Header:
     nodata: str | None
 
     def transform_of(self, level: int) -> tuple[float, ...]:
-        """Return the geotransform of an image: each covers the extent of the full one."""
-        full, image = self.images[0], self.images[level]
-        left, width, shear, top, tilt, height = self.transform
-        wider, higher = full.width / image.width, full.height / image.height
-        return left, width * wider, shear * higher, top, tilt * wider, height * higher
+        """Return the geotransform of an image."""
+        return transform_of(self.images, self.transform, level)
 
 
 def read_header(beginning: bytes, size: int, reduced: bool = True) -> Header:

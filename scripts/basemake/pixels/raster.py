@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
+from basemake.errors import TileError
+
 RGBA = NDArray[np.uint8]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 KEPT = 32 << 20  # bytes; the largest M_MMAP_THRESHOLD that glibc accepts
@@ -92,6 +94,17 @@ def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
         yield dataset
     finally:
         del dataset  # closes it; Dataset is a context manager only from GDAL 3.8 on
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Name a band in a TileError if GDAL cannot open or read it."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise TileError(
+            f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
+        ) from error
 
 
 def decode(path: Path) -> None:

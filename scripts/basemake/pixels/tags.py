@@ -10,6 +10,7 @@ from osgeo import gdal, osr
 # Pixel scale, tie point, transformation, and geo keys with their numbers and texts.
 GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)
 TEXT_TAGS = (33432, 42112)  # copyright, GDAL's metadata
+NODATA_TAG = 42113  # GDAL's
 
 Tag = tuple  # code, data type, count, value, and whether it is written once: tifffile's extratags
 

@@ -5,7 +5,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -96,41 +96,70 @@ def footprint_of(item: dict) -> BaseGeometry:
     return footprint
 
 
+class Found(NamedTuple):
+    """An item that was found for a tile, its footprint in degrees, and the quarter it is of."""
+
+    item: dict
+    footprint: BaseGeometry
+    quarter: Quarter
+
+
 def feature_of(
     tile: str,
-    item: dict,
-    footprint: BaseGeometry,
+    ranked: list[Found],
     regions: list[str],
     source: Source,
     folder: Path | None,
-    quarter: Quarter,
+    masked: bool = False,
 ) -> dict:
-    """Return the manifest's GeoJSON feature of one tile; ManifestError if its item lacks data.
+    """Return the manifest's GeoJSON feature of one tile; ManifestError if an item lacks data.
 
-    `regions` are the names of those that the tile covers; `folder` is that of the bands if they are
-    files here, else None.
+    `ranked` are its items, best first: those after the first fill its holes, if they are in the
+    same CRS. `regions` are the names of those that the tile covers; `folder` is that of the bands
+    if they are files here, else None. With `masked` each item has the source's mask, too.
     """
-    bands = {key: _band(key, tile, item, source, folder, quarter) for key in source.bands.values()}
-    key = source.bands["red"]
-    epsg, pixel = _grid_of(bands[key]["href"])
+    keys = [*source.bands.values()]
+    if masked and source.mask:
+        keys.append(source.mask["asset"])
+    first, *others = [_stated(tile, found, keys, source, folder) for found in ranked]
+    further = [stated for stated in others if stated["epsg"] == first["epsg"]]
+    fill = [{key: stated[key] for key in ("item", "updated", "bands", "dn")} for stated in further]
+    footprint = ranked[0].footprint
+    if further:
+        footprint = shapely.union_all([found.footprint for found in ranked])
     return {
         "type": "Feature",
         "id": tile,
         "properties": {
             "tile": tile,
-            "item": item["id"],
-            "epsg": epsg or _epsg(item, item["assets"][key]),
-            "gsd": pixel or _pixel_size(item, item["assets"][key]),
-            "updated": item["properties"].get("updated"),
+            **{key: first[key] for key in ("item", "epsg", "gsd", "updated")},
             "regions": regions,
-            "bands": bands,
-            # The properties that the source's rules for reading DN depend on.
-            "dn": {
-                rule["property"]: item["properties"].get(rule["property"])
-                for rule in source.dn.get("rules", [])
-            },
+            **{key: first[key] for key in ("bands", "dn")},
+            **({"fill": fill} if fill else {}),
         },
         "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
+    }
+
+
+def _stated(
+    tile: str, found: Found, keys: list[str], source: Source, folder: Path | None
+) -> dict[str, Any]:
+    """Return what the manifest states of an item; `keys` are of the assets that are fetched."""
+    item = found.item
+    bands = {key: _band(key, tile, item, source, folder, found.quarter) for key in keys}
+    key = source.bands["red"]
+    epsg, pixel = _grid_of(bands[key]["href"])
+    return {
+        "item": item["id"],
+        "epsg": epsg or _epsg(item, item["assets"][key]),
+        "gsd": pixel or _pixel_size(item, item["assets"][key]),
+        "updated": item["properties"].get("updated"),
+        "bands": bands,
+        # The properties that the source's rules for reading DN depend on.
+        "dn": {
+            rule["property"]: item["properties"].get(rule["property"])
+            for rule in source.dn.get("rules", [])
+        },
     }
 
 

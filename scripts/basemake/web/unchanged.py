@@ -57,12 +57,12 @@ def _newer(tiles: Iterable[Tile]) -> Iterator[tuple[Path, str, Known]]:
     Left out are those with a checksum, which tells by itself whether they changed.
     """
     for tile in tiles:
-        for key, band in tile.bands.items():
-            path, identity = band_path(tile.name, key), band.identity(tile.updated)
+        for key, (band, identity) in tile.files.items():
+            path = band_path(tile.name, key)
             known = known_here(tile.name, key)
             if known is None or known.validator is None or known.identity == identity:
                 continue
-            alike = {**known.identity, "updated": tile.updated} == identity
+            alike = {**known.identity, "updated": identity["updated"]} == identity
             if alike and is_remote(band.href) and not band.checksum:
                 yield path, band.href, replace(known, identity=identity)
 
