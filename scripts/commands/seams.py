@@ -82,7 +82,10 @@ def measure(build: Build, layout: Layout, region: str) -> list[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     title = f"Seams of {region}, {build.config['quarter']}, at zoom {picture.corner.z}"
     draw_seams(path, title, colours, labels, kinds)
-    lines = [title, f"  {'':14}{'lines':>7}{'median':>9}{'largest':>9}{'beside':>9}"]
+    lines = [
+        title,
+        f"  {'':14}{'lines':>7}{'median':>9}{'largest':>9}{'beside: median':>17}{'largest':>9}",
+    ]
     lines += [_row(kind, steps) for kind, steps in kinds.items()]
     found = [step for steps in kinds.values() for step in steps]
     if found:
@@ -95,13 +98,14 @@ def measure(build: Build, layout: Layout, region: str) -> list[str]:
 
 
 def _row(kind: str, steps: list[Step]) -> str:
-    """Return a row of the table: the number of lines, and their steps in levels."""
-    if not steps:
-        return f"  {kind:14}{0:>7}{'-':>9}{'-':>9}{'-':>9}"
-    sizes = [step.size for step in steps]
-    beside = [step.beside for step in steps if np.isfinite(step.beside)]
-    usual = f"{np.median(beside):9.1f}" if beside else f"{'-':>9}"
-    return f"  {kind:14}{len(steps):>7}{np.median(sizes):9.1f}{max(sizes):9.1f}{usual}"
+    """Return a row of the table: the number of lines, their steps in levels, and those beside."""
+    cells = []
+    for sizes in ([step.size for step in steps], [step.beside for step in steps]):
+        known = [size for size in sizes if np.isfinite(size)]
+        cells += [f"{np.median(known):.1f}", f"{max(known):.1f}"] if known else ["-", "-"]
+    widths = (9, 9, 17, 9)
+    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"  {kind:14}{len(steps):>7}{row}"
 
 
 def read_picture(layout: Layout, region: str, size: int, bucket: Bucket | None) -> Picture:
