@@ -82,6 +82,8 @@ class Page:
         tab.resize(1440, 900)
         tab.open(address)
         eventually(lambda: tab.evaluate("'ready' in document.body.dataset"), True)
+        # The crops of both tiles are the last pictures at first.
+        self.first = tab.evaluate("document.querySelectorAll('#strip li').length") - 2
 
     def do(self, script: str) -> Any:
         return self.tab.evaluate(script)
@@ -101,11 +103,21 @@ class Page:
         return self.do(found)
 
     def show_crop(self, number: int) -> None:
-        """Show the picture that is so many from the end, pixel by pixel, and nothing over it."""
-        self.do(f"[...document.querySelectorAll('#strip li button')].at({-number}).click()")
+        """Show the crop of a tile, pixel by pixel, and nothing over it."""
+        self.do(f"document.querySelectorAll('#strip li button')[{self.first + number}].click()")
         self.click("#actual")
         for cover in COVERS:
             self.do(f"document.querySelector('{cover}').style.visibility = 'hidden'")
+
+    def touch(self, event: str, across: float, down: float) -> None:
+        """Send the picture an event of the mouse, at shares of its width and height."""
+        box = self.do("document.querySelector('#picture').getBoundingClientRect().toJSON()")
+        x, y = box["left"] + across * box["width"], box["top"] + down * box["height"]
+        where = f"{{clientX: {x}, clientY: {y}}}"
+        self.do(
+            "document.querySelector('#picture')"
+            f".dispatchEvent(new PointerEvent('{event}', {where}))"
+        )
 
     def swipe(self, key: str) -> None:
         self.do(
@@ -160,7 +172,7 @@ def test_the_picture_is_the_built_tile_to_one_level(
     page: Page, built, tile: int, names: list[str]
 ) -> None:
     """Of all pixels, which are random: dark, of land, bright and of all digital numbers."""
-    page.show_crop(2 - tile)
+    page.show_crop(tile)
     page.swipe("Home")  # all of it after
     for name in names:
         page.choose("#recipes", name)
@@ -172,7 +184,7 @@ def test_the_picture_is_the_built_tile_to_one_level(
 
 
 def test_before_is_left_of_the_swipe_and_after_right(page: Page, built) -> None:
-    page.show_crop(2)
+    page.show_crop(0)
     page.swipe("Home")
     for _ in range(25):
         page.swipe("ArrowRight")  # by a fiftieth
@@ -187,7 +199,7 @@ def test_before_is_left_of_the_swipe_and_after_right(page: Page, built) -> None:
 
 
 def test_sliders_numbers_bands_and_steps_change_the_picture(page: Page, built) -> None:
-    page.show_crop(2)
+    page.show_crop(0)
     page.swipe("Home")
     page.choose("#recipes", "simple-gain")
     steps = [{"step": "gain", "factor": 2.5}]
@@ -225,7 +237,7 @@ def test_sliders_numbers_bands_and_steps_change_the_picture(page: Page, built) -
 
 
 def test_the_histogram_counts_what_is_clipped(page: Page, built) -> None:
-    page.show_crop(2)
+    page.show_crop(0)
     page.choose("#recipes", "simple-gain")
     rgba = built(0, steps_of("simple-gain"))
     valid = rgba[rgba[..., 3] > 0][:, :3]
@@ -236,7 +248,7 @@ def test_the_histogram_counts_what_is_clipped(page: Page, built) -> None:
 
 
 def test_numbers_are_taken_from_the_picture(page: Page) -> None:
-    page.show_crop(2)
+    page.show_crop(0)
     page.choose("#recipes", "simple-gain")
     page.choose("#add", "levels")
     page.click("#steps li:last-child .tools > button")
@@ -249,6 +261,38 @@ def test_numbers_are_taken_from_the_picture(page: Page) -> None:
         lambda: page.do(f"{found}.map(field => +field.value)") == pytest.approx(expected, rel=0.02),
         True,
     )
+
+
+def test_places_are_added_on_the_map_and_by_degrees(page: Page) -> None:
+    pictures = "document.querySelectorAll('#strip li').length"
+    before = page.do(pictures)
+    page.click("#strip li button")
+    page.click("#fit")
+    page.touch("dblclick", 0.4, 0.5)
+    eventually(lambda: page.do(pictures), before + 1)
+    lon, lat = place_of(1)
+    page.do(f"document.querySelector('#strip input').value = '{lon}, {lat}'")
+    page.click("#strip form button")
+    eventually(lambda: page.do(pictures), before + 2)
+    last = "document.querySelector('#strip li:last-child button')"
+    eventually(lambda: page.do(f"{last}.getAttribute('aria-current')"), "true")
+    page.do("document.querySelector('#strip input').value = '8'")
+    page.click("#strip form button")
+    eventually(lambda: "longitude and latitude" in page.text("#said"), True)
+
+
+def test_what_is_clicked_as_grey_becomes_grey(page: Page) -> None:
+    page.show_crop(1)
+    page.choose("#recipes", "simple-gain")
+    page.choose("#add", "white_balance")
+    page.click("#steps li:last-child .tools > button")
+    page.touch("pointerdown", 0.5, 0.5)
+    fields = "[...document.querySelectorAll('#steps li:last-child input[type=number]')]"
+    values = f"{fields}.map(field => +field.value)"
+    eventually(lambda: page.do(values) != [1, 1, 1], True)
+    gains = page.do(values)
+    # Each is the mean of the three bands by its band: so the mean of their inverses is 1.
+    assert 3 / sum(1 / gain for gain in gains) == pytest.approx(1, abs=0.01)
 
 
 def test_a_recipe_is_saved_and_then_known(page: Page, directory: Path) -> None:
