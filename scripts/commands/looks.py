@@ -6,6 +6,7 @@ by their colours; others are added by --at LON,LAT. Other options are snakemake'
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def looks(build: Build, at: list[LonLat]) -> None:
         sheet = _sheet(imagery, region, recipes, own)
         draw_sheet(FOLDER / f"{region}.png", sheet)
         write_page(FOLDER / f"{region}.html", sheet)
-        print(f"{region} in {len(recipes)} recipes: {FOLDER}/{region}.png, {FOLDER}/{region}.html")
+        shown = Path(os.path.relpath(FOLDER, build.command.called_in)) / region
+        print(f"{region} in {len(recipes)} recipes: {shown}.png, {shown}.html")
 
 
 def _regions_at(build: Build, place: LonLat) -> list[str]:

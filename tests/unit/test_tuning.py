@@ -275,11 +275,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_saved_recipe_is_found_by_its_name_and_replaced_when_saved_again(directory: Path) -> None:
-    steps = [{"step": "gain", "factor": 2.5, "bands": ["red"]}, {"step": "srgb"}]
+    steps = [{"factor": 2.5, "step": "gain", "bands": ["red"]}, {"step": "srgb"}]
     path = save_recipe("soft-1", "Soft: and #1", steps)
     assert path == Path("config/recipes/soft-1.yaml")
     assert yaml.safe_load(path.read_text()) == {"description": "Soft: and #1", "steps": steps}
     assert read_recipe("soft-1")["steps"] == steps
+    assert "  - {step: gain, factor: 2.5, bands: [red]}\n" in path.read_text()
     save_recipe("soft-1", "", GAIN)
     assert read_recipe("soft-1")["steps"] == GAIN
     assert [file.name for file in directory.rglob("*") if file.is_file()] == ["soft-1.yaml"]

@@ -76,6 +76,7 @@ def _as_text(recipe: dict) -> str:
     lines = [MARK, yaml.safe_dump({"description": recipe["description"]}, width=1000).rstrip()]
     lines.append("steps:")
     for step in recipe["steps"]:
-        text = yaml.safe_dump(step, default_flow_style=True, sort_keys=False, width=1000)
+        named = {"step": step["step"], **step}
+        text = yaml.safe_dump(named, default_flow_style=True, sort_keys=False, width=1000)
         lines.append(f"  - {text.strip()}")
     return "\n".join(lines) + "\n"
