@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
+from basemake.errors import LookError
 from basemake.pixels.dn import DnReading
 from basemake.pixels.webtiles import RADIUS, geometry_to_mercator
 
@@ -84,6 +85,12 @@ class Picture:
     def valid(self) -> NDArray[np.bool_]:
         """Where no band is missing, (height, width)."""
         return self.dn[..., 3] > 0
+
+    def lonlat(self, column: float, row: float) -> tuple[float, float]:
+        """Return longitude and latitude of a point of a map, in pixels; LookError for a crop."""
+        if self.frame is None:
+            raise LookError("a crop has no places; choose one on a map.")
+        return self.frame.lonlat(column, row)
 
 
 def frame_of(shown: BaseGeometry, finest: float) -> tuple[Frame, tuple[int, int]]:

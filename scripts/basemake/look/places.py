@@ -5,12 +5,14 @@ others by longitude and latitude.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from basemake.errors import LookError
 from basemake.look.imagery import Imagery
 from basemake.look.pictures import Picture
 
@@ -41,12 +43,12 @@ def pictures_of(imagery: Imagery, region: str, at: Iterable[LonLat] = ()) -> lis
     Raises LookError if there is no imagery of the region or of one of the places.
     """
     drawn = imagery.map_of(region)
-    assert drawn.frame is not None
     side = imagery.crop_side * imagery.finest / drawn.pixel / 2  # what lies in a crop's middle
     chosen = choose_places(imagery.reflectance(drawn), drawn.valid, side)
     pictures = [drawn]
     for place in chosen:
-        pictures.append(imagery.crop(place.kind, *drawn.frame.lonlat(place.column, place.row)))
+        with suppress(LookError):  # of pixels that a map shows at the very edge of a tile
+            pictures.append(imagery.crop(place.kind, *drawn.lonlat(place.column, place.row)))
     return pictures + [imagery.crop("place", lon, lat) for lon, lat in at]
 
 

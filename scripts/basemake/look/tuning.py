@@ -156,18 +156,15 @@ class Tuning:
     def add_place(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Add the crop around `place`, lon and lat, or around `at`, a point of a map `picture`."""
         number = int(asked.get("picture", 0))
-        region, frame = self._regions[number], self._pictures[number].frame
         if "place" in asked:
             lon, lat = map(float, asked["place"])
-        elif frame is not None:
-            lon, lat = frame.lonlat(*map(float, asked["at"]))
         else:
-            raise LookError("a crop has no places; choose one on a map.")
+            lon, lat = self._pictures[number].lonlat(*map(float, asked["at"]))
         crop = self._imagery.crop("place", lon, lat)
         with self._adding:
             if len(self._pictures) >= MOST_PICTURES:
                 raise LookError(f"there are {MOST_PICTURES} pictures already; start anew.")
-            self._append(region, [crop])
+            self._append(self._regions[number], [crop])
             return self._described(len(self._pictures) - 1)
 
     def save(self, asked: dict[str, Any]) -> dict[str, Any]:
