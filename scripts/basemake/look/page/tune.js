@@ -102,7 +102,6 @@ function draw() {
     const metres = pictures[current].pixel / view.zoom;
     get("#zoom").textContent = `${(100 * view.zoom).toFixed(0)} %`;
     get("#zoom").title = `${metres.toPrecision(2)} m of the ground to a pixel of the screen`;
-    stage.dataset.shown = current;
   });
 }
 
@@ -280,12 +279,13 @@ async function load(number) {
   const picture = pictures[number];
   const numbers = new Uint16Array(await ask(`pictures/${number}`));
   Object.assign(picture, painter.picture(picture.width, picture.height, numbers));
+  if (number === current) select(number);
 }
 
 const addPlace = trying(async asked => {
   const number = addPicture(await ask("place", asked));
+  current = number;
   await load(number);
-  select(number);
 });
 get("#strip form").onsubmit = event => {
   event.preventDefault();
@@ -506,9 +506,8 @@ trying(async () => {
   before = state.recipes.find(recipe => recipe.name === state.used).steps;
   state.pictures.forEach(addPicture);
   kept = JSON.stringify(before);
-  await load(0);
   await Promise.all([start(state.used), followBefore()]);
-  select(0);
+  await load(0);
   get("#hint").hidden = true;
   for (let number = 1; number < pictures.length; number++) await load(number);
   drawThumbs();
