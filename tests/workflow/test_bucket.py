@@ -195,7 +195,8 @@ def test_the_commands(kept: Kept, store: Store, tmp_path: Path) -> None:
     assert "bytes sent" in kept.says("publish", "--to", str(tmp_path / "site"))
     archive = store.read(f"{kept.prefix}/results/pyramid/first.pmtiles")
     assert next((tmp_path / "site").glob("*.pmtiles")).read_bytes() == archive
-    assert used(kept.results / "pyramid") <= 4096
+    assert "tile borders" in kept.says("seams")
+    assert used(kept.results / "pyramid") + used(kept.results / "tiles") <= 4 * 4096
 
     # Bands that are not kept any more are deleted there, too, and nothing is made again.
     kept.config["keep_bands"] = False
