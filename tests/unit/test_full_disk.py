@@ -93,6 +93,7 @@ def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
 
 def pack(inputs: Inputs, output: Path) -> None:
     metadata = {"attribution": "« Copernicus »", "tile_size": 256}
+    metadata |= {"name": "demo", "description": "a test"}  # of which a folder's TileJSON is made
     extent = shapely.box(15, 45, 16, 46)
     pack_pyramid([inputs.archive], output, extent=extent, image_format="webp", metadata=metadata)
 
