@@ -157,7 +157,7 @@ def test_map_mosaic_and_cog_show_the_same(write_tile, tmp_path: Path, scene: str
     request = describe_request(source(), Quarter(2025, 3), regions)
     write_manifest(tmp_path / "manifest.geojson", request, [feature(tile) for tile in tiles])
     pyramid = {**PYRAMID, "clip": False, "background": "none", "outputs": ["cog"]}
-    config = {"quarter": "2025Q3", "fetch": "needed", "pyramid": pyramid}
+    config = {"quarter": "2025Q3", "fill": [], "fetch": "needed", "pyramid": pyramid}
     plan = read_layout(tmp_path / "manifest.geojson", config, source(), regions)
 
     for overlap in ("feather", "top"):
