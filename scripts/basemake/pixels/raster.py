@@ -63,7 +63,11 @@ def keep_memory() -> None:
 def close(dataset: gdal.Dataset) -> None:
     """Close a dataset that was written; raises RuntimeError where `del` would only print one."""
     if hasattr(dataset, "Close"):  # from GDAL 3.8 on
-        dataset.Close()
+        try:
+            dataset.Close()
+        except RuntimeError:
+            dataset.thisown = False  # it is freed, though Python would free it once more
+            raise
     else:
         dataset.__swig_destroy__(dataset)
 
