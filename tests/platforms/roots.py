@@ -16,6 +16,8 @@ MIRRORS = {
     "noble": "http://archive.ubuntu.com/ubuntu",
 }
 COMPONENTS = {"noble": "main,universe"}  # where GDAL is not in main
+# Those of debootstrap: an older one does not know noble, for which jammy's does.
+SCRIPTS = Path("/usr/share/debootstrap/scripts")
 # How this machine reaches package registries.
 NETWORK = ("/etc/resolv.conf", "/etc/pip.conf")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -34,6 +36,8 @@ class Root:
         """Make the smallest root of a suite of MIRRORS."""
         parts = f"--components={COMPONENTS.get(suite, 'main')}"
         command = ["debootstrap", "--variant=minbase", parts, suite, path, MIRRORS[suite]]
+        if not (SCRIPTS / suite).exists():
+            command.append(str(SCRIPTS / "jammy"))
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         # A mirror may be of an earlier day than today, and unstable expires after one week.
         expiry = path / "etc/apt/apt.conf.d/90expiry"
