@@ -163,7 +163,7 @@ def fetch_bands(
     for band, here in zip(every, known, strict=True):
         with _told_as_band_errors(band):
             files.replace(band.beside(".new"), band.output)
-        if here is not None and not here.unasked:
+        if here is not None and here.size:
             logging.info("%s: %s", band.place, _told_as_text(here))
     return known
 
