@@ -36,7 +36,7 @@ ORIGIN = 499_980, 5_000_040  # metres, of 33TWL
 BANDS = ("B04", "B03", "B02")
 DIMMED = 0.4  # see object_bands
 FULL = 10_008  # pixels a side
-HIGH = 0.45  # of noise of about -1 to 1: what is higher is cloud
+HIGH = 0.12  # of noise of about -1 to 1: what is higher is cloud
 WEB_TILE_BYTES = 6000  # on average
 METATILE_TILES = 341  # five zooms
 
