@@ -42,7 +42,8 @@ def draft(build: Build) -> int:
         (DRAFT / MANIFEST).unlink()
     if not _has_manifest(build) and (status := _snakemake(build, "manifest")):
         return status
-    zoom = min(_zoom(build, config), config["pyramid"]["max_zoom"])
+    zoom, asked = _zoom(build, config), config["pyramid"]["max_zoom"]
+    zoom = zoom if asked == "auto" else min(zoom, asked)
     config["pyramid"] |= {"max_zoom": zoom, "metatile_zoom": "auto"}
     config["pyramid"]["min_zoom"] = min(config["pyramid"]["min_zoom"], zoom)
     _write(config)

@@ -72,7 +72,7 @@ def test_a_cog_is_made_without_keeping_tiles(north: Scene, tmp_path: Path) -> No
 
 def test_a_draft_is_a_map_of_the_region_in_a_folder_of_its_own(tmp_path: Path) -> None:
     scene = lay_out(tmp_path)
-    scene.config["keep_bands"] = False
+    scene.config |= {"keep_bands": False, "pyramid": {"max_zoom": "auto"}}
     done = scene.call("draft", "--cores", "2")
     assert done.returncode == 0, done.stderr
     assert f" serve RESULTS={tmp_path / 'draft/results'}\n" in done.stderr
