@@ -237,7 +237,7 @@ def test_items_and_polygon_that_changed_and_files_that_are_gone(scene):
     assert found["tiles"] == {FOLLOWS: 1, DELETED: 1}
     assert found["mosaic"] == {TILES: 1, FOLLOWS: 2}
     assert set(found["pyramid"]) == {TILES, POLYGON, f"{TILES}, {POLYGON}", FOLLOWS}
-    assert found["preview"] == {DELETED: 1}
+    assert found["preview"] == {f"{TILES}, {POLYGON}": 1}  # it would be stale if it were there, too
     assert stale["tiles"][EDGE]["why"] == FOLLOWS
     assert colour_of(scene, EDGE) == "download"
     assert colour_of(scene, "34TCP_0_0") == "stale"
@@ -250,7 +250,7 @@ def test_web_tile_settings_that_changed_and_a_metatile_that_is_gone(scene):
     scene.config["pyramid"]["quality"] = 60
     found = whys(report(scene))
     assert set(found) == {"pyramid", "preview"}
-    assert found["pyramid"] == {WEB_TILES: 10, f"{DELETED}, {WEB_TILES}": 1, FOLLOWS: 1}
+    assert found["pyramid"] == {WEB_TILES: 11, FOLLOWS: 1}
 
 
 def test_two_regions_share_tiles(scene):
