@@ -108,11 +108,6 @@ KEYS = [
 PYRAMID = config["pyramid"]
 ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
 ASKED = asked_of(workflow)
-if ASKED.elsewhere and " " in sys.executable:
-    stop(
-        f"{sys.executable} has a space in its path, which Snakemake does not quote in the jobs of"
-        " other machines; move the checkout to a path without one, and set up again there."
-    )
 BOUNDS = bounds(ASKED, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
 bound(workflow, connections=BOUNDS.connections)
 if workflow.is_main_process:

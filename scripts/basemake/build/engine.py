@@ -851,6 +851,12 @@ def lock_when_it_executes(
 
     def locked(*, executor_plugin: Any, **settings: Any) -> Any:
         kind = executor_plugin.common_settings
+        if workflow.is_main_process and not kind.local_exec and " " in sys.executable:
+            sys.exit(
+                f"basemake: {sys.executable} has a space in its path, which Snakemake does not"
+                " quote in the jobs of other machines; move the checkout to a path without one,"
+                " and set up again there."
+            )
         with ExitStack() as held:
             if (
                 workflow.is_main_process
