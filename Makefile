@@ -10,9 +10,9 @@ RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/pip install -q --disable-pip-version-check
-# Files whole, those with whole runs first: the short ones then fill what is left. One process more
+# Files whole, those with whole runs first: the short ones then fill what is left. Two processes more
 # than cores, because a test that waits for a server or a lock leaves its core idle.
-TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 1) --dist loadfile --no-loadscope-reorder
+TESTERS := -n $(shell expr $$(nproc 2>/dev/null || echo 1) + 2) --dist loadfile --no-loadscope-reorder
 
 help:
 	@echo "make demo   make the demo's map, offline"

@@ -1,6 +1,7 @@
 """What tests share: real data where it lies beside the checkout, and rasters built on demand."""
 
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from enhance_tile import Enhancement, enhance_tile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 set_up_libraries(64)
+# Tests that run in the background begin with SIGINT ignored, and would hand that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes depends on what else the machine does.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from osgeo import osr
 
-from basemake.pixels.warp import Warper
+from basemake.pixels.warp import Warper, _inside
 
+RNG = np.random.default_rng(8)
 PIXEL, SIDE = 10.0, 400  # metres, pixels of a tile
 WEST, EAST = 60, 180  # levels of two tiles
 
@@ -135,6 +136,13 @@ def test_the_other_tile_shows_in_holes_and_there_is_no_step_around_them(two):
     assert steps[1] == EAST - WEST
     assert steps[0] <= 8  # where a hole is near the other tile's edge
     assert found[..., 0][shown].min() == WEST
+
+
+def test_distances_are_the_same_at_each_call(write_tile, tmp_path):
+    scattered = [np.s_[y : y + 1, x : x + 1] for y, x in RNG.integers(0, SIDE, (40, 2))]
+    tile = write_tile(tmp_path / "a.tif", flat(WEST, *scattered), origin=(LEFT, TOP), pixel=PIXEL)
+    first, *others = (_inside(tile, 0) for _ in range(20))
+    assert all((other == first).all() for other in others)
 
 
 def test_a_pixel_is_the_same_in_each_metatile(two):

@@ -434,9 +434,12 @@ def test_a_kill_while_a_band_is_fetched_whole_leaves_parts_possible(
     city: City, from_nothing: Callable
 ) -> None:
     city.run("manifest")
-    for fetch, part, size in (("needed", ".part.ranges", 20_000), ("whole", ".part", 90_000)):
+    for fetch, part, size, faults in (
+        ("needed", ".part.ranges", HEADER + 10_000, [behave, stall(20_000)]),  # in a block
+        ("whole", ".part", 90_000, [stall(110_000)]),
+    ):
         city.config["fetch"] = fetch
-        city.server.script("/B02.tif", *([behave] * (fetch == "needed")), stall(size + 20_000))
+        city.server.script("/B02.tif", *faults)
         running = city.start("--cores", "2")
         path = city.results / f"bands/{TILE}/B02.tif{part}"
         city.server.wait_until(lambda p=path, n=size: p.exists() and p.stat().st_size > n, 60)

@@ -243,7 +243,8 @@ def _inside(path: Path, level: int) -> NDArray[np.float32] | None:
         return None
     whole = (alpha == 255).astype(np.uint8)
     cells = cv2.distanceTransform(whole, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.maximum(cells - 1, 0)
+    # The last bit of what OpenCV returns differs from call to call; squares are whole numbers.
+    return np.maximum(np.sqrt(np.rint(np.square(cells))) - 1, 0)
 
 
 def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransformation]:
