@@ -58,20 +58,8 @@ demo: env
 new: env
 	@$(BIN)/python scripts/commands/new.py "$(NAME)" "$(POLYGON)" "$(QUARTER)" $(ARGS)
 
-plan: env
-	@$(BIN)/python scripts/commands/plan.py $(ARGS)
-
-draft: env
-	@$(BIN)/python scripts/commands/draft.py $(ARGS)
-
-looks: env
-	@$(BIN)/python scripts/commands/looks.py $(ARGS)
-
-tune: env
-	@$(BIN)/python scripts/commands/tune.py $(ARGS)
-
-seams: env
-	@$(BIN)/python scripts/commands/seams.py $(ARGS)
+plan draft looks tune seams refresh publish prune: env
+	@$(BIN)/python scripts/commands/$@.py $(ARGS)
 
 test: dev
 	$(BIN)/python -m pytest -q $(TESTERS) $(ARGS)
@@ -90,17 +78,8 @@ bench: dev
 serve: env
 	@$(BIN)/python scripts/commands/serve.py $(RESULTS) --port $(PORT)
 
-refresh: env
-	@$(BIN)/python scripts/commands/refresh.py $(ARGS)
-
-publish: env
-	@$(BIN)/python scripts/commands/publish.py $(ARGS)
-
 verify: env
 	@$(BIN)/python scripts/commands/verify.py $(RESULTS)
-
-prune: env
-	@$(BIN)/python scripts/commands/prune.py $(ARGS)
 
 clean-env:
 	rm -rf .venv

@@ -39,7 +39,7 @@ from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.pixels.dn import MaskRule
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
-from basemake.system.screen import in_bytes
+from basemake.system.screen import in_megabytes
 from basemake.system.shared_state import begin_run
 from basemake.web.addresses import is_remote
 
@@ -360,7 +360,7 @@ def summary(targets):
     lines = []
     for region in layout().regions:
         zooms, archive = layout().zooms[region], Path(f"results/pyramid/{region}.pmtiles")
-        size = in_bytes(archive.stat().st_size)
+        size = in_megabytes(archive.stat().st_size)
         where = f"{BUCKET}/{archive}" if BUCKET else archive
         lines.append(f"{region}: zooms {zooms.min} to {zooms.max}, {size} in {where}")
     lines.append(f"Credit: {ATTRIBUTION}")

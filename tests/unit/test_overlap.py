@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import shapely
 from numpy.typing import NDArray
-from osgeo import gdal, osr
+from osgeo import gdal
 from PIL import Image
 from pmtiles.reader import MmapSource, all_tiles
+from test_feather import transformation
 
 from basemake.build.layout import Layout, mercator_grid, outline_text, read_layout
 from basemake.build.manifest import describe_request, write_manifest
@@ -49,14 +50,6 @@ SCENES = {
         Tile("33MUV_0_0", 32733, 13.7, -0.05),
     ],
 }
-
-
-def transformation(source: int, target: int) -> osr.CoordinateTransformation:
-    systems = [osr.SpatialReference(), osr.SpatialReference()]
-    for srs, epsg in zip(systems, (source, target), strict=True):
-        srs.ImportFromEPSG(epsg)
-        srs.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
-    return osr.CoordinateTransformation(*systems)
 
 
 def origin(tile: Tile) -> tuple[float, float]:

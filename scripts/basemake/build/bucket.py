@@ -28,12 +28,12 @@ from basemake.build.paths import MANIFEST, RECORDS, RESULTS, SHOWN
 from basemake.build.records import is_intact, output_of, read_record, record_of
 from basemake.errors import MALFORMED, BucketError
 from basemake.system.files import part_of
+from basemake.system.object_store import GOOGLE, s3_client
 
 MARK = b"basemake: this is in a bucket\n"
 # All records as they were when a run ended: one request instead of one a record.
 INDEX = Path("records.json.gz")
 OUTPUT = "output"  # the key of metadata that has an output's ETag, empty if the output is not kept
-GOOGLE = "https://storage.googleapis.com"
 CONNECTIONS = 16
 PARTS_AT_A_TIME = 4  # of a large object
 BLOCK = 16 << 10  # bytes, by which headers are read
@@ -93,24 +93,13 @@ class Bucket:
             )
         self._url, self._bucket = url.rstrip("/"), parts.netloc
         self._prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
-        import boto3  # here, as only builds in a bucket need it
-        from boto3.s3.transfer import TransferConfig
-        from botocore.config import Config
+        from boto3.s3.transfer import TransferConfig  # here, as only builds in a bucket need it
 
         # Where the disk is slower than the network, 16 chunks of 256 KB of a file wait in memory.
         self._transfer = TransferConfig(max_concurrency=PARTS_AT_A_TIME, max_io_queue=16)
         with self._told():
-            self._client = boto3.client(
-                "s3",
-                endpoint_url=GOOGLE if parts.scheme == "gs" else None,
-                config=Config(
-                    # Other services refuse the checksums that boto3 would add; records have SHA-256
-                    # of files.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                    max_pool_connections=CONNECTIONS * PARTS_AT_A_TIME,
-                    retries={"mode": "standard", "max_attempts": 5},
-                ),
+            self._client = s3_client(
+                GOOGLE if parts.scheme == "gs" else None, CONNECTIONS * PARTS_AT_A_TIME
             )
         self._objects: dict[Path, tuple[str, int]] = {}  # ETag and bytes, by path
         self._records: dict[Path, Sent] = {}  # by path of the output

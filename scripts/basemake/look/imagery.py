@@ -6,7 +6,6 @@ look can be chosen before anything but a draft was downloaded.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from basemake.build.manifest import Tile, describe_request, dn_reading, read_man
 from basemake.build.open_build import Build
 from basemake.build.paths import DRAFT, MANIFEST
 from basemake.build.quarter import Quarter
-from basemake.errors import LookError, ManifestError, TileError
+from basemake.errors import LookError, ManifestError
 from basemake.look.pictures import Frame, Picture, Reading, frame_of, mask_of
 from basemake.pixels.crs import crs
-from basemake.pixels.raster import RGBA, geotiff, open_geotiff
+from basemake.pixels.raster import RGBA, geotiff, naming, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
 
 COLOURS = ("red", "green", "blue")
@@ -55,20 +54,9 @@ class Bands:
         """Return the DN of a window, (3, height, width); TileError if a band cannot be read."""
         windows = []
         for path in self.paths:
-            with _naming(path), open_geotiff(path) as dataset:
+            with naming(path), open_geotiff(path) as dataset:
                 windows.append(dataset.ReadAsArray(left, top, width, height))
         return np.stack(windows)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name a band in a TileError if GDAL cannot open or read it."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise TileError(
-            f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
-        ) from error
 
 
 class Imagery:
@@ -205,7 +193,7 @@ class Imagery:
         )
         drawn = []
         for path in bands.paths:
-            with _naming(path):
+            with naming(path):
                 drawn.append(gdal.Warp("", geotiff(path), options=options).ReadAsArray())
         values, alphas = np.stack(drawn, axis=1)
         self._lay(dn[top:bottom, left:right], bands, values, (alphas != 0).all(axis=0))

@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from basemake.errors import PublishError
 from basemake.publish.pieces import Part, Piece, parts_of
 from basemake.system.files import writing
+from basemake.system.object_store import GOOGLE, s3_client
 
-GOOGLE = "https://storage.googleapis.com"
 CONNECTIONS = 8  # parts that are sent at a time
 FOREVER = "public, max-age=31536000, immutable"  # of objects whose names are digests
 CURRENT = "no-cache"  # browsers ask whether it changed, each time
@@ -157,11 +155,7 @@ class Folder:
 
 
 class Bucket:
-    """A bucket of S3, or of a service that speaks S3.
-
-    Keys come from where boto3 finds them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile,
-    or the machine's role.
-    """
+    """A bucket of S3, or of a service that speaks S3, whose keys `s3_client` finds."""
 
     def check(self, directory: Path) -> None:
         """Do nothing: a bucket is no part of a working directory."""
@@ -170,17 +164,7 @@ class Bucket:
         """Take the address for messages, and the bucket and what all keys in it begin with."""
         self._url, self._bucket, self._prefix = url, bucket, f"{prefix}/" if prefix else ""
         with _as_publish_error(url):
-            self._client = boto3.client(
-                "s3",
-                endpoint_url=endpoint,
-                config=Config(
-                    # Other services refuse the checksums that boto3 would add; parts have MD5s.
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                    max_pool_connections=CONNECTIONS,
-                    retries={"mode": "standard", "max_attempts": 5},
-                ),
-            )
+            self._client = s3_client(endpoint, CONNECTIONS)
 
     def __str__(self) -> str:
         """Return its address."""

@@ -245,7 +245,7 @@ class LiveScreen(Screen):
         while len(self._fetched) > 2 and now - self._fetched[1][0] > WINDOW:
             self._fetched.popleft()
         since, before = self._fetched[0]
-        text, done = in_bytes(fetched), self.done[DOWNLOADS]
+        text, done = in_megabytes(fetched), self.done[DOWNLOADS]
         if left and fetched > before:
             speed = (fetched - before) / (now - since)
             text += f", {speed / 1e6:.1f} MB/s"
@@ -269,7 +269,7 @@ def _jobs(number: int) -> str:
     return f"{number} job{'' if number == 1 else 's'}"
 
 
-def in_bytes(size: int) -> str:
+def in_megabytes(size: int) -> str:
     """Return a number of bytes in MB, or in GB from 1000 MB on."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
