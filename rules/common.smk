@@ -18,23 +18,22 @@ from basemake.build.bands import Asked, connections_of_a_tile, known_here, setti
 from basemake.build.bucket import bucket_at
 from basemake.build.code_digest import code_digest
 from basemake.build.config import check, check_fill, read_recipe, read_source, read_yaml
-from basemake.build.engine import (
-    CONFIGFILE,
-    asked_of,
-    bound,
-    decide_by_records,
-    fork_jobs,
-    keep_in_bucket,
-    lock_when_it_executes,
-    run_jobs_of_slurm_here,
-    show,
-)
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading, file_key
-from basemake.build.paths import MANIFEST
+from basemake.build.paths import CONFIGFILE, MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone, show_bucket
+from basemake.engine.display import show
+from basemake.engine.running import (
+    asked_of,
+    bound,
+    fork_jobs,
+    lock_when_it_executes,
+    run_jobs_of_slurm_here,
+)
+from basemake.engine.staleness import decide_by_records
+from basemake.engine.storage import keep_in_bucket
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.pixels.dn import MaskRule

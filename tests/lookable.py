@@ -15,9 +15,9 @@ from shapely.geometry import mapping
 from basemake.build.bands import band_path
 from basemake.build.config import read_source
 from basemake.build.manifest import describe_request, write_manifest
-from basemake.build.open_build import Build, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.quarter import Quarter
+from basemake.engine.open_build import Build, open_build
 from basemake.pixels.crs import crs
 
 NODATA = -32768

@@ -1,3 +1,3 @@
-"""Code that two or more stages share. Only build/engine.py imports Snakemake."""
+"""Code that two or more stages share. Only the package `engine` imports Snakemake."""
 
 __version__ = "0.2.0"

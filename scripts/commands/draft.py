@@ -17,11 +17,10 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.config import named_path, read_source, read_yaml
-from basemake.build.engine import CONFIGFILE
 from basemake.build.manifest import check_quarter, describe_request, read_manifest
-from basemake.build.open_build import Build, as_command, open_build
-from basemake.build.paths import DRAFT, MANIFEST
+from basemake.build.paths import CONFIGFILE, DRAFT, MANIFEST
 from basemake.build.quarter import Quarter
+from basemake.engine.open_build import Build, as_command, open_build
 from basemake.errors import ConfigError, ManifestError
 from basemake.pixels.webtiles import resolution
 

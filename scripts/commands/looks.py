@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 
 import shapely
 
-from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RESULTS
+from basemake.engine.open_build import Build, as_command, open_build
 from basemake.errors import LookError
 from basemake.look.figures import figures_of
 from basemake.look.imagery import NEAR, Imagery

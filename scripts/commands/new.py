@@ -15,8 +15,8 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.config import CONFIG_FOLDER, check, read_source
-from basemake.build.open_build import as_command
 from basemake.build.region import path_and_feature, read_regions
+from basemake.engine.open_build import as_command
 from basemake.errors import ConfigError
 
 EXAMPLE = "make new NAME=alps POLYGON=alps.geojson QUARTER=2025Q3"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.open_build import as_command, open_build
+from basemake.engine.open_build import as_command, open_build
 from basemake.forecast.briefing import brief
 from basemake.forecast.forecast import forecast
 

@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.bucket import Bucket
-from basemake.build.engine import Graph, Job
-from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RECORDS, RESULTS
 from basemake.build.records import FLAG, output_of, read_record, record_of
 from basemake.build.run_lock import alone
+from basemake.engine.graph import Graph, Job
+from basemake.engine.open_build import Build, as_command, open_build
 from basemake.forecast.briefing import in_bytes
 from basemake.forecast.costs import ENHANCE, FETCH
 from basemake.system.files import PART

@@ -12,10 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.bucket import brought
-from basemake.build.open_build import BUSY, as_command, open_build
 from basemake.build.paths import RESULTS
 from basemake.build.records import is_intact, read_record
 from basemake.build.run_lock import alone
+from basemake.engine.open_build import BUSY, as_command, open_build
 from basemake.errors import BusyError, PublishError
 from basemake.publish.places import Place, place
 from basemake.publish.publication import Published, publish_archive, publish_folder

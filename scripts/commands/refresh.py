@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
-from basemake.build.engine import Graph
 from basemake.build.manifest import Band
-from basemake.build.open_build import BUSY, Build, as_command, open_build
 from basemake.build.paths import MANIFEST
 from basemake.build.run_lock import alone, hand_on
+from basemake.engine.graph import Graph
+from basemake.engine.open_build import BUSY, Build, as_command, open_build
 from basemake.errors import BusyError, ConfigError
 from basemake.forecast.briefing import in_bytes
 from basemake.system.shared_state import begin_run

@@ -19,9 +19,9 @@ from pmtiles.reader import Reader
 
 from basemake.build.bucket import Bucket, brought
 from basemake.build.layout import Layout
-from basemake.build.open_build import Build, as_command, open_build
 from basemake.build.paths import RESULTS
 from basemake.build.run_lock import alone
+from basemake.engine.open_build import Build, as_command, open_build
 from basemake.errors import TileError
 from basemake.measure.seam_map import draw_seams
 from basemake.measure.seams import Step, steps_at_borders, stripes

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 
 from werkzeug.serving import make_server
 
-from basemake.build.open_build import as_command, open_build
+from basemake.engine.open_build import as_command, open_build
 from basemake.errors import LookError
 from basemake.look.imagery import Imagery
 from basemake.look.tuning import Tuning, application

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import shapely
 
-from basemake.build.engine import read_benchmark
 from basemake.build.layout import Layout
 from basemake.build.manifest import Tile
 from basemake.demo.grid import footprint, grid_tile
+from basemake.engine.graph import read_benchmark
 from basemake.forecast.costs import COSTS as SHIPPED
 from basemake.forecast.costs import count, ground_area, mean_size, shipped_costs, web_bytes
 from basemake.forecast.estimate import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from basemake.build.open_build import Build, open_build
+from basemake.engine.open_build import Build, open_build
 from basemake.errors import BasemakeError
 
 SQUARE = '{"type": "Polygon", "coordinates": [[[18, 43], [19, 43], [19, 44], [18, 44], [18, 43]]]}'

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from basemake.build.engine import Graph, Job
 from basemake.build.reasons import MISSING
 from basemake.build.records import MadeOf, record_of, write_record
+from basemake.engine.graph import Graph, Job
 from prune import Orphans, delete, find_orphans, table
 
 KEPT = "results/tiles/33TWM_0_0.tif"

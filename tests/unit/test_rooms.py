@@ -14,7 +14,8 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "scripts"
 PACKAGES = [  # lowest first
-    *("system", "pixels", "build", "web", "forecast", "demo", "measure", "publish", "look"),
+    *("system", "pixels", "build", "engine", "web"),
+    *("forecast", "demo", "measure", "publish", "look"),
 ]
 APART = {"forecast", "demo", "measure", "publish", "look"}  # import none of each other
 FILES = {path.relative_to(SCRIPTS).with_suffix(""): path for path in SCRIPTS.rglob("*.py")}
@@ -63,7 +64,7 @@ def test_only_the_engine_imports_snakemake():
         for module, tree in TREES.items()
         if any(name.split(".")[0].startswith("snakemake") for name in imports(tree))
     }
-    assert users == {"basemake.build.engine"}
+    assert {module.rpartition(".")[0] for module in users} == {"basemake.engine"}
 
 
 def functions() -> Iterator[tuple[str, int, int]]:

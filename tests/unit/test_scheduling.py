@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from basemake.build.engine import InOrder, ReadyJobs
+from basemake.engine.scheduling import InOrder, ReadyJobs
 
 
 @dataclass(eq=False)

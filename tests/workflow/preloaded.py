@@ -20,7 +20,7 @@ from threading import Thread
 # What `snakemake` and the commands import before they do anything.
 MODULES = (
     *("snakemake.cli", "snakemake.report.html_reporter", "smart_open"),
-    *("basemake.build.engine", "basemake.build.manifest", "basemake.forecast.forecast"),
+    *("basemake.engine.open_build", "basemake.build.manifest", "basemake.forecast.forecast"),
 )
 ROOM = 1 << 20  # bytes, for arguments and environment
 AT_START = ("PYTHON", "LD_")  # beginnings of variables that are read when Python starts

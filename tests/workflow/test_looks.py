@@ -13,7 +13,7 @@ from PIL import Image
 from runs import Scene
 
 from basemake.build.config import read_recipe
-from basemake.build.open_build import Build
+from basemake.engine.open_build import Build
 from basemake.errors import LookError
 from basemake.look.imagery import Imagery
 from basemake.look.places import pictures_of

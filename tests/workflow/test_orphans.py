@@ -23,7 +23,7 @@ def graph(scene: Scene) -> dict[str, list[str]]:
     script = f"""
 import json, sys
 sys.path.insert(0, {str(CHECKOUT / "scripts")!r})
-from basemake.build.open_build import open_build
+from basemake.engine.open_build import open_build
 from basemake.forecast.costs import COSTS
 graph = open_build(sys.argv[1:]).graph()
 print(json.dumps({{

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+CONFIGFILE = Path("config/config.yaml")  # if none is named by --configfile
 RESULTS = Path("results")
 MANIFEST = RESULTS / "manifest.geojson"
 RECORDS = RESULTS / "records"

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from basemake.build.bucket import Bucket
-from basemake.build.engine import delete_locks, has_locks
 from basemake.errors import BasemakeError, BusyError
 from basemake.system.shared_state import FOLDER
 
 LOCK = FOLDER / "lock"
+SNAKEMAKES = Path(".snakemake/locks")  # the folder of its own lock files
 HANDED_ON = "BASEMAKE_LOCK"  # environment variable: file descriptor of a parent's lock
 
 
@@ -48,7 +49,7 @@ def alone(jobs_elsewhere: bool = False) -> Iterator[int]:
         _write(lock, {**_this_process(), "jobs_elsewhere": jobs_elsewhere})
         yield lock
     finally:
-        if not has_locks():  # locks remain if a snakemake that a refresh started was killed
+        if not _has_locks():  # locks remain if a snakemake that a refresh started was killed
             os.ftruncate(lock, 0)
         os.close(lock)
 
@@ -124,7 +125,7 @@ def _holders(lock: int) -> list[int]:
 
 def _recover(lock: int) -> None:
     """Delete the lock files of a snakemake that was killed; raise BusyError if it may still run."""
-    if not has_locks():
+    if not _has_locks():
         return
     owner = _owner(lock)
     if not _is_dead(owner):
@@ -132,13 +133,18 @@ def _recover(lock: int) -> None:
             f"{Path.cwd()} is locked by a snakemake{_named(owner)} that may still run: wait for its"
             " end, or, if it was killed, run snakemake there with --unlock."
         )
-    delete_locks()
+    shutil.rmtree(SNAKEMAKES)
     print(
         f"basemake: the last run in {Path.cwd()} (pid {owner['pid']}) was killed; this run goes on"
         " where it stopped.",
         file=sys.stderr,
         flush=True,
     )
+
+
+def _has_locks() -> bool:
+    """Return whether Snakemake's own lock files are in the working directory."""
+    return any(SNAKEMAKES.glob("*.lock"))
 
 
 def _is_dead(owner: dict[str, Any]) -> bool:

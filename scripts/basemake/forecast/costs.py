@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.bands import band_path, known_here, known_in_draft
-from basemake.build.engine import Job
 from basemake.build.layout import Layout
 from basemake.build.manifest import Tile, file_key
+from basemake.engine.graph import Job
 from basemake.errors import ConfigError
 from basemake.forecast.downloads import (
     CLOUDED,

@@ -10,11 +10,11 @@ from statistics import mean
 from typing import Any
 
 from basemake.build.bands import connections_of_a_tile
-from basemake.build.engine import Graph, Job, read_benchmark
 from basemake.build.layout import Layout
-from basemake.build.open_build import Build
 from basemake.build.reasons import MISSING
 from basemake.build.records import read_record
+from basemake.engine.graph import Graph, Job, read_benchmark
+from basemake.engine.open_build import Build
 from basemake.forecast.briefing import in_bytes
 from basemake.forecast.costs import (
     ENHANCE,

@@ -16,9 +16,9 @@ from osgeo import gdal, gdal_array, osr
 
 from basemake.build.bands import band_path
 from basemake.build.manifest import Tile, describe_request, dn_reading, read_manifest
-from basemake.build.open_build import Build
 from basemake.build.paths import DRAFT, MANIFEST
 from basemake.build.quarter import Quarter
+from basemake.engine.open_build import Build
 from basemake.errors import LookError, ManifestError
 from basemake.look.pictures import Frame, Picture, Reading, frame_of, mask_of
 from basemake.pixels.crs import crs

@@ -13,13 +13,14 @@ from shapely.geometry.base import BaseGeometry
 
 from basemake.build.bucket import Bucket, bucket_at
 from basemake.build.config import check, read_source, read_yaml
-from basemake.build.engine import CONFIGFILE, Command, Graph, parse, read_graph
 from basemake.build.layout import Layout, read_layout
-from basemake.build.paths import MANIFEST
+from basemake.build.paths import CONFIGFILE, MANIFEST
 from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import show_bucket
 from basemake.build.source import Source
+from basemake.engine.command import Command, parse
+from basemake.engine.graph import Graph, read_graph
 from basemake.errors import BasemakeError, ConfigError
 from basemake.system.machine import usable_cores
 
