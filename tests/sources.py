@@ -5,9 +5,10 @@ from typing import Any
 
 from basemake.build.config import check
 from basemake.build.source import Limits, Source
+from basemake.fetch.wanted import Wanted
 from basemake.web.access import Access, Credentials
 from basemake.web.download import Promised
-from fetch_bands import Wanted, fetch_bands, tidy
+from fetch_bands import fetch_bands, tidy
 
 NEAR: dict[str, Any] = {  # limits for a server that is near
     "requests_per_minute": 60_000,

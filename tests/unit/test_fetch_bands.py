@@ -436,7 +436,7 @@ def test_a_disk_without_room_is_named_before_a_byte_is_asked_for(
     content = band.read_bytes()
     href = site.serve("/B04.tif", answer(content)) if by_web else str(band)
     free = SimpleNamespace(total=10**12, used=0, free=len(content) - 1)
-    monkeypatch.setattr("fetch_bands.shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     message = refusal(href, output, {site.host}, size=len(content))
     assert not site.headers
     assert not list(output.parent.iterdir())

@@ -9,10 +9,13 @@ from osgeo import gdal
 
 from basemake.build.bands import Asked, Known, settings_together
 from basemake.build.records import made_of, write_record
+from basemake.fetch.filling import Fill
+from basemake.fetch.old import keep_old
+from basemake.fetch.wanted import Wanted
 from basemake.pixels.dn import MaskRule
 from basemake.pixels.fill import is_empty
 from basemake.web.download import Promised
-from fetch_bands import Fill, Wanted, fetch_bands, keep_old, tidy
+from fetch_bands import fetch_bands, tidy
 from sources import access
 
 NODATA = -32768

@@ -20,10 +20,12 @@ from osgeo import gdal, osr
 from basemake.build.bands import COARSE_BYTES, Known, Need, cut_of, known_of, shared_need
 from basemake.build.records import made_of, write_record
 from basemake.errors import BandError
+from basemake.fetch.old import Old, keep_old
+from basemake.fetch.wanted import Wanted
 from basemake.pixels.blocks import Image
 from basemake.pixels.cog import read_header
 from basemake.web.download import Promised
-from fetch_bands import Wanted, _Old, fetch_bands, keep_old, tidy
+from fetch_bands import fetch_bands, tidy
 from servers import (
     Answer,
     Asked,
@@ -649,8 +651,8 @@ def test_another_checksum_is_another_object(server: FaultyServer, contents: list
     old = Known({**band.identity, "href": None, "checksum": "1220aa"}, 5, '"a"')
     new = Known({**band.identity, "href": None, "checksum": "1220bb"}, 5, '"a"')
     band.output.write_bytes(b"12345")
-    assert _Old(band.output, old).is_of(old)
-    assert not _Old(band.output, old).is_of(new)
+    assert Old(band.output, old).is_of(old)
+    assert not Old(band.output, old).is_of(new)
 
 
 def test_bands_of_a_tile_have_one_grid(

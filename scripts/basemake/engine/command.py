@@ -3,10 +3,7 @@
 import io
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import (
-    contextmanager,
-    redirect_stderr,
-)
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 

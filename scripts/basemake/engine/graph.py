@@ -1,8 +1,6 @@
 """The graph of jobs, as commands read it: from a dry run."""
 
-from contextlib import (
-    chdir,
-)
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +8,7 @@ from typing import Any
 from snakemake import cli
 from snakemake.logging import logger
 
-from basemake.build.reasons import (
-    explain,
-)
+from basemake.build.reasons import explain
 from basemake.build.records import is_record
 from basemake.engine.command import SNAKEFILE, Command, quiet_unless_it_ends
 from basemake.engine.display import is_warning, stage_of

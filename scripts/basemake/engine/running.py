@@ -5,11 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    nullcontext,
-)
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from subprocess import CalledProcessError

@@ -4,9 +4,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import (
-    contextmanager,
-)
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
