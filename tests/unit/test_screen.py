@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pyte
 import pytest
 
+from basemake.engine.open_build import as_command
 from basemake.system.interrupts import end_at_interrupt
 from basemake.system.screen import DEFECT, LiveScreen, Screen, clock, screen_on
 from basemake.system.shared_state import shared
@@ -225,19 +227,41 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("program", "handler"), [("snakemake", "SIG_DFL"), ("other", "default_int")]
+    ("program", "before", "handler"),
+    [
+        ("snakemake", signal.default_int_handler, "SIG_DFL"),
+        ("scripts/commands/plan.py", signal.default_int_handler, "SIG_DFL"),
+        ("other", signal.default_int_handler, "default_int"),
+        ("snakemake", signal.SIG_IGN, "SIG_IGN"),  # in the background of a script
+    ],
 )
-def test_ctrl_c_while_snakemake_is_loaded_needs_no_words(
-    tmp_path: Path, program: str, handler: str
+def test_ctrl_c_while_a_program_is_loaded_needs_no_words(
+    tmp_path: Path, program: str, before: Any, handler: str
 ) -> None:
     script = tmp_path / program
+    script.parent.mkdir(parents=True, exist_ok=True)
     script.write_text(f"""
 import signal, site
 site.addsitedir({str(CHECKOUT / "envs")!r})
 print(repr(signal.getsignal(signal.SIGINT)))
 """)
-    done = subprocess.run([sys.executable, "-S", script], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-S", script],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, before),
+    )
     assert handler in done.stdout
+
+
+def test_a_command_that_was_loaded_handles_ctrl_c_itself() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as end, as_command("plan"):
+            signal.raise_signal(signal.SIGINT)
+        assert end.value.code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_handler_of_ctrl_c_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Commands take the same options as snakemake (`--configfile`, `--directory`, `--c
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from basemake.build.source import Source
 from basemake.engine.command import Command, parse
 from basemake.engine.graph import Graph, read_graph
 from basemake.errors import BasemakeError, ConfigError
+from basemake.system.interrupts import on_interrupt
 from basemake.system.machine import usable_cores
 
 BUSY = os.EX_TEMPFAIL  # 75: the exit status of timers' commands if a run is using the directory
@@ -95,6 +97,10 @@ def as_command(name: str) -> Iterator[None]:
 
     Ctrl-C ends it with status 130 and without a word.
     """
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    ):  # while it was loaded (envs/interrupts.pth)
+        on_interrupt(signal.default_int_handler)
     try:
         yield
     except BasemakeError as error:
