@@ -23,9 +23,8 @@ from basemake.pixels.encoding import encoder
 from basemake.pixels.light import Light, to_colours, to_light
 from basemake.pixels.picture import Picture, Rendering
 from basemake.pixels.quadtree import grow, leaves
-from basemake.pixels.raster import RGBA, open_geotiff
+from basemake.pixels.raster import RGBA, naming, open_geotiff
 from basemake.pixels.roots import read_root, write_root
-from basemake.pixels.warp import naming
 from basemake.pixels.webtiles import WebTile
 
 DRAWN_AHEAD = 2  # web tiles, while others are halved and handed on
@@ -104,7 +103,7 @@ def digest_inputs(tiles: list[Path], options: Any) -> str:
     """
     known = []
     for path in tiles:
-        with naming(path), open_geotiff(path) as dataset:
+        with naming(path, "enhanced tile"), open_geotiff(path) as dataset:
             known.append(dataset.GetMetadataItem("DIGEST"))
             if known[-1] is None:
                 raise RuntimeError("its end, with its DIGEST, is missing")

@@ -101,13 +101,13 @@ def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
 
 
 @contextmanager
-def naming(path: Path | str) -> Iterator[None]:
-    """Name a band in a TileError if GDAL cannot open or read it."""
+def naming(path: Path | str, what: str = "band") -> Iterator[None]:
+    """Name a band, or what else it is, in a TileError if GDAL cannot open or read it."""
     try:
         yield
     except RuntimeError as error:
         raise TileError(
-            f"the band {path} cannot be read ({error}); delete it and run again to fetch it anew."
+            f"the {what} {path} cannot be read ({error}); delete it and run again to make it anew."
         ) from error
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from osgeo import gdal, gdal_array
 
-from basemake.errors import TileError
 from basemake.pixels.light import Light
-from basemake.pixels.raster import close, geotiff
+from basemake.pixels.raster import close, geotiff, naming
 from basemake.system.files import writing
 
 MADE_OF = "MADE_OF"  # the key of its metadata that identifies the inputs of its metatile
@@ -34,12 +33,8 @@ def write_root(root: Path, image: Light, made_of: str) -> None:
 
 def read_root(root: Path) -> tuple[Light, str | None]:
     """Return a root's image and what it was made of; TileError, naming it, if it is incomplete."""
-    try:
+    with naming(root, "image"):
         dataset = geotiff(root)
         image = np.empty((dataset.RasterYSize, dataset.RasterXSize, 4), np.uint16)
         dataset.ReadAsArray(buf_obj=image, interleave="pixel")
         return image, dataset.GetMetadataItem(MADE_OF)
-    except RuntimeError as error:
-        raise TileError(
-            f"the image {root} cannot be read ({error}); delete it and run again to make it anew."
-        ) from error

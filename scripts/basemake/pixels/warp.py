@@ -6,7 +6,7 @@ thread, so that the bytes depend on the tiles alone.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from osgeo import gdal, osr
 
-from basemake.errors import TileError
 from basemake.pixels.crs import crs
 from basemake.pixels.light import to_colours, to_light
-from basemake.pixels.raster import RGBA, geotiff, open_geotiff
+from basemake.pixels.raster import RGBA, geotiff, naming, open_geotiff
 
 # Pixels between points that PROJ transforms, for web pixels of up to GRID_PIXEL metres. Coordinates
 # interpolated between them are wrong by 0.002 pixels of 13 m; the error grows with the size of the
@@ -128,7 +127,7 @@ class Warper:
         """
         canvas, sources = _Canvas(bounds, count, size), []
         for path in paths:
-            with naming(path), open_geotiff(path) as dataset:
+            with naming(path, "enhanced tile"), open_geotiff(path) as dataset:
                 source = _place(path, dataset, canvas, resampling != "nearest")
             if source is not None:
                 sources.append(source)
@@ -172,7 +171,7 @@ class Warper:
         """Yield the tiles that show in a piece, in order, each with what it shows there."""
         for source in self._sources:
             if row in source.down and column in source.across:
-                with naming(source.path):
+                with naming(source.path, "enhanced tile"):
                     drawn = self._drawn(source, row, column)
                 if drawn is not None:
                     yield source, drawn
@@ -203,7 +202,7 @@ class Warper:
         edge -= max(RIM / frame.width, 1)
         if edge.max() <= 0:
             return np.zeros_like(edge)
-        with naming(source.path):
+        with naming(source.path, "enhanced tile"):
             inside = self._inside(source.path, level)
         if inside is not None:
             at = left / 2**level - 0.5, top / 2**level - 0.5
@@ -251,18 +250,6 @@ def _open(path: Path, level: int) -> tuple[gdal.Dataset, osr.CoordinateTransform
     """Return an image of a tile, and the transformation from Web Mercator to its CRS."""
     dataset = geotiff(path, level)
     return dataset, osr.CoordinateTransformation(crs(3857), _srs(dataset))
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name a tile in a TileError if GDAL cannot open or read it."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise TileError(
-            f"the enhanced tile {path} cannot be read ({error});"
-            " delete it and run again to make it anew."
-        ) from error
 
 
 def _place(path: Path, dataset: gdal.Dataset, canvas: _Canvas, smooth: bool) -> _Source | None:
