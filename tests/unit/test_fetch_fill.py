@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from osgeo import gdal
+from shapely import Polygon
 
-from basemake.build.bands import Asked, Known, settings_together
+from basemake.build.bands import Asked, Known, Need, settings_together
 from basemake.build.records import made_of, write_record
 from basemake.fetch.filling import Fill
 from basemake.fetch.old import keep_old
@@ -142,6 +144,30 @@ def test_items_count_until_the_last_hole_is_filled() -> None:
     assert settings_together(asked, left, 32633, None) != before
     mask = {"asset": "SCL", "invalid": [0]}
     assert settings_together(asked, filled, 32633, mask) == {**settings, "mask": mask}
+
+
+def test_an_item_that_fills_is_stale_where_another_part_of_it_is_needed() -> None:
+    """Though the first one's part is the same, as it came whole, or has larger blocks."""
+    identities = [dict.fromkeys(("href", "digest", "size", "checksum"), key) for key in "ab"]
+    identities = [{**identity, "updated": None} for identity in identities]
+    sides = [[100, 100, 10, 10], [50, 50, 10, 10]]
+    transform = [500_000.0, 10.0, 0.0, 5_000_000.0, 0.0, -10.0]
+    known: dict[str, Known | None] = {
+        "B04": Known(identities[0], 5),
+        "B04.2": Known(identities[1], 3, images=sides, transform=transform),
+    }
+
+    def settings(pixel: float, area: Polygon | None = None) -> dict:
+        need = Need(pixel, area)
+        asked = {
+            key: Asked(identity, need, rank)
+            for rank, (key, identity) in enumerate(zip(known, identities, strict=True), 1)
+        }
+        return settings_together(asked, known, 32633, None)
+
+    assert settings(20.0) == settings(25.0) != settings(40.0)
+    corner = shapely.box(15.0, 45.149, 15.001, 45.154)
+    assert settings(20.0, corner) != settings(20.0)
 
 
 def test_what_is_asked_is_the_same_by_way_of_json() -> None:

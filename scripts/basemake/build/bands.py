@@ -28,7 +28,7 @@ from basemake.pixels.webtiles import HALF_WORLD
 MARGIN = 5  # pixels beyond a region that resampling reads: the warper's three, and rounding
 SAMPLES = 5  # points along a tile's side at which sizes of pixels are compared
 METRES_PER_DEGREE = 110_000  # of latitude, at least
-WHOLE, HOLES = "whole", "holes"
+WHOLE = "whole"
 HEADER_BYTES = 64 << 10  # that nearly always hold a header, and are fetched first
 # Mercator metres from which on maps show the smallest image of bands like the mosaics' (zoom 8 and
 # less), and the bytes that hold a header and that image, which follows it: one request instead of
@@ -203,10 +203,10 @@ def settings_together(
 ) -> dict[str, Any]:
     """Return the settings of the files of a tile's bands, by name and file key.
 
-    `asked` are in order of rank, and `known` is what the record of each keeps of its object. Which
-    blocks of an item after the first are needed follows from the pixels of those before it and from
-    the source's `mask`, and so from their settings. An item for which no hole was left has none,
-    nor have those after it.
+    `asked` are in order of rank, and `known` is what the record of each keeps of its object. Of an
+    item after the first those blocks of its part are needed that cover holes: which these are
+    follows from the pixels of the items before it and from the source's `mask`, and so from their
+    settings. An item for which no hole was left has none, nor have those after it.
     """
     colours = [key for key, band in asked.items() if band.rank == 1 and not band.is_mask]
     first = [one for key in colours if (one := known[key]) and one.identity == asked[key].identity]
@@ -218,8 +218,6 @@ def settings_together(
         if not band.is_mask and len(first) == len(colours):
             need = shared_need(need, first, epsg)
         own[key] = settings_of(band.identity, need, one, epsg)
-        if band.rank > 1 and one is not None and one.identity == band.identity:
-            own[key]["part"] = HOLES
     names = sorted({name for settings in own.values() for name in settings})
     together = {name: {key: settings[name] for key, settings in own.items()} for name in names}
     return {**together, "mask": mask} if mask else together
