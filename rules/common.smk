@@ -196,7 +196,10 @@ def need(name):
 def asked(wildcards):
     """Return what is asked for of a tile's bands, by file key in order of rank."""
     needed = need(wildcards.tile)
-    of_masks = replace(needed, nodata=MaskRule.of(MASK).unobserved) if needed and MASK else None
+    of_masks = None
+    if needed and MASK:
+        hiding = MaskRule.of(MASK)
+        of_masks = replace(needed, nodata=hiding.unobserved, around=hiding.grow)
     masks = {keys[-1] for keys in KEYS} if MASK else set()
     ranks = {key: rank for rank, keys in enumerate(KEYS, 1) for key in keys}
     found = {}

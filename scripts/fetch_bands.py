@@ -14,7 +14,8 @@ deleted only after their records are written: a job that dies at any moment lose
 
 Where config has `fill`, a tile has several items, best first. Once the first one's bands are here,
 its holes are known, and of the next one comes its mask where it covers these, then its bands where
-it covers those that the mask does not hide, and so on, until no hole is left.
+it covers those that the mask does not hide, and so on, until no hole is left. Where in the end no
+item has data, even what a mask hides is fetched.
 """
 
 import logging
@@ -24,7 +25,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from basemake.build.bands import Known, shared_need
 from basemake.errors import BandError
@@ -37,7 +38,7 @@ from basemake.fetch.whole import copy_whole, fetch_whole, was_begun
 from basemake.pixels.blocks import numbers_of
 from basemake.pixels.cog import Unsuitable
 from basemake.pixels.dn import MaskRule
-from basemake.pixels.fill import Holes, grid_of
+from basemake.pixels.fill import Holes, Layer, grid_of
 from basemake.system import files
 from basemake.system.files import PART
 from basemake.web.access import Access
@@ -104,6 +105,15 @@ def _shared(
     ]
 
 
+class _Tried(NamedTuple):
+    """An item that was asked to fill: its bands, the place of the first, and which holes it may."""
+
+    bands: Sequence[Wanted]
+    place: int
+    layer: Layer
+    clear: Holes
+
+
 def _filling(
     first: Sequence[Wanted], known: Sequence[Known], fill: Fill, access: Access, connections: int
 ) -> list[Known | None]:
@@ -111,6 +121,7 @@ def _filling(
     grid, layer = grid_of(first[0].beside(".new")), fill.layer(first)
     holes = Holes.at(grid, held(known[0], grid)).without(partial(layer.valid, grid))
     found: list[Known | None] = []
+    tried: list[_Tried] = []
     for item in fill.items:
         if not holes or not item[0].href:
             found += [None if holes else Known({}, 0)] * len(item)
@@ -124,6 +135,7 @@ def _filling(
         bands = [
             replace(band, holes=clear) for band in _shared(item, first, known) if not band.is_mask
         ]
+        tried.append(_Tried(bands, len(found), layer, clear))
         if clear:
             found += _fetched(bands, access, connections)
             holes = holes.without(partial(layer.valid, grid))
@@ -131,6 +143,17 @@ def _filling(
             found += [Known(band.identity, 0) for band in bands]
             write_empty(bands, first[0])
         found += of_masks
+    if fill.rule is None:
+        return found
+    bare = holes  # where no item has data
+    for layer in (fill.layer(first), *(one.layer for one in tried if one.clear)):
+        bare = bare.without(partial(layer.data, grid))
+    for one in tried:
+        hidden = bare.without(partial(one.layer.unobserved, grid))
+        if hidden:
+            bands = [replace(band, holes=one.clear | hidden) for band in one.bands]
+            found[one.place : one.place + len(bands)] = _fetched(bands, access, connections)
+            bare = bare.without(partial(one.layer.data, grid))
     return found
 
 

@@ -99,6 +99,18 @@ def test_where_an_item_is_clouded_only_its_mask_is_read(wanted) -> None:
     assert empty(4) == [False] * 3
 
 
+def test_what_masks_hide_is_read_where_no_item_has_data(wanted) -> None:
+    second, third = wanted(2, False, True), wanted(3, True, True)
+    known = fetch(wanted(1, True, False), second, third, absent(4))
+    assert empty(2) == [False] * 3
+    assert (gdal.Open("results/bands/T/B03.2.tif").ReadAsArray()[HOLE] == 2000).all()
+    assert empty(3) == [True, True, False]  # as the second one has data there
+    assert [one and one.size for one in known[6:8]] == [0, 0]
+    # Where the first one has data, and be it a cloud, nothing else is needed.
+    fetch(wanted(1, False, True), second, third, absent(4))
+    assert empty(2) == empty(3) == [True, True, False]
+
+
 def test_bands_are_found_by_their_identity_when_items_change_ranks(tmp_path, wanted) -> None:
     first, second = wanted(1, False, False), wanted(2, False, False)
     for band in (*first, *second):

@@ -13,7 +13,17 @@ from basemake.demo.noise import fractal
 from basemake.demo.world import reflectance
 from basemake.pixels.blocks import Image
 from basemake.pixels.dn import DnReading, MaskRule
-from basemake.pixels.fill import CELL, HIDDEN, MOST, Composite, Grid, Holes, Layer, grid_of
+from basemake.pixels.fill import (
+    CELL,
+    HIDDEN,
+    MOST,
+    Composite,
+    Grid,
+    Holes,
+    Layer,
+    grid_of,
+    nearest,
+)
 
 NODATA = -32768
 READING = DnReading(0.0001, 0.0, NODATA)
@@ -265,6 +275,20 @@ def test_items_on_other_grids_are_read_by_place(layer) -> None:
     np.testing.assert_allclose(dn[:, *MIDDLE], ramp[:, *MIDDLE], atol=4)
 
 
+@pytest.mark.parametrize("pixel", [2.5, 4.0, 15.0])
+def test_pixels_of_another_size_are_the_nearest_ones_whatever_the_window(
+    pixel: float, tmp_path: Path, write_geotiff
+) -> None:
+    side = int(960 / pixel)
+    there = np.random.default_rng(0).integers(0, 30_000, (side, side), np.int16)
+    path = write_geotiff(tmp_path / "other.tif", there, pixel=pixel)
+    grid = Grid(96, 96, (500_000.0, 10.0, 0.0, 5_000_000.0, 0.0, -10.0))
+    places = ((np.arange(96) + 0.5) * 10 / pixel).astype(int)
+    expected = there[np.ix_(places, places)]
+    for window in [np.s_[0:96, 0:96], *grid.windows(40, 56)]:
+        np.testing.assert_array_equal(nearest(path, grid, window)[0], expected[window])
+
+
 # -- Which blocks cover holes ----------------------------------------------------------------------
 
 
@@ -283,3 +307,19 @@ def test_holes_are_covered_by_blocks() -> None:
     assert left.blocks(same, grid.transform) == {11}
     assert not left.without(lambda window: wanted[window])
     assert not Holes.at(grid, lambda window: wanted[window] & False)
+
+
+def test_what_is_around_holes_is_covered_too() -> None:
+    grid = Grid(2000, 1500, (0.0, 10.0, 0.0, 15_000.0, 0.0, -10.0))
+    wanted = np.zeros((1500, 2000), bool)
+    wanted[505, 1030] = True
+    holes = Holes.at(grid, lambda window: wanted[window])
+    same = Image(2000, 1500, 512, 512)
+    assert holes.blocks(same, grid.transform, 60.0) == {2}
+    assert holes.blocks(same, grid.transform, 65.0) == {2, 1, 6, 5}  # 6.5 pixels are 7
+    # In an image that ends before the pixel, but not before what is around it.
+    short = Image(1028, 502, 512, 512)
+    assert holes.blocks(short, grid.transform, 20.0) == set()
+    assert holes.blocks(short, grid.transform, 40.0) == {2}
+    far = (30_000.0, 10.0, 0.0, 15_000.0, 0.0, -10.0)
+    assert holes.blocks(same, far, 65.0) == set()

@@ -46,12 +46,14 @@ class Need:
     `area` is in degrees, and may reach beyond the tile; None is all of the tile. `coarsest` is the
     largest pixel of a map that shows the tile, from which the margin around the area follows.
     `nodata` is what is written where nothing is needed, None for the nodata of the band's file.
+    `around` is how many metres around a pixel are needed, too, as masks grow.
     """
 
     pixel: float
     area: BaseGeometry | None
     coarsest: float = 0.0
     nodata: float | None = None
+    around: float = 0.0
 
     @property
     def first_bytes(self) -> int:
@@ -291,7 +293,7 @@ def cut_of(need: Need, images: tuple[Image, ...], transform: tuple[float, ...], 
     # In pixels of the full image: of the coarsest map, or of the image where that is coarser.
     coarsest = max(need.coarsest, need.pixel) / pixel.min()
     margin = MARGIN * max(coarsest, full.width / image.width)
-    area = area.buffer(margin * abs(transform[1]))
+    area = area.buffer(margin * abs(transform[1]) + need.around)
     shapely.prepare(area)
     touched = shapely.intersects(area, _boxes(image, full, transform))
     return Cut(level, runs_of(n for n in every if touched[n]))

@@ -39,7 +39,8 @@ class Wanted:
         # Without nodata, blocks that are not here could not be told from others.
         if self.holes is None or self.need.nodata is None:
             return cut
-        covering = self.holes.blocks(images[cut.level], transform_of(images, transform, cut.level))
+        place = transform_of(images, transform, cut.level)
+        covering = self.holes.blocks(images[cut.level], place, self.need.around)
         return Cut(cut.level, runs_of(n for n in numbers_of(cut.blocks) if n in covering))
 
     def beside(self, end: str = "") -> Path:

@@ -88,9 +88,20 @@ class Layer:
                 data &= pixels != self.reading.nodata
         return dn, data
 
+    def data(self, grid: Grid, window: Window) -> Bools:
+        """Return where pixels of a window of `grid` are data."""
+        return self.read(grid, window)[1]
+
     def valid(self, grid: Grid, window: Window) -> Bools:
         """Return where pixels of a window of `grid` are data that no mask hides."""
-        return self.read(grid, window)[1] & ~self.hidden(grid, window)
+        return self.data(grid, window) & ~self.hidden(grid, window)
+
+    def unobserved(self, grid: Grid, window: Window) -> Bools:
+        """Return where the item's mask says that pixels of a window of `grid` have no data."""
+        assert self.mask is not None
+        values, inside = nearest(self.mask, grid, window)
+        hides, growing = self.rule.hides(values)
+        return hides & ~growing | ~inside
 
     def hidden(self, grid: Grid, window: Window) -> Bools:
         """Return where the item's mask hides pixels of a window of `grid`."""
@@ -142,22 +153,20 @@ def nearest(path: Path, grid: Grid, window: Window) -> tuple[NDArray, Bools]:
         exist = np.logical_and.outer(*inside)
         if not exist.any():
             return np.zeros(exist.shape, np.uint8), exist
-        spans = [int(places[-1] - places[0]) + 1 for places in (rows, columns)]
-        # Of a finer raster GDAL picks pixels, so that no more are held than are asked for.
-        sides = [min(span, len(p)) for span, p in zip(spans, (rows, columns), strict=True)]
-        pixels = dataset.ReadAsArray(
-            *(int(columns[0]), int(rows[0]), spans[1], spans[0]),
-            buf_xsize=sides[1],
-            buf_ysize=sides[0],
-        )
+        row, column = int(rows[0]), int(columns[0])
+        down, across = int(rows[-1]) + 1 - row, int(columns[-1]) + 1 - column
+        if (down, across) == (len(rows), len(columns)):
+            pixels = dataset.ReadAsArray(column, row, across, down)
+        elif down <= len(rows):
+            pixels = dataset.ReadAsArray(column, row, across, down)
+            pixels = pixels[np.ix_(rows - row, columns - column)]
+        else:  # a finer raster, of which no more is held than is asked for
+            lines = (dataset.ReadAsArray(column, int(row), across, 1)[0] for row in rows)
+            pixels = np.stack([line[columns - column] for line in lines])
     if pixels.shape == exist.shape:
         return pixels, exist
-    picked = [
-        places - places[0] if side == span else np.arange(side)
-        for places, side, span in zip((rows, columns), sides, spans, strict=True)
-    ]
     found = np.zeros(exist.shape, pixels.dtype)
-    found[np.ix_(*inside)] = pixels[np.ix_(*picked)]
+    found[np.ix_(*inside)] = pixels
     return found, exist
 
 
@@ -191,25 +200,37 @@ class Holes:
         """Return whether there is any."""
         return bool(self._bits)
 
+    def __or__(self, other: "Holes") -> "Holes":
+        """Return those of both."""
+        bits = dict(self._bits)
+        for place, more in other._bits.items():
+            bits[place] = bits[place] | more if place in bits else more
+        return Holes(self.grid, bits)
+
     def without(self, shown: Callable[[Window], Bools]) -> "Holes":
         """Return those for which `shown(window)` is false; it is called where there are holes."""
         return Holes(
             self.grid, _packed((window, holes & ~shown(window)) for window, holes in self._all())
         )
 
-    def blocks(self, image: Image, transform: Sequence[float]) -> set[int]:
-        """Return the numbers of the blocks of an image, at GDAL's `transform`, that cover any."""
+    def blocks(self, image: Image, transform: Sequence[float], around: float = 0.0) -> set[int]:
+        """Return the numbers of the blocks of an image that cover any, or what is around it.
+
+        `transform` is GDAL's of the image; `around` are metres in all directions.
+        """
         left, width, _, top, _, height = self.grid.transform
+        more = math.ceil(around / abs(width))
+        down = (top, height), (transform[3], transform[5]), image.height, image.block_height
+        across = (left, width), (transform[0], transform[1]), image.width, image.block_width
         found: set[int] = set()
         for (rows, columns), holes in self._all():
-            lines = _places(rows, (top, height), (transform[3], transform[5]))
-            posts = _places(columns, (left, width), (transform[0], transform[1]))
-            inside = np.logical_and.outer(
-                (lines >= 0) & (lines < image.height), (posts >= 0) & (posts < image.width)
-            )
-            row, column = np.nonzero(holes & inside)
-            numbers = lines[row] // image.block_height * image.across
-            found.update(np.unique(numbers + posts[column] // image.block_width).tolist())
+            posts = [*_touching(columns, more, *across)]
+            for row, lines in _touching(rows, more, *down):
+                found.update(
+                    row * image.across + column
+                    for column, part in posts
+                    if holes[lines, part].any()
+                )
         return found
 
     def _all(self) -> Iterable[tuple[Window, Bools]]:
@@ -218,6 +239,29 @@ class Holes:
             if bits is not None:
                 shape = _shape(window)
                 yield window, np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape) > 0
+
+
+def _touching(
+    part: slice,
+    more: int,
+    here: tuple[float, float],
+    there: tuple[float, float],
+    side: int,
+    block: int,
+) -> Iterable[tuple[int, slice]]:
+    """Yield rows or columns of blocks, and which of the pixels of `part` touch each.
+
+    A pixel touches those that it and `more` pixels on each side of it lie in. `here` and `there`
+    are as in `_places`; `side` is that of the other raster, and `block` that of its blocks.
+    """
+    places = _places(slice(part.start - more, part.stop + more), here, there)
+    first, last = places[: part.stop - part.start], places[2 * more :]
+    for number in range(max(0, places[0]) // block, min(places[-1], side - 1) // block + 1):
+        touching = np.flatnonzero(
+            (first < min((number + 1) * block, side)) & (last >= number * block)
+        )
+        if touching.size:
+            yield number, slice(touching[0], touching[-1] + 1)
 
 
 def _packed(holes: Iterable[tuple[Window, Bools]]) -> dict[tuple[int, int], NDArray[np.uint8]]:
