@@ -17,11 +17,17 @@ end_at_interrupt()  # before the rest is imported, which takes a while
 from basemake.build.bands import Asked, connections_of_a_tile, known_here, settings_together
 from basemake.build.bucket import bucket_at
 from basemake.build.code_digest import code_digest
-from basemake.build.config import check, check_fill, read_recipe, read_source, read_yaml
+from basemake.build.config import (
+    check,
+    check_fill,
+    credit_of,
+    read_recipe,
+    read_source,
+    read_yaml,
+)
 from basemake.build.layout import mercator_grid, outline_text, read_layout
 from basemake.build.manifest import dn_reading, file_key
 from basemake.build.paths import CONFIGFILE, MANIFEST
-from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone, show_bucket
 from basemake.engine.display import show
@@ -105,7 +111,7 @@ KEYS = [
     for rank in range(1, 2 + FILL)
 ]
 PYRAMID = config["pyramid"]
-ATTRIBUTION = SOURCE.attribution.replace("{year}", str(Quarter.parse(config["quarter"]).year))
+ATTRIBUTION = credit_of(SOURCE, config)
 ASKED = asked_of(workflow)
 BOUNDS = bounds(ASKED, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
 bound(workflow, connections=BOUNDS.connections)

@@ -10,7 +10,14 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from basemake.build.config import check, check_fill, read_recipe, read_source, read_yaml
+from basemake.build.config import (
+    check,
+    check_fill,
+    credit_of,
+    read_recipe,
+    read_source,
+    read_yaml,
+)
 from basemake.build.region import read_region
 from basemake.errors import ConfigError
 
@@ -96,6 +103,18 @@ def test_the_shipped_files_are_valid() -> None:
 def test_a_source_of_the_mosaics_gives_the_credit_that_the_licence_asks_for() -> None:
     credit = "Contains modified Copernicus Sentinel data {year}"
     assert read_source("cdse").attribution == credit
+
+
+def test_the_credit_names_the_years_of_all_quarters() -> None:
+    source, config = read_source("cdse"), {"quarter": "2025Q3", "fill": []}
+    text = "Contains modified Copernicus Sentinel data "
+    for fill, years in (
+        ([], "2025"),
+        (3, "2025"),
+        (["2025Q2"], "2025"),
+        (["2025Q2", "2024Q3", "2023Q3"], "2023, 2024, 2025"),
+    ):
+        assert credit_of(source, {**config, "fill": fill}) == text + years
 
 
 def test_config_yaml_shows_every_key_with_its_default_and_a_comment_near() -> None:

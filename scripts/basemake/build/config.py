@@ -212,6 +212,16 @@ def check_fill(config: dict, source: Source) -> None:
         )
 
 
+def credit_of(source: Source, config: dict) -> str:
+    """Return the credit of a map's imagery; {year} is that of its quarter and of those that fill.
+
+    `config` is checked.
+    """
+    fill = [] if isinstance(config["fill"], int) else config["fill"]
+    years = sorted({quarter.partition("Q")[0] for quarter in (config["quarter"], *fill)})
+    return source.attribution.replace("{year}", ", ".join(years))
+
+
 def known_files(kind: str) -> dict[str, Path]:
     """Return the files of the sources or recipes that can be named, by name, sorted.
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.bucket import Bucket, bucket_at
-from basemake.build.config import check, read_source, read_yaml
+from basemake.build.config import check, credit_of, read_source, read_yaml
 from basemake.build.layout import Layout, read_layout
 from basemake.build.paths import CONFIGFILE, MANIFEST
-from basemake.build.quarter import Quarter
 from basemake.build.region import read_regions
 from basemake.build.run_lock import show_bucket
 from basemake.build.source import Source
@@ -48,9 +47,8 @@ class Build:
 
     @property
     def attribution(self) -> str:
-        """The credit of the imagery, with its year."""
-        year = Quarter.parse(self.config["quarter"]).year
-        return self.source.attribution.replace("{year}", str(year))
+        """The credit of the imagery, with its years."""
+        return credit_of(self.source, self.config)
 
     def layout(self) -> Layout:
         """Read the manifest and lay out the build; raises what `read_layout` raises."""
