@@ -110,6 +110,22 @@ def test_a_web_tile_fades_alike_in_each_metatile():
     assert any(metatile.coverage is None for metatile in plans[10].values())
 
 
+def test_beyond_the_area_by_more_than_the_fade_no_tile_shows():
+    """Though it may show there by its footprint, which is right to a kilometre."""
+    tiles = tiles_at({"a": shapely.box(9, 44, 9.84, 46)})
+    region = shapely.box(9.5, 44.9, 10, 45.1)
+    plan = plan_metatiles(region, tiles, Zooms(0, 13, 13), True, fade_km=0.02)
+    bare = plan_metatiles(region, tiles, Zooms(0, 13, 13), True, fade_km=0)
+    assert plan.keys() == bare.keys()
+    near = [name for name in plan if bare[name].tiles and not plan[name].tiles]
+    assert near
+    for name in near:
+        west, _, _, _ = plan[name].webtile.bounds
+        assert west > geometry_to_mercator(tiles[0].geometry).bounds[2] + 20
+        assert plan[name].coverage is None
+    assert not any(metatile.coverage and metatile.coverage.is_empty for metatile in plan.values())
+
+
 # -- Where it fades --------------------------------------------------------------------------------
 
 WHOLE = shapely.box(9, 44, 11, 46)

@@ -253,16 +253,18 @@ def plan_metatiles(
     for i, j in zip(part[close].tolist(), near[close].tolist(), strict=True):
         tiles_in[i].append(names[j])
     leaf = 2 * HALF_WORLD / 2**zooms.max
-    return {
-        metatile_name(webtile): Metatile(
-            webtile,
-            tiles_in[i],
-            None if inside[i] else parts[i],
-            _fading(fading, webtile, 1000 * fade_km, leaf) if fade_km and tiles_in[i] else None,
-        )
-        for i, webtile in enumerate(webtiles)
-        if i in tiles_in or fade_km is not None
-    }
+    metatiles = {}
+    for number, webtile in enumerate(webtiles):
+        if fade_km is None and number not in tiles_in:
+            continue
+        own, coverage = tiles_in[number], None
+        if fade_km and own:
+            coverage = _fading(fading, webtile, 1000 * fade_km, leaf)
+        if coverage is not None and coverage.is_empty:  # of what may show nothing would be left
+            own, coverage = [], None
+        outline = None if inside[number] else parts[number]
+        metatiles[metatile_name(webtile)] = Metatile(webtile, own, outline, coverage)
+    return metatiles
 
 
 def _without_gaps(footprints: NDArray, reach: float) -> BaseGeometry:
