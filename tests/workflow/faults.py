@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import shapely
-from runs import NORTH, WORLD, Scene, lay_out
+from runs import EDGE, NORTH, SOURCE, WORLD, Scene, lay_out, opened_for_update
 
 from basemake.build.quarter import Quarter
 from basemake.demo.simulated import simulate
@@ -76,10 +76,12 @@ class Fault:
 def small_region(directory: Path) -> Scene:
     """Return a Scene in an empty directory: 2 tiles in 2 UTM zones, 2 metatiles, all outputs.
 
-    A third tile, JOINING, would show in the region, but the catalog does not have it.
+    A third tile, JOINING, would show in the region, but the catalog does not have it. It has
+    another quarter, of all three, for `fill`.
     """
     scene = lay_out(directory, NORTH)
     scene.drop(JOINING)
+    add_spring(scene)
     scene.config["pyramid"] |= {"min_zoom": 7, "outputs": ["mbtiles", "folder", "cog"]}
     return scene
 
@@ -88,6 +90,25 @@ def join(scene: Scene) -> None:
     """Add the tile JOINING to the catalog."""
     items = simulate(shapely.Polygon(NORTH), Quarter(2025, 3), scene.directory / "catalog", **WORLD)
     scene.items += [item for item in items if item["id"].endswith(JOINING)]
+
+
+def add_spring(scene: Scene) -> None:
+    """Add another quarter to the catalog, and a hole in the tile EDGE that it can fill."""
+    folder = scene.directory / "catalog"
+    items = scene.items + simulate(shapely.Polygon(NORTH), Quarter(2025, 2), folder, **WORLD)
+    for item in items:
+        for asset in item["assets"].values():
+            asset.pop("file:checksum", None)
+    item = next(item for item in items if item["id"].endswith(f"Q3_{EDGE}"))
+    for band in SOURCE["bands"].values():
+        asset = item["assets"][band]
+        dataset = opened_for_update(folder / asset["href"])
+        dn = dataset.ReadAsArray()
+        dn[20:150, 20:120] = -32768
+        dataset.GetRasterBand(1).WriteArray(dn)
+        del dataset
+        asset["file:size"] = (folder / asset["href"]).stat().st_size
+    scene.items = items
 
 
 def fails(scene: Scene, *arguments: str) -> None:

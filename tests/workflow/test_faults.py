@@ -21,6 +21,7 @@ CHANGES: dict[str, Callable[[Scene], object]] = {
     "tile joined": join,
     "tile left": lambda scene: scene.drop(EDGE),
     "recipe": lambda scene: scene.config.update(recipe="simple-gain"),
+    "fill": lambda scene: scene.config.update(fill=["2025Q2"]),
     "polygon": lambda scene: scene.draw("first", [(18.75, 44.2), *NORTH[1:]]),
     "quality": lambda scene: scene.config["pyramid"].update(quality=60),
     "min_zoom": lambda scene: scene.config["pyramid"].update(min_zoom=8),
@@ -28,10 +29,10 @@ CHANGES: dict[str, Callable[[Scene], object]] = {
 # What belongs to the tile that leaves: the names of its files, its metatile's and its zone's.
 ORPHANS = (EDGE, TIP, "first_32634")
 
-PIXELS = {"item updated", "tile joined", "recipe"}
+PIXELS = {"item updated", "tile joined", "recipe", "fill"}
 MAP = {*PIXELS, "tile left", "polygon", "quality"}
 STALE_AFTER = {
-    "fetch_bands": {"item updated", "tile joined"},
+    "fetch_bands": {"item updated", "tile joined", "fill"},
     "enhance_tile": PIXELS,
     "build_zone_vrt": PIXELS,
     "build_vrt": {*PIXELS, "tile left"},
@@ -43,9 +44,10 @@ ROWS = [
     # rule, moment, kind of fault, change, --keep-going
     ("fetch_bands", "middle", "kill", "tile joined", True),
     ("fetch_bands", "after", "kill all", "item updated", False),
+    ("fetch_bands", "recording", "kill", "fill", True),
     ("enhance_tile", "before", "full disk", "recipe", True),
     ("enhance_tile", "middle", "exception", "item updated", False),
-    ("enhance_tile", "recording", "kill all", "tile joined", False),
+    ("enhance_tile", "recording", "kill all", "fill", False),
     ("build_zone_vrt", "middle", "full disk", "item updated", False),
     ("build_vrt", "recording", "exception", "tile left", True),
     ("render_metatile", "middle", "full disk", "polygon", False),

@@ -13,9 +13,9 @@ import pytest
 import tifffile
 import yaml
 from expected import enhancing, fetching
+from faults import add_spring
 from osgeo import gdal
-from runs import EDGE, NORTH, SOURCE, WORLD, Scene, lay_out, opened_for_update
-from shapely import Polygon
+from runs import EDGE, NORTH, SOURCE, Scene, lay_out
 from test_needed import BANDS, BLOCK, PIXEL, TILE, City, outline
 
 from basemake.build.quarter import Quarter
@@ -34,23 +34,7 @@ ALL = (0.2, 0.2, 4.2, 4.2)  # all 5 x 5 blocks of a band
 def filled(tmp_path_factory) -> Scene:
     """The northern end of the base, whose quarter another one fills."""
     scene = lay_out(tmp_path_factory.mktemp("filled"), NORTH)
-    folder = scene.directory / "catalog"
-    spring = simulate(Polygon(NORTH), Quarter(2025, 2), folder, **WORLD)
-    scene.items = [*scene.items, *spring]
-    # A hole in the tile at the edge, in a corner that spring has.
-    item = next(item for item in scene.items if item["id"].endswith(f"Q3_{EDGE}"))
-    items = scene.items
-    for one in items:
-        for band, asset in one["assets"].items():
-            if one["id"] == item["id"] and band in SOURCE["bands"].values():
-                dataset = opened_for_update(folder / asset["href"])
-                dn = dataset.ReadAsArray()
-                dn[20:150, 20:120] = NODATA
-                dataset.GetRasterBand(1).WriteArray(dn)
-                del dataset
-                asset["file:size"] = (folder / asset["href"]).stat().st_size
-            asset.pop("file:checksum", None)
-    scene.items = items
+    add_spring(scene)
     scene.config["fill"] = ["2025Q2"]
     scene.build(cores=4)
     return scene
