@@ -24,7 +24,7 @@ rule fetch_bands:
         connections=lambda wildcards: connections_of_a_tile(
             BOUNDS.connections, len(layout().tiles), len(BANDS)
         ),
-        mem_mb=lambda wildcards, attempt: memory(200, attempt),
+        mem_mb=lambda wildcards, attempt: memory(260 if FILL else 200, attempt),
         disk_mb=lambda wildcards: (
             sum(band.size or 250_000_000 for band, _ in bands(wildcards).values()) // 1_000_000 + 1
         ),
