@@ -94,6 +94,7 @@ def test_switching_filling_on_and_off(filled: Scene, tmp_path: Path, from_nothin
     assert kept == from_nothing(off)
     off.config["fill"] = ["2025Q2"]
     off.run("manifest")
+    assert "Holes" not in off.says("plan")  # what is here was made of the first items alone
     off.run("--cores", "4")
     assert off.lasting() == filled.lasting()
 

@@ -249,7 +249,7 @@ def region_of(name: str, plan: Planned) -> dict[str, Any]:
 def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
     """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes.
 
-    `items` are the shares of the items that a tile showed when it was made, where several may.
+    `items` are the shares of the items that a tile showed when it was made, where several could.
     """
     tiles: dict[str, dict[str, Any]] = {
         name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": tile.regions}
@@ -264,7 +264,8 @@ def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
         tile["state"] = "download"
         tile["download_bytes"] += round(entry.download)
     for name, tile in tiles.items():
-        if record := plan.layout.tiles[name].fill and read_record(f"results/tiles/{name}.tif"):
+        record = plan.layout.tiles[name].fill and read_record(f"results/tiles/{name}.tif")
+        if record and "items" in record.known:  # not in that of a tile made before `fill` was set
             tile["items"] = dict(zip(record.known["items"], record.known["shares"], strict=True))
     return tiles
 
