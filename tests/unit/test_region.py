@@ -230,6 +230,12 @@ def test_a_bounding_box_is_a_region() -> None:
     sides = shapely.union(shapely.box(177, -20, 180, -15), shapely.box(-180, -20, -178, -15))
     assert regions["fiji"].equals(sides)
     assert read_regions({"a": [170, 0, -180, 1]})["a"].equals(shapely.box(170, 0, 180, 1))
+    assert read_regions({"pacific": [70, -60, -60, 60]})["pacific"].area == (110 + 120) * 120
+
+
+def test_a_bounding_box_whose_west_and_east_are_swapped_is_refused() -> None:
+    with pytest.raises(RegionError, match="are west and east swapped"):
+        read_regions({"box": [18.6, 43, 17.5, 43.9]})
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,8 @@ def box(name: str, bounds: list[float]) -> Polygon | MultiPolygon:
     """Return the region of a bounding box [west, south, east, north] in degrees (WGS84).
 
     One whose west is greater than its east goes across the antimeridian (RFC 7946, 5.2) and is
-    split there. Raises RegionError if it has no area or is not on the globe.
+    split there. Raises RegionError if it has no area or is not on the globe, or would reach around
+    the globe but for less than LONGEST_ACROSS, as one does whose west and east are swapped.
     """
     west, south, east, north = bounds
     if not (max(abs(west), abs(east)) <= 180 and -90 <= south < north <= 90 and west != east):
@@ -47,6 +48,12 @@ def box(name: str, bounds: list[float]) -> Polygon | MultiPolygon:
         )
     if west < east:
         return shapely.box(west, south, east, north)
+    if west - east < LONGEST_ACROSS:
+        raise RegionError(
+            f"region {name!r} is {bounds}, which leads from west to east across 180 degrees, almost"
+            f" around the globe; are west and east swapped? Allowed is at most"
+            f" {360 - LONGEST_ACROSS:g} degrees across it."
+        )
     sides = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
     return unary_union([side for side in sides if side.area])
 
