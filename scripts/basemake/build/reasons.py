@@ -20,8 +20,9 @@ RECIPE = "recipe changed"
 CODEC = "tile codec changed"
 WEB_TILES = "web tile settings changed"
 SOURCE = "source settings changed"
+FILL = "what fills holes changed"
 PART = "another part of its bands is needed"
-ITEM = "item updated"
+ITEM = "item updated, added or gone"
 POLYGON = "polygon or clip changed"
 TILES = "a tile or metatile joined or left"
 
@@ -36,7 +37,8 @@ WORDS = {
     "code": "a script changed",
     "recipe": RECIPE,
     "codec": CODEC,
-    **dict.fromkeys(("bands", "dn", "fill", "mask", "attribution", "description"), SOURCE),
+    "fill": FILL,
+    **dict.fromkeys(("bands", "dn", "mask", "attribution", "description"), SOURCE),
     **dict.fromkeys(("href", "size", "checksum", "digest", "validator", "updated"), ITEM),
     **dict.fromkeys(("item", "items", "epsg", "quarter"), ITEM),
     "part": PART,
@@ -55,6 +57,10 @@ def explain(causes: list[str]) -> str:
         causes = [cause for cause in causes if cause != "grid"]
     if "updated" in causes or "validator" in causes:  # what is needed of it is then told anew
         causes = [cause for cause in causes if cause != "part"]
+    if "fill" in causes:  # other items have other files, and without any no mask is used
+        causes = [cause for cause in causes if cause not in (INPUTS, "items", "mask")]
+    if set(causes) - {MISSING, INPUT}:  # an output that is asked for anew was never there
+        causes = [cause for cause in causes if cause != MISSING]
     words = [word for cause, word in WORDS.items() if cause in causes]
     if set(causes) - {*WORDS, INPUT}:
         words.append("settings changed")
