@@ -267,7 +267,8 @@ def _relevance(error: ValidationError) -> tuple[int, str]:
 def _sentence(error: ValidationError) -> str:
     """Return a sentence with the key, its value and what is allowed."""
     key = ".".join(str(part) for part in error.absolute_path)
-    subject = f"{key} is {error.instance!r}" if key else "the file"
+    value = "empty" if error.instance is None else repr(error.instance)
+    subject = f"{key} is {value}" if key else "the file"
     schema = error.schema
     if "propertyNames" in error.absolute_schema_path:
         subject = f"{key} has the name {error.instance!r}"
