@@ -180,7 +180,7 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
             "config",
             "fill",
             0,
-            "fill is 0; allowed: a list of up to 8 different quarters, such as [2025Q2, 2024Q3], or a",
+            "fill is 0; allowed: a list of up to 8 different quarters, such as [2025Q2, 2024Q3],",
         ),
         ("config", "fill", "2025Q2", "fill is '2025Q2'; allowed: a list of up to 8 different"),
         ("config", "regions", {}, "regions is {}; allowed: at least 1 entry"),
