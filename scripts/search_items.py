@@ -141,7 +141,8 @@ def _catalog_items(path: Path) -> list[dict]:
         features = json.loads(path.read_text(encoding="utf-8"))["features"]
     except OSError as error:
         raise ManifestError(
-            f"the source's items {path} cannot be read: {error.strerror}."
+            f"the source's items {path} cannot be read: {error.strerror}; allowed: a path that is"
+            f" absolute, begins with ~, or is relative to the working directory, {Path.cwd()}."
         ) from None
     except (ValueError, LookupError, TypeError, RecursionError):
         features = None
