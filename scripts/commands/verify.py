@@ -67,7 +67,7 @@ def verify(root: Path) -> Verified:
     there = [output for output in records if (root / output.relative_to(RESULTS)).exists()]
     named = {problem.split(":")[0] for problem in problems}
     intact = Counter(path.parts[1] for path in there if str(path) not in named)
-    problems += [f"{path}: it has no record" for path in _others(root, records)]
+    problems += [f"{path}: {_unknown(path)}" for path in _others(root, records)]
     return Verified(intact, sorted(problems))
 
 
@@ -144,6 +144,12 @@ def _is_of(record: Record, tile: Tile) -> bool:
         ):
             return True
     return False
+
+
+def _unknown(path: Path) -> str:
+    """Return what a file without a record is."""
+    by_gdal = path.name.endswith(".aux.xml")
+    return "it has no record" + by_gdal * "; GDAL and QGIS keep statistics in such: delete it"
 
 
 def _others(root: Path, records: dict[Path, Record]) -> Iterator[Path]:

@@ -58,6 +58,8 @@ def test_what_is_missing_or_more_is_named(received: Path) -> None:
         (received / sheet).write_text("a sheet")
     shutil.rmtree(received / "bands")  # which need not be kept
     assert named(received) == {"pyramid/first.pmtiles", "preview/notes.txt"}
+    (received / "tiles/x.tif.aux.xml").touch()
+    assert any("aux.xml: it has no record; GDAL" in text for text in verify(received).problems)
 
 
 def test_records_of_something_else_are_named(received: Path) -> None:
