@@ -8,6 +8,7 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
@@ -19,6 +20,8 @@ from basemake.engine.open_build import BUSY, as_command, open_build
 from basemake.errors import BusyError, PublishError
 from basemake.publish.places import Place, place
 from basemake.publish.publication import Published, publish_archive, publish_folder
+
+EXAMPLE = 'make publish ARGS="--to s3://my-bucket/maps --directory ~/maps/alps"'
 
 
 def files_of(region: str) -> list[Path]:
@@ -47,9 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Publish finished maps. Other options are snakemake's.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--to", required=True, help="s3://bucket/maps, gs://bucket/maps, or a folder"
-    )
+    parser.add_argument("--to", help="s3://bucket/maps, gs://bucket/maps, or a folder")
     parser.add_argument("--endpoint-url", help="of an S3 service other than Amazon's")
     parser.add_argument(
         "--url", default="", help="where browsers reach that place, for the TileJSON"
@@ -63,6 +64,12 @@ def main() -> None:
     options, arguments = parser.parse_known_args()
     logging.basicConfig(format="basemake publish: %(message)s")
     with as_command("basemake publish"):
+        if not options.to:
+            raise PublishError(f"--to, the place, is missing; such as: {EXAMPLE}")
+        if options.url and urlsplit(options.url).scheme not in ("http", "https"):
+            raise PublishError(
+                f"--url is {options.url!r}; allowed: an address such as https://maps.example.org."
+            )
         where = place(options.to, options.endpoint_url)
         build = open_build(arguments)
         where.check(Path.cwd())
