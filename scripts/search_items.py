@@ -46,7 +46,7 @@ def search_items(
     number = 1 + fill if isinstance(fill, int) else 1
     quarters = [quarter, *([] if isinstance(fill, int) else map(Quarter.parse, fill))]
     ranked: dict[str, list[Found]] = {}
-    said = []
+    said, warnings = [], []
     for one in quarters:
         span = _span(source, one)
         items, folder, searched = _find(source, one, regions, span)
@@ -55,8 +55,13 @@ def search_items(
             for item in items
             if span[0] <= begin(item) < span[1] and _wanted(item, source.only)
         ]
-        for tile, found in _choose(timely, source, regions, one, number).items():
+        chosen = _choose(timely, source, regions, one, number)
+        for tile, found in chosen.items():
             ranked.setdefault(tile, []).extend(found)
+        if one != quarter and not chosen:
+            warnings.append(f"WARNING: fill has {one}, of which the source has no items here")
+        if number > 1 and all(len(found) == 1 for found in chosen.values()):
+            warnings.append(f"WARNING: fill is {fill}, but no tile has a further item in {one}")
         said.append(
             f"searched {searched}, {len(items)} items, {len(timely)} of them of that time and kind"
         )
@@ -79,7 +84,7 @@ def search_items(
             )
     changed = write_manifest(manifest, request, features)
     told = f"{manifest}: {'written' if changed else 'unchanged'}"
-    return "\n".join([_table(features, regions), *_gaps(features, regions), told])
+    return "\n".join([_table(features, regions), *_gaps(features, regions), *warnings, told])
 
 
 def _swapped(

@@ -150,6 +150,9 @@ def spring(tile: str = "32TNR_0_0", **properties: Any) -> dict:
 def test_other_quarters_fill_a_tile_and_show_one_that_the_first_lacks(search: Search) -> None:
     items = [item(), spring(), spring("32TNQ_0_0", **{"proj:code": "EPSG:32632"})]
     tiles = search(items, fill=["2024Q3", "2025Q2"])
+    assert [line for line in search.table.splitlines() if "fill" in line] == [
+        "WARNING: fill has 2024Q3, of which the source has no items here"
+    ]
     assert tiles["32TNR_0_0"]["item"] == "Sentinel-2_mosaic_2025_Q3_32TNR_0_0"
     [further] = tiles["32TNR_0_0"]["fill"]
     assert further["item"] == "Sentinel-2_mosaic_2025_Q2_32TNR_0_0"
@@ -178,6 +181,9 @@ def test_further_items_of_a_tile_are_taken_in_the_order_of_choose(search: Search
         names = [found["item"], *(further["item"] for further in found["fill"])]
         assert names == [one["id"] for one in items[: number + 1]]
         assert all("SCL" in further["bands"] for further in (found, *found["fill"]))
+        assert "fill" not in search.table
+    search(items[:1], fill=2, **changes)
+    assert "WARNING: fill is 2, but no tile has a further item in 2025Q3\n" in search.table
     found = search(items, **changes)["32TNR"]
     assert "SCL" not in found["bands"]  # a mask is of use only where something fills
 
