@@ -38,10 +38,11 @@ env: .venv/.done
 dev: .venv/.dev
 
 # GDAL's bindings must match the system's GDAL, and are built with numpy so that they pass arrays.
-.venv/.done: envs/requirements.txt envs/system.sh envs/interrupts.pth
+.venv/.done: envs/requirements.txt envs/requirements-pages.txt envs/system.sh envs/interrupts.pth
 	@PYTHON=$(PYTHON) envs/system.sh
 	$(PYTHON) -m venv .venv
 	$(PIP) setuptools==80.9.0 wheel==0.48.0 -r envs/requirements.txt
+	$(PIP) --no-deps -r envs/requirements-pages.txt
 	$(PIP) --no-build-isolation --no-cache-dir "GDAL[numpy]==$$(gdal-config --version)"
 	$(BIN)/python -c "from osgeo import gdal_array"
 	@cp envs/interrupts.pth "$$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])')"

@@ -1,6 +1,6 @@
 """basemake: make for satellite basemaps, from a polygon and a quarter to a web map.
 
-config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview; each rules/*.smk is one stage.
+config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview, web; each rules/*.smk is one stage.
 """
 
 from snakemake.utils import min_version
@@ -25,6 +25,7 @@ include: "rules/tiles.smk"
 include: "rules/mosaic.smk"
 include: "rules/pyramid.smk"
 include: "rules/preview.smk"
+include: "rules/web.smk"
 
 
 EXPORTS = exports()  # before any job, so that an output that no rule makes is refused at once
@@ -33,7 +34,7 @@ EXPORTS = exports()  # before any job, so that an output that no rule makes is r
 # Every output is an input of this rule, because Snakemake does not make a missing intermediate file
 # again while the files made from it exist.
 rule all:
-    """Make every enhanced tile, VRT, pyramid and preview page that the config asks for."""
+    """Make every enhanced tile, VRT, pyramid, page and web file that the config asks for."""
     default_target: True
     input:
         lambda wildcards: everything(),

@@ -43,6 +43,8 @@ from basemake.engine.storage import keep_in_bucket
 from basemake.errors import BasemakeError
 from basemake.pixels.codecs import check_codecs
 from basemake.pixels.dn import MaskRule
+from basemake.pixels.tilejson import SUFFIXES
+from basemake.readers.qgis import best_for_qgis
 from basemake.system.machine import bounds, memory_for_jobs, share, usable_cores
 from basemake.system.screen import in_megabytes
 from basemake.system.shared_state import begin_run
@@ -111,6 +113,8 @@ KEYS = [
     for rank in range(1, 2 + FILL)
 ]
 PYRAMID = config["pyramid"]
+SUFFIX = SUFFIXES[PYRAMID["format"]]  # of web tiles that are files
+URL = None if PYRAMID["url"] == "none" else PYRAMID["url"]  # where results/ is served
 ATTRIBUTION = credit_of(SOURCE, config)
 ASKED = asked_of(workflow)
 BOUNDS = bounds(ASKED, usable_cores(), memory_for_jobs(), SOURCE.limits.connections)
@@ -308,6 +312,8 @@ def everything():
             paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
             paths.append(f"results/mosaic/{region}.vrt")
         paths += [f"results/pyramid/{region}.pmtiles", f"results/preview/{region}.html"]
+        names = ("tilejson.json", "style.json", "openlayers.html", "leaflet.html", f"{region}.qlr")
+        paths += [f"results/web/{region}/{name}" for name in names]
         for export in EXPORTS:
             paths.append(str(export.output[0].apply_wildcards({"region": region})))
     return paths

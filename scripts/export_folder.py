@@ -8,10 +8,8 @@ from typing import Any
 from pmtiles.reader import Reader, all_tiles
 
 from basemake.pixels.archive import open_archive
-from basemake.pixels.tilejson import tilejson
+from basemake.pixels.tilejson import SUFFIXES, tilejson
 from basemake.system.files import writing
-
-SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}
 
 
 def export_folder(archive: Path, output: Path, image_format: str) -> None:

@@ -60,7 +60,7 @@ def test_conda_has_what_pip_has_at_the_same_versions_and_gdal_and_python() -> No
 
 
 def test_development_tools_are_pinned_and_apart() -> None:
-    names = ("requirements.txt", "requirements-dev.txt", "requirements-slurm.txt")
+    names = [f"requirements{of}.txt" for of in ("", "-dev", "-slurm", "-pages")]
     together = [name for file in names for name in pinned(file)]
     assert len(together) == len(set(together))
 

@@ -7,6 +7,8 @@ from pmtiles.reader import Reader
 
 from basemake.pixels.archive import open_archive
 
+SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}  # of web tiles that are files, by format
+
 
 def tilejson(archive: Path, tiles: str) -> dict[str, Any]:
     """Return what TileJSON 3.0.0 wants to be said of a PMTiles archive.
