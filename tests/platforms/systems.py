@@ -33,6 +33,7 @@ USER = "1000:1000"
 UNLIKE = {"LANG": "C", "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"}
 # What a build leaves to its user; the rest is for basemake itself.
 FINISHED = ("bands/*/*", "tiles/*", "mosaic/*", "metatiles/*/*", "pyramid/*", "preview/*")
+FINISHED += ("web/*/*",)
 
 
 @dataclass(frozen=True)

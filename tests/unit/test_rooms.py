@@ -14,7 +14,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "scripts"
 PACKAGES = [  # lowest first
-    *("system", "pixels", "build", "engine", "web", "fetch"),
+    *("system", "pixels", "build", "engine", "web", "fetch", "readers"),
     *("forecast", "demo", "measure", "publish", "look"),
 ]
 APART = {"forecast", "demo", "measure", "publish", "look"}  # import none of each other

@@ -52,7 +52,11 @@ def rendering(parts: Iterable[str], region: str = "first") -> set[str]:
 
 
 def packing(region: str = "first") -> set[str]:
-    return {f"{rule} {region}" for rule in ("render_overview", "pack_pyramid", "build_preview")}
+    return {f"render_overview {region}", f"pack_pyramid {region}"} | following_archive(region)
+
+
+def following_archive(region: str = "first") -> set[str]:
+    return {f"build_preview {region}", f"build_web {region}"}
 
 
 def showing(scene: Scene, tiles: Iterable[str], region: str = "first") -> set[str]:

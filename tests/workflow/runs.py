@@ -53,7 +53,7 @@ SOURCE = {
     "attribution": "Simulated imagery",
 }
 WORLD = {"seed": 41, "pixel_size": 360}
-LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*")
+LASTING = ("tiles/*", "mosaic/*", "metatiles/**/*", "pyramid/**/*", "preview/*", "web/*/*")
 
 
 def opened_for_update(path: Path) -> gdal.Dataset:

@@ -58,8 +58,9 @@ CHANGES = (
 # What can be lost, or have wrong times: each of these, or one file or folder in it.
 PLACES = (
     *("results", "results/bands", "results/tiles", "results/mosaic", "results/metatiles"),
-    *("results/pyramid", "results/preview", "results/records", "results/manifest.geojson"),
-    *(".snakemake", ".snakemake/metadata", ".basemake", "logs", "benchmarks"),
+    *("results/pyramid", "results/preview", "results/web", "results/records"),
+    *("results/manifest.geojson", ".snakemake", ".snakemake/metadata", ".basemake", "logs"),
+    "benchmarks",
 )
 # An intermediate file, which may be missing while what is made of it is right.
 NEEDLESS = "overview.pmtiles"

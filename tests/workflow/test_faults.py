@@ -64,6 +64,7 @@ ROWS = [
     ("export_cog", "middle", "exception", "tile left", False),
     ("build_preview", "before", "exception", "min_zoom", True),
     ("build_preview", "after", "kill", "quality", False),
+    ("build_web", "middle", "kill", "quality", True),
 ]
 if os.environ.get("BASEMAKE_ALL_FAULTS"):
     ROWS = [

@@ -27,7 +27,7 @@ KEYS = {
     *("tiles", "files", "download", "disk", "memory", "time", "figures_from_jobs_here", "cost"),
     *("warnings", "map"),
 }
-STAGES = ("bands", "tiles", "mosaic", "pyramid", "preview")
+STAGES = ("bands", "tiles", "mosaic", "pyramid", "preview", "web")
 
 
 def plan(scene: Scene, *arguments: str) -> subprocess.CompletedProcess:
@@ -128,7 +128,7 @@ def test_a_plan_and_then_its_build(story, scene):
     assert set(before["tiles"]) == tiles
     assert {tile["state"] for tile in before["tiles"].values()} == {"download"}
     archives = len(metatiles(scene)) + 2  # the overview and the pyramid
-    built = {"bands": 7, "tiles": 7, "mosaic": 3, "pyramid": archives, "preview": 1}
+    built = {"bands": 7, "tiles": 7, "mosaic": 3, "pyramid": archives, "preview": 1, "web": 1}
     assert counts(before, "new") == built
     assert not counts(before, "stale")
     assert not counts(before, "fresh")
@@ -215,6 +215,7 @@ def test_a_recipe_that_changed(scene):
         "mosaic": {FOLLOWS: 3},
         "pyramid": {FOLLOWS: 12},
         "preview": {FOLLOWS: 1},
+        "web": {FOLLOWS: 1},
     }
     assert counts(stale, "fresh") == {"bands": 7}
     assert stale["download"]["bytes"] == 0
@@ -249,7 +250,7 @@ def test_web_tile_settings_that_changed_and_a_metatile_that_is_gone(scene):
     (scene.results / f"metatiles/first/{TIP}.tif").unlink()
     scene.config["pyramid"]["quality"] = 60
     found = whys(report(scene))
-    assert set(found) == {"pyramid", "preview"}
+    assert set(found) == {"pyramid", "preview", "web"}
     assert found["pyramid"] == {WEB_TILES: 11, FOLLOWS: 1}
 
 

@@ -17,6 +17,7 @@ import yaml
 from expected import (
     all_of_pyramid,
     enhancing,
+    following_archive,
     metatiles,
     mosaicking,
     packing,
@@ -64,8 +65,10 @@ def test_web_tiles(scene, option):
     [
         ({"min_zoom": 8}, packing()),  # below the metatiles' zoom
         ({"outputs": ["mbtiles"]}, {"export_mbtiles first"}),
+        ({"outputs": ["folder"]}, {"export_folder first", "build_web first"}),
+        ({"url": "https://maps.example.org/alps"}, {"build_web first"}),
     ],
-    ids=["min_zoom", "outputs"],
+    ids=["min_zoom", "outputs", "folder", "url"],
 )
 def test_options_of_the_pyramid(scene, option, jobs):
     scene.config["pyramid"] |= option
@@ -101,7 +104,7 @@ def test_attribution_renders_nothing(base, scene, from_nothing):
     change_source(scene, attribution=SOURCE["attribution"] + ".")
     tiles = tiles_of(scene, "first")
     scene.rebuild(
-        enhancing(tiles) | mosaicking(tiles) | {"pack_pyramid first", "build_preview first"}
+        enhancing(tiles) | mosaicking(tiles) | {"pack_pyramid first"} | following_archive()
     )
     assert scene.lasting() == from_nothing(scene)
     assert scene.files("metatiles/**/*") == base.files("metatiles/**/*")
@@ -237,7 +240,7 @@ def test_metatile_deleted(base, scene, suffix, reader):
 
 def test_archive_deleted(base, scene):
     (scene.results / "pyramid/first.pmtiles").unlink()
-    scene.rebuild({"pack_pyramid first", "build_preview first"}, search=False)
+    scene.rebuild({"pack_pyramid first"} | following_archive(), search=False)
     assert scene.lasting() == base.lasting()
 
 

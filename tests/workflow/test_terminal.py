@@ -117,7 +117,7 @@ def test_a_terminal_shows_bars_by_stage_and_then_where_the_map_is(scene: Scene) 
     terminal = Terminal(scene, "--cores", "2")
     shown = terminal.until("render_metatile")
     stages = [line.split()[0] for line in shown[:-1] if re.search(r" \d+/\d+ *$", line)]
-    assert stages == ["bands", "tiles", "mosaic", "pyramid", "preview"]
+    assert stages == ["bands", "tiles", "mosaic", "pyramid", "preview", "web"]
     assert re.match(r"\d:\d\d  .*render_metatile first 9_", shown[-1])
     status, kept = terminal.end()
     assert status == 0

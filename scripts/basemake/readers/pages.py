@@ -93,31 +93,29 @@ archive.getHeader().catch(error => {
 """
 
 OPENLAYERS_SCRIPT = """
-// With two arguments a source of web tiles by OpenLayers: the archive's, or those at an address.
-const tiles = {
+const options = {
   attributions: shown.credit,
   tileGrid: ol.tilegrid.createXYZ({
     minZoom: shown.minzoom, maxZoom: shown.maxzoom, tileSize: shown.tileSize,
   }),
 };
 {%- if shown.archive %}
-tiles.loader = async (z, x, y, { signal }) => {
+const loader = async (z, x, y, { signal }) => {
   const tile = await archive.getZxy(z, x, y, signal);
   if (tile) return createImageBitmap(new Blob([tile.data]));
   const nothing = document.createElement("canvas");
   nothing.width = nothing.height = shown.tileSize;
   return nothing;
 };
+const source = new ol.source.ImageTile({ ...options, loader });
 {%- else %}
-tiles.url = shown.tiles;
+const source = new ol.source.XYZ({ ...options, url: shown.tiles });
 {%- endif %}
 const extent = ol.proj.transformExtent(shown.bounds, "EPSG:4326", "EPSG:3857");
 const offset = Math.log2(shown.tileSize / 256);  // OpenLayers counts a map's zooms at 256 px
 const map = new ol.Map({
   target: "map",
-  layers: [new ol.layer.Tile({
-    source: new ol.source.ImageTile(tiles), extent: round ? undefined : extent,
-  })],
+  layers: [new ol.layer.Tile({ source, extent: round ? undefined : extent })],
   controls: ol.control.defaults.defaults({ attributionOptions: { collapsible: false } })
     .extend([new ol.control.ScaleLine()]),
   view: new ol.View({
@@ -220,4 +218,4 @@ def bundled(package: str, name: str) -> str:
             f"the Python package {package} is not installed: run `make env`, or in a conda"
             " environment `pip install --no-deps -r envs/requirements-pages.txt`."
         ) from None
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes().decode()
