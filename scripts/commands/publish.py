@@ -1,12 +1,14 @@
 """Publish finished maps: to a bucket, of which unchanged bytes are copied there, or to a folder.
 
-A map is what `snakemake` made last; the page, the TileJSON and the archive of each region of the
-config are published. Exit status: 0 if all are, 1 if not, 75 if a run is using the directory.
+A map is what `snakemake` made last; the archive of each region of the config and what opens it
+are published. Exit status: 0 if all are, 1 if not, 75 if a run is using the directory.
 """
 
 import argparse
+import json
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,13 +22,15 @@ from basemake.engine.open_build import BUSY, as_command, open_build
 from basemake.errors import BusyError, PublishError
 from basemake.publish.places import Place, place
 from basemake.publish.publication import Published, publish_archive, publish_folder
+from basemake.readers.shown import Shown
 
 EXAMPLE = 'make publish ARGS="--to s3://my-bucket/maps --directory ~/maps/alps"'
 
 
 def files_of(region: str) -> list[Path]:
-    """Return the paths of a region's archive and page."""
-    return [RESULTS / f"pyramid/{region}.pmtiles", RESULTS / f"preview/{region}.html"]
+    """Return the paths of a region's archive, page and style."""
+    names = (f"pyramid/{region}.pmtiles", f"preview/{region}.html", f"web/{region}/style.json")
+    return [RESULTS / name for name in names]
 
 
 def publish(region: str, where: Place, options: argparse.Namespace) -> Published:
@@ -34,15 +38,19 @@ def publish(region: str, where: Place, options: argparse.Namespace) -> Published
 
     Raises PublishError if it is not there, or not as its records tell.
     """
-    archive, page = files_of(region)
-    for made in (archive, page):
+    archive, page, made_style = files_of(region)
+    for made in (archive, page, made_style):
         record = read_record(made)
         if record is None or not made.exists() or not is_intact(made, record):
             raise PublishError(f"{made} is not there, or not whole: run snakemake first.")
     url = f"{options.url.rstrip('/')}/" if options.url else ""
+    said = json.loads(made_style.read_text())
+    ground = said["layers"][0]["paint"]["background-color"]
+    showing = partial(Shown.of, archive, title=said["name"], ground=ground)
     if options.tiles:
-        return publish_folder(region, archive.with_suffix(""), archive, where, url)
-    return publish_archive(region, archive, page, where, url=url, remove_old=options.remove_old)
+        return publish_folder(region, archive.with_suffix(""), showing, where, url)
+    old = options.remove_old
+    return publish_archive(region, archive, page, showing, where, url=url, remove_old=old)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from basemake.pixels.archive import TILE_TYPES, pack_parts, write_part
 from basemake.pixels.webtiles import WebTile
 from basemake.publish.places import Bucket, Folder, Place, place
 from basemake.publish.publication import DIGEST, publish_archive, publish_folder
+from basemake.readers.shown import Shown
 from servers import s3_server
 
 HEADER = {
@@ -26,6 +27,7 @@ HEADER = {
     **dict.fromkeys(("center_lon_e7", "center_lat_e7", "center_zoom"), 5),
 }
 METADATA = {"name": "alps", "description": "of a test", "attribution": "Somebody"}
+READERS = {"alps.style.json", "alps.openlayers.html", "alps.leaflet.html"}
 COUNT, BYTES = 400, 100_000  # web tiles, and bytes of one: 40 MB
 CHANGED = 300  # the number of the one that changes
 
@@ -48,11 +50,14 @@ class Map:
         part = self.archive.with_suffix(".parts")
         part.parent.mkdir(exist_ok=True)
         write_part(part, tiles, "webp")
-        pack_parts([part], self.archive, HEADER, METADATA)
+        pack_parts([part], self.archive, HEADER, {**METADATA, "tile_size": 256})
         for (z, x, y), data in tiles[CHANGED - 3 : CHANGED + 3]:
             path = self.folder / f"{z}/{x}/{y}.webp"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+
+    def showing(self, tiles: str) -> Shown:
+        return Shown.of(self.archive, tiles, "alps, 2025Q3")
 
     @property
     def name(self) -> str:
@@ -91,7 +96,8 @@ def anywhere(request, tmp_path: Path) -> Place:
 
 
 def publish(made: Map, where: Place, remove_old: bool = False, url: str = ""):
-    return publish_archive("alps", made.archive, made.page, where, url=url, remove_old=remove_old)
+    files = made.archive, made.page, made.showing
+    return publish_archive("alps", *files, where, url=url, remove_old=remove_old)
 
 
 def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
@@ -105,6 +111,10 @@ def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
     assert said["tiles"] == [f"pmtiles://https://maps.example.org/{first}/{{z}}/{{x}}/{{y}}"]
     assert (said["minzoom"], said["maxzoom"], said["bounds"]) == (9, 9, [-1.0, -1.0, 2.0, 2.0])
     assert said | METADATA == said
+    style = json.loads(anywhere.read("alps.style.json"))
+    assert style["sources"]["imagery"]["tiles"] == said["tiles"]
+    for name in ("alps.openlayers.html", "alps.leaflet.html"):
+        assert f'"archive": "https://maps.example.org/{first}"' in anywhere.read(name).decode()
     assert publish(made, anywhere, url="https://maps.example.org/").sent == 0
 
     made.make(b"new")
@@ -113,14 +123,18 @@ def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
     assert anywhere.read(made.name) == made.archive.read_bytes()
     assert made.name in anywhere.read("alps.html").decode()
     if isinstance(anywhere, Bucket):  # the front of the archive, and what changed
-        assert 2 * 5 * 2**20 <= published.sent < 2 * 5 * 2**20 + 2**20
+        readers = sum(len(anywhere.read(name)) for name in READERS)
+        assert 2 * 5 * 2**20 <= published.sent < 2 * 5 * 2**20 + readers + 2**20
 
     second = made.name
     made.make(b"newer")
     anywhere.write("alps-north.json", b"{}")  # of another region
     assert publish(made, anywhere, remove_old=True).deleted == 2
     names = {name for name in (second, made.name) for name in (name, f"{name}.json")}
-    assert set(anywhere.sizes("")) == names | {"alps.json", "alps.html", "alps-north.json"}
+    assert set(anywhere.sizes("")) == {
+        *(names | READERS),
+        *("alps.json", "alps.html", "alps-north.json"),
+    }
     assert publish(made, anywhere, remove_old=True) == (made.name, 0, 0)
 
 
@@ -271,14 +285,16 @@ def test_a_publication_that_ends_early(made: Map, bucket: Bucket, monkeypatch, f
 
 
 def test_web_tiles_one_by_one(made: Map, anywhere: Place) -> None:
-    publish_folder("alps", made.folder, made.archive, anywhere, "https://example.org/")
+    publish_folder("alps", made.folder, made.showing, anywhere, "https://example.org/")
     said = json.loads(anywhere.read("alps.json"))
     assert said["tiles"] == ["https://example.org/alps/{z}/{x}/{y}.webp"]
+    assert "url=https://example.org/alps/%7Bz%7D" in anywhere.read("alps.qlr").decode()
+    assert all(anywhere.read(name) for name in READERS)
     made.make(b"new")
     gone = max(made.folder.glob("*/*/*"))
     gone.unlink()
     anywhere.write("alps/notes.json", b"of somebody")
-    published = publish_folder("alps", made.folder, made.archive, anywhere, "https://example.org/")
+    published = publish_folder("alps", made.folder, made.showing, anywhere, "https://example.org/")
     assert published == ("alps/", BYTES + 3, 1)
     anywhere.delete("alps/notes.json")
     assert set(anywhere.sizes("alps/")) == {

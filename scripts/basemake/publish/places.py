@@ -28,6 +28,7 @@ TYPES = {
     ".webp": "image/webp",
     ".png": "image/png",
     ".jpg": "image/jpeg",
+    ".qlr": "application/x-qgis-layer-definition",
 }
 
 

@@ -1,8 +1,9 @@
-"""A published map: an archive whose name is its digest, and the page and TileJSON that name it."""
+"""A published map: an archive whose name is its digest, and the pages and files that name it."""
 
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from basemake.errors import MALFORMED, PublishError
-from basemake.pixels.tilejson import tilejson
 from basemake.publish.pieces import Piece, pieces_of
 from basemake.publish.places import CONNECTIONS, Base, Place
+from basemake.readers.pages import leaflet_page, openlayers_page
+from basemake.readers.qgis import layer_definition
+from basemake.readers.shown import ZXY, Shown, in_archive
+from basemake.readers.style import style
 from basemake.system.files import PART
 
 DIGEST = 16  # hex digits in the name of an archive
 INDEX = ".json"  # added to an archive's name: its ETag and pieces
 ENDS = ("", INDEX, PART, INDEX + PART)  # of names of an archive, its index, and what a kill leaves
+Showing = Callable[[str], Shown]  # returns the map whose web tiles are at an address
 
 
 class Published(NamedTuple):
@@ -29,14 +34,22 @@ class Published(NamedTuple):
 
 
 def publish_archive(
-    region: str, archive: Path, page: Path, place: Place, *, url: str, remove_old: bool
+    region: str,
+    archive: Path,
+    page: Path,
+    showing: Showing,
+    place: Place,
+    *,
+    url: str,
+    remove_old: bool,
 ) -> Published:
-    """Publish a region's archive, its page as {region}.html and its TileJSON as {region}.json.
+    """Publish a region's archive, its page as {region}.html, and its TileJSON as {region}.json.
 
-    The archive gets a new name, and is there whole before page and TileJSON name it: a reader sees
-    the old map or the new one, and so does everyone after a publication that ended early. `url` is
-    where browsers reach the place; it may be empty. With `remove_old` archives are deleted, but for
-    this one and the one before, which readers may still have open. Raises PublishError if something
+    Between page and TileJSON what else opens the map is published, as `_readers` names it. The
+    archive gets a new name, and is there whole before anything names it: a reader sees the old map
+    or the new one, and so does everyone after a publication that ended early. `url` is where
+    browsers reach the place; it may be empty. With `remove_old` archives are deleted, but for this
+    one and the one before, which readers may still have open. Raises PublishError if something
     cannot be read or written.
     """
     digest, pieces = pieces_of(archive)
@@ -54,18 +67,14 @@ def publish_archive(
         base = next((base for one in before if (base := _base(place, one, there))), None)
         etag, sent = place.send(name, archive, pieces, base)
         place.write(name + INDEX, _as_json(_index(etag, pieces)))
-    shown = {
-        **tilejson(archive, f"pmtiles://{url}{name}/{{z}}/{{x}}/{{y}}"),
-        "archive": name,
-        "previous": before[0] if before else None,
+    shown = showing(in_archive(f"{url}{name}"))
+    told_now = {**shown.told, "archive": name, "previous": before[0] if before else None}
+    pointers = {
+        f"{region}.html": shown_page,
+        **_readers(region, shown),
+        f"{region}.json": _as_json(told_now),
     }
-    for pointer, data in (
-        (f"{region}.html", shown_page),
-        (f"{region}.json", _as_json(shown)),
-    ):
-        if place.read(pointer) != data:
-            place.write(pointer, data)
-            sent += len(data)
+    sent += sum(_replace(place, pointer, data) for pointer, data in pointers.items())
     surplus = []
     if remove_old:
         kept = {name, *before[:1], *own.findall(page_before)}
@@ -81,11 +90,14 @@ def publish_archive(
     return Published(name, sent, len(surplus))
 
 
-def publish_folder(region: str, folder: Path, archive: Path, place: Place, url: str) -> Published:
+def publish_folder(
+    region: str, folder: Path, showing: Showing, place: Place, url: str
+) -> Published:
     """Publish a region's web tiles as {region}/z/x/y, and its TileJSON as {region}.json.
 
-    Only web tiles that changed are sent; those that are gone are deleted in the end. While it works
-    a reader may see some old and some new ones.
+    With it goes what else opens the map, as `_readers` names it, and QGIS's {region}.qlr. Only web
+    tiles that changed are sent; those that are gone are deleted in the end. While it works a reader
+    may see some old and some new ones.
     """
     paths = {f"{region}/{path.relative_to(folder).as_posix()}": path for path in _files(folder)}
     there = place.sums(f"{region}/")
@@ -100,14 +112,35 @@ def publish_folder(region: str, folder: Path, archive: Path, place: Place, url: 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         sent = sum(pool.map(send, paths))
         suffix = next(iter(paths.values())).suffix
-        shown = _as_json(tilejson(archive, f"{url}{quote(region)}/{{z}}/{{x}}/{{y}}{suffix}"))
-        if place.read(f"{region}.json") != shown:
-            place.write(f"{region}.json", shown)
-            sent += len(shown)
+        tiles = f"{url}{quote(region)}{ZXY}{suffix}"
+        shown = showing(tiles)
+        pointers = {
+            **_readers(region, shown),
+            f"{region}.qlr": layer_definition(shown, tiles).encode(),
+            f"{region}.json": _as_json(shown.told),
+        }
+        sent += sum(_replace(place, pointer, data) for pointer, data in pointers.items())
         own = re.compile(rf"{re.escape(region)}/\d+/\d+/\d+{re.escape(suffix)}({PART})?")
         surplus = [name for name in there if own.fullmatch(name) and name not in paths]
         list(pool.map(place.delete, surplus))
     return Published(f"{region}/", sent, len(surplus))
+
+
+def _readers(region: str, shown: Shown) -> dict[str, bytes]:
+    """Return what opens a map, by name: a MapLibre style, pages of OpenLayers and Leaflet."""
+    return {
+        f"{region}.style.json": _as_json(style(shown)),
+        f"{region}.openlayers.html": openlayers_page(shown).encode(),
+        f"{region}.leaflet.html": leaflet_page(shown).encode(),
+    }
+
+
+def _replace(place: Place, name: str, data: bytes) -> int:
+    """Write an object unless it is there with the same content; return the bytes sent."""
+    if place.read(name) == data:
+        return 0
+    place.write(name, data)
+    return len(data)
 
 
 def _files(folder: Path) -> list[Path]:
