@@ -143,8 +143,9 @@ def test_a_map_with_a_hole_opens_whole_with_title_and_credit(
         assert tab.evaluate("document.title") == HOSTILE
         assert tab.evaluate("document.querySelector('h1').textContent") == HOSTILE
         look(tab, page, 4)
-        hole = -284, -128  # in the web tile MISSING, whose east side is 256 px west of the middle
-        eventually(lambda: tab.colours(hole), [ImageColor.getrgb("#123456")])
+        # In the web tile MISSING, and at its edges: its corner is 256 px west of the middle.
+        hole = [(-284, -128), (-257, -128), (-284, -1)]
+        eventually(lambda: tab.colours(*hole), [ImageColor.getrgb("#123456")] * 3)
 
 
 @pytest.mark.parametrize("page", PAGES)

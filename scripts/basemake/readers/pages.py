@@ -58,6 +58,7 @@ h1 { top: 10px; right: 10px; max-width: 60%; font-size: 14px; font-weight: 600;
   pointer-events: none; }
 #note { top: 40%; left: 50%; width: 20em; max-width: 80%; transform: translateX(-50%);
   padding: 1em; overflow-wrap: anywhere; }
+#map .ol-scale-line, #map .leaflet-bottom.leaflet-left { bottom: 30px; }
 #map .ol-attribution { right: 0; bottom: 0; border-radius: 4px 0 0; }
 #map .ol-attribution ul { font-size: 12px; }
 </style>

@@ -16,8 +16,8 @@ def best_for_qgis(
 
     `outputs` are those of the config, `suffix` is that of single web tiles. The COG is the map as
     drawn; the mosaic has the pixels of enhanced tiles, but is not cut along the polygon, and too
-    many files to be read from afar (`remote`). The archive is the last choice, as only GDAL 3.13
-    and newer reads raster PMTiles.
+    many files to be read from afar (`remote`). The archive is the last choice, as GDAL reads raster
+    PMTiles only since May 2026 (https://github.com/OSGeo/gdal/pull/14504).
     """
     choices = {
         f"pyramid/{region}.tif": "cog" in outputs,
