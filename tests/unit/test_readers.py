@@ -97,7 +97,6 @@ def test_a_style_has_zooms_bounds_and_ground(tmp_path: Path, tile_size: int) -> 
     [
         (["pmtiles", "cog", "folder", "mbtiles"], True, "alps.tif", "alps.tif"),
         (["folder", "mbtiles"], True, "alps.vrt", "alps/{z}/{x}/{y}.webp"),
-        (["folder", "mbtiles"], False, "alps.mbtiles", "alps/{z}/{x}/{y}.webp"),
         (["folder"], False, "alps/{z}/{x}/{y}.webp", "alps/{z}/{x}/{y}.webp"),
         (["pmtiles"], False, "alps.pmtiles", "alps.pmtiles"),
     ],

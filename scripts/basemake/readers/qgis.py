@@ -17,12 +17,12 @@ def best_for_qgis(
     `outputs` are those of the config, `suffix` is that of single web tiles. The COG is the map as
     drawn; the mosaic has the pixels of enhanced tiles, but is not cut along the polygon, and too
     many files to be read from afar (`remote`). The archive is the last choice, as GDAL reads raster
-    PMTiles only since May 2026 (https://github.com/OSGeo/gdal/pull/14504).
+    PMTiles only since May 2026 (https://github.com/OSGeo/gdal/pull/14504). MBTiles are none: GDAL
+    3.6 shows nothing of those with web tiles of 512 px.
     """
     choices = {
         f"pyramid/{region}.tif": "cog" in outputs,
         f"mosaic/{region}.vrt": tiles_kept and not remote,
-        f"pyramid/{region}.mbtiles": "mbtiles" in outputs and not remote,
         f"pyramid/{region}{ZXY}.{suffix}": "folder" in outputs,
     }
     archive = f"pyramid/{region}.pmtiles"
