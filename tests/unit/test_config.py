@@ -219,6 +219,8 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
             "is empty; allowed: none, or a colour of six digits in quotes",
         ),
         ("config", "pyramid.background", "#123", "is '#123'; allowed: none, or a colour of"),
+        ("config", "pyramid.url", "maps.example.org", "'maps.example.org'; allowed: none, or an"),
+        ("config", "pyramid.url", "https://a.org/{z}", "is 'https://a.org/{z}'; allowed: none, or"),
         ("config", "pyramid.fade_km", 101, "pyramid.fade_km is 101; allowed: at most 100"),
         ("config", "pyramid.outputs", [], "pyramid.outputs is []; allowed: at least 1 entry"),
         ("config", "pyramid.outputs", ["cog"] * 2, "is ['cog', 'cog']; each entry may stand once"),
