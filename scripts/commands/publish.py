@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--to", help="s3://bucket/maps, gs://bucket/maps, or a folder")
     parser.add_argument("--endpoint-url", help="of an S3 service other than Amazon's")
     parser.add_argument(
-        "--url", default="", help="where browsers reach that place, for the TileJSON"
+        "--url", default="", help="where browsers reach that place, for TileJSON and style"
     )
     parser.add_argument(
         "--tiles", action="store_true", help="web tiles, one object each, instead of the archive"
