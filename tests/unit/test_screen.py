@@ -19,7 +19,7 @@ import pytest
 
 from basemake.engine.open_build import as_command
 from basemake.system.interrupts import end_at_interrupt
-from basemake.system.screen import DEFECT, LiveScreen, Screen, clock, screen_on
+from basemake.system.screen import DEFECT, LiveScreen, Screen, clock, in_megabytes, screen_on
 from basemake.system.shared_state import shared
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -279,3 +279,11 @@ def test_a_handler_of_ctrl_c_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         assert signal.getsignal(signal.SIGINT) is own
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0.0 MB"), (34_253, "34.3 kB"), (50_000, "0.1 MB"), (12_345_678, "12.3 MB")],
+)
+def test_a_small_archive_has_a_size(size: int, text: str) -> None:
+    assert in_megabytes(size) == text

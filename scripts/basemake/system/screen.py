@@ -270,7 +270,9 @@ def _jobs(number: int) -> str:
 
 
 def in_megabytes(size: int) -> str:
-    """Return a number of bytes in MB, or in GB from 1000 MB on."""
+    """Return a number of bytes in MB, in GB from 1000 MB on, in kB where it would be 0.0 MB."""
+    if 0 < size < 50_000:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
