@@ -429,7 +429,11 @@ def test_a_midpoint_beyond_the_maximum_is_refused(write_yaml: Any) -> None:
 @pytest.mark.parametrize(
     ("fill", "dates", "said"),
     [
-        (["2025Q2", "2025Q3"], None, "fill has '2025Q3', which is the map's own quarter"),
+        (
+            ["2025Q2", "2025Q3"],
+            None,
+            "config: fill has '2025Q3', which is the map's own quarter; allowed: others.",
+        ),
         (["2025Q2"], "2025-07-01/2025-07-15", "but the source has dates, 2025-07-01/2025-07-15"),
     ],
 )

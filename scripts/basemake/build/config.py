@@ -203,12 +203,13 @@ def check_fill(config: dict, source: Source) -> None:
         return
     if config["quarter"] in fill:
         raise ConfigError(
-            f"fill has {config['quarter']!r}, which is the map's own quarter; allowed: others."
+            f"config: fill has {config['quarter']!r}, which is the map's own quarter;"
+            " allowed: others."
         )
     if fill and source.dates:
         raise ConfigError(
-            f"fill is {fill!r}, but the source has dates, {source.dates}, instead of the quarter's;"
-            " allowed: a number of further items, or a source without dates."
+            f"config: fill is {fill!r}, but the source has dates, {source.dates}, instead of the"
+            " quarter's; allowed: a number of further items, or a source without dates."
         )
 
 
