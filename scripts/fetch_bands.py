@@ -149,9 +149,9 @@ def _filling(
     for layer in (fill.layer(first), *(one.layer for one in tried if one.clear)):
         bare = bare.without(partial(layer.data, grid))
     for one in tried:
-        hidden = bare.without(partial(one.layer.unobserved, grid))
-        if hidden:
-            bands = [replace(band, holes=one.clear | hidden) for band in one.bands]
+        clouds = bare.within(partial(one.layer.veiled, grid))
+        if clouds:
+            bands = [replace(band, holes=one.clear | clouds) for band in one.bands]
             found[one.place : one.place + len(bands)] = _fetched(bands, access, connections)
             bare = bare.without(partial(one.layer.data, grid))
     return found

@@ -256,6 +256,9 @@ def test_masks_grow_but_not_where_nothing_was_observed(layer) -> None:
     np.testing.assert_array_equal(hidden, expected)
     # The same whatever the window.
     np.testing.assert_array_equal(of.hidden(grid, np.s_[42:60, 0:38]), expected[42:60, 0:38])
+    # What is hidden may be worth fetching, but not what was not observed.
+    expected[80, 80] = False
+    np.testing.assert_array_equal(of.veiled(grid, np.s_[0:96, 0:96]), expected)
 
 
 def test_items_on_other_grids_are_read_by_place(layer) -> None:

@@ -96,13 +96,6 @@ class Layer:
         """Return where pixels of a window of `grid` are data that no mask hides."""
         return self.data(grid, window) & ~self.hidden(grid, window)
 
-    def unobserved(self, grid: Grid, window: Window) -> Bools:
-        """Return where the item's mask says that pixels of a window of `grid` have no data."""
-        assert self.mask is not None
-        values, inside = nearest(self.mask, grid, window)
-        hides, growing = self.rule.hides(values)
-        return hides & ~growing | ~inside
-
     def hidden(self, grid: Grid, window: Window) -> Bools:
         """Return where the item's mask hides pixels of a window of `grid`."""
         if self.mask is None:
@@ -121,6 +114,13 @@ class Layer:
         top, left = rows.start - wide[0].start, columns.start - wide[1].start
         height, width = _shape(window)
         return (hides | ~inside)[top : top + height, left : left + width]
+
+    def veiled(self, grid: Grid, window: Window) -> Bools:
+        """Return where the item's mask hides pixels of a window of `grid` that were observed."""
+        assert self.mask is not None
+        values, inside = nearest(self.mask, grid, window)
+        hides, growing = self.rule.hides(values)
+        return self.hidden(grid, window) & inside & (growing | ~hides)
 
 
 def is_empty(path: Path) -> bool:
@@ -206,6 +206,10 @@ class Holes:
         for place, more in other._bits.items():
             bits[place] = bits[place] | more if place in bits else more
         return Holes(self.grid, bits)
+
+    def within(self, part: Callable[[Window], Bools]) -> "Holes":
+        """Return those for which `part(window)` is true; it is called where there are holes."""
+        return self.without(lambda window: ~part(window))
 
     def without(self, shown: Callable[[Window], Bools]) -> "Holes":
         """Return those for which `shown(window)` is false; it is called where there are holes."""
