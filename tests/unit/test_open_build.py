@@ -87,6 +87,11 @@ def test_a_directory_that_does_not_exist_is_named():
         open_build(["--directory", "elsewhere"])
 
 
+def test_an_option_that_snakemake_does_not_know_is_named_without_its_usage():
+    with pytest.raises(BasemakeError, match=r"^unrecognized arguments: --jsn; `snakemake --help`"):
+        open_build(["--jsn"])
+
+
 def test_cores_that_are_no_number_are_named():
     with pytest.raises(BasemakeError, match="number of cores"):
         opened("--cores", "many")

@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 from basemake.build.paths import CONFIGFILE
 from basemake.errors import ConfigError
 
+USAGE = 2  # argparse's exit status for an option that it refuses
 SNAKEFILE = Path(__file__).resolve().parents[3] / "Snakefile"
 # Options that leave jobs out of a run.
 PARTIAL = ("targets", "until", "omit_from", "batch", "allowed_rules", "target_jobs")
@@ -66,8 +67,8 @@ class Command(NamedTuple):
 def parse(arguments: list[str]) -> Command:
     """Return what snakemake's `arguments` and its profile ask for.
 
-    Raises ConfigError for options with which snakemake builds nothing; ends the process with
-    Snakemake's message if Snakemake refuses them.
+    Raises ConfigError for options that snakemake does not know, or with which it builds nothing;
+    ends the process with Snakemake's message if Snakemake refuses them otherwise.
     """
     arguments = ["--snakefile", str(SNAKEFILE), *arguments]
     try:
@@ -97,12 +98,18 @@ def parse(arguments: list[str]) -> Command:
 
 @contextmanager
 def quiet_unless_it_ends() -> Iterator[None]:
-    """Drop what Snakemake prints to stderr, such as its profile, unless it ends the process."""
+    """Drop what Snakemake prints to stderr, such as its profile, unless it ends the process.
+
+    Raises ConfigError if it ends it because of an option.
+    """
     with io.StringIO() as said:
         try:
             with redirect_stderr(said):
                 yield
         except SystemExit as end:
+            _, refused, why = said.getvalue().rpartition(": error: ")  # after pages of usage
+            if refused and end.code == USAGE:
+                raise ConfigError(f"{why.strip()}; `snakemake --help` lists the options.") from None
             if end.code and not isinstance(end.code, str):
                 print(said.getvalue(), end="", file=sys.stderr)
             raise
