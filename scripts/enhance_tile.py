@@ -37,10 +37,12 @@ from basemake.system.machine import usable_cores
 SOFTWARE = "basemake"
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
 LEAST = 64  # pixels a side of the smallest reduced image: what maps of the lowest zooms are made of
+MEASURED = ("DIGEST", "HOLES", "SHARES")  # in the metadata of a tile: what its pixels are
 # BLAKE2 is fast on every processor; SHA-256 is four times slower on those without SHA instructions.
 new_digest = partial(hashlib.blake2b, digest_size=32)
 
 Window = tuple[slice, slice]  # rows, columns
+Pixels = Callable[[Window], tuple[RGBA, Light]]  # those of a window, and their half
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Image(NamedTuple):
 
     shape: tuple[int, int]
     step: tuple[int, int]  # of windows
-    pixels: Callable[[Window], tuple[RGBA, Light]]
+    pixels: Pixels
 
 
 def enhance_tile(
@@ -103,9 +105,10 @@ def enhance_tile(
 
     The output is a GeoTIFF on the bands' grid: uint8 RGBA, with alpha 255 where all three bands
     are valid, in compressed blocks of 512 px, and with reduced-resolution images down to one block.
-    Its GDAL metadata are `metadata` and DIGEST, a digest of the grid and of the pixels of all these
-    images, which neither codec nor metadata change. Memory is bounded by one row of the bands'
-    blocks and by `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
+    Its GDAL metadata are `metadata`, DIGEST, a digest of the grid and of the pixels of all these
+    images, which neither codec nor metadata change, and HOLES, the number of its pixels without
+    data and of those that were fetched. Memory is bounded by one row of the bands' blocks and by
+    `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
 
     With `filling`, holes show further items (see pixels/fill.py), and a raster on the tile's grid
     tells which: uint8, 1 for the first item, 0 for none, and HIDDEN more for one that its mask
@@ -119,6 +122,7 @@ def enhance_tile(
         dtype = _check_agreement(datasets, bands, enhancement.epsg)
         shape = datasets[0].RasterYSize, datasets[0].RasterXSize
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
+        fetched = _pixels_fetched(datasets[0])
         place = geo_tags(datasets[0].GetGeoTransform(), datasets[0].GetSpatialRef().ExportToWkt())
         texts = _texts({**metadata, "DIGEST": "to come"})
         tags = [*place, *((code, 2, 1, b"\0", True) for code in texts)]
@@ -128,6 +132,7 @@ def enhance_tile(
     # the band are read a few at a time.
     step = _whole_blocks(block_height), _whole_blocks(block_width)
     read_rows = max(block_height, READ_PIXELS // step[1])
+    shown: dict[tuple[int, int], int] = {}
 
     def enhanced(window: Window) -> tuple[RGBA, Light]:
         rows, columns = window
@@ -145,10 +150,24 @@ def enhance_tile(
         filled.match(threads)
     with writing(output) as part:
         writer = _Writer(enhancement.codec, threads, json.dumps(grid).encode())
-        writer.write_levels(part, Image(shape, step, filled or enhanced), tags)
+        writer.write_levels(part, Image(shape, step, _counting(filled or enhanced, shown)), tags)
+        # Blocks of items that fill may reach beyond those of the first one.
+        holes = [max(0, fetched - sum(shown.values())), fetched]
+        found = {"DIGEST": writer.digest.hexdigest(), "HOLES": json.dumps(holes)}
         shares = {"SHARES": json.dumps(filled.write(place))} if filled else {}
-        _label(part, _texts({**metadata, "DIGEST": writer.digest.hexdigest(), **shares}))
+        _label(part, _texts({**metadata, **found, **shares}))
     logging.info("%s: %d bytes", output, output.stat().st_size)
+
+
+def _counting(pixels: Pixels, shown: dict[tuple[int, int], int]) -> Pixels:
+    """Return `pixels` that also count those with data, by the row and column of a window."""
+
+    def counted(window: Window) -> tuple[RGBA, Light]:
+        rgba, half = pixels(window)
+        shown[window[0].start, window[1].start] = int(np.count_nonzero(rgba[..., 3]))
+        return rgba, half
+
+    return counted
 
 
 class _Filled:
@@ -213,10 +232,15 @@ class _Filled:
         return [round(float(counts[item] / shown), 6) for item in self._items]
 
 
-def shares_of(tile: Path) -> list[float]:
-    """Return the share of each item in the pixels of an enhanced tile that show one."""
+def found_in(tile: Path) -> dict[str, Any]:
+    """Return what an enhanced tile tells of its pixels: `holes`, and `shares` if it was filled.
+
+    `holes` are the numbers of pixels without data and of those that were fetched, `shares` what
+    each item has of the pixels that show one.
+    """
     with open_geotiff(tile) as dataset:
-        return list(json.loads(dataset.GetMetadataItem("SHARES")))
+        texts = {name.lower(): dataset.GetMetadataItem(name) for name in ("HOLES", "SHARES")}
+    return {name: json.loads(text) for name, text in texts.items() if text is not None}
 
 
 def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
@@ -227,7 +251,7 @@ def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
     """
     try:
         with open_geotiff(tile) as dataset:
-            found = {name: dataset.GetMetadataItem(name) for name in ("DIGEST", "SHARES")}
+            found = {name: dataset.GetMetadataItem(name) for name in MEASURED}
     except RuntimeError:
         return False
     measured = {name: text for name, text in found.items() if text is not None}
@@ -310,6 +334,23 @@ def _describe(dataset: gdal.Dataset) -> str:
 def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
     """Return the texts of the TIFF tags that hold `metadata`, by tag number."""
     return {code: text for code, _, _, text, _ in metadata_tags(metadata)}
+
+
+def _pixels_fetched(band: gdal.Dataset) -> int:
+    """Return how many pixels of a band were fetched: those of its BLOCKS, or all if it has none."""
+    blocks = band.GetMetadataItem("BLOCKS")
+    if blocks is None:
+        return int(band.RasterXSize * band.RasterYSize)
+    width, height = band.GetRasterBand(1).GetBlockSize()
+    across = -(-band.RasterXSize // width)
+    count = 0
+    for run in filter(None, blocks.split(",")):
+        first, last = run.split("-")[0], run.split("-")[-1]
+        for number in range(int(first), int(last) + 1):
+            down, right = divmod(number, across)
+            rows = min(height, band.RasterYSize - down * height)
+            count += rows * min(width, band.RasterXSize - right * width)
+    return count
 
 
 def _whole_blocks(pixels: int) -> int:
@@ -513,5 +554,6 @@ if __name__ == "__main__":
                 threads=snakemake.threads,
                 filling=filling,
             )
+        found |= found_in(tile)
         if filling is not None:
-            found |= {"items": container["items"], "shares": shares_of(tile)}
+            found["items"] = container["items"]

@@ -16,7 +16,7 @@ from basemake.errors import TileError
 from basemake.pixels.codecs import CODECS
 from basemake.pixels.dn import DnReading
 from basemake.pixels.fill import Layer
-from enhance_tile import Enhancement, Filling, enhance_tile, relabel_tile, shares_of
+from enhance_tile import Enhancement, Filling, enhance_tile, found_in, relabel_tile
 from render_metatile import digest_inputs
 
 L2A_OPTIMIZED = [
@@ -358,9 +358,9 @@ def test_a_filled_tile_tells_which_item_each_pixel_shows(
     assert np.abs(rgba[expected == 2][:, :3] - levels).max() <= 1
     assert not rgba[expected == 0].any()
     shares = [(expected == n).sum() / (expected > 0).sum() for n in (1, 2)]
-    assert shares_of(output) == pytest.approx(shares, abs=1e-6)
+    assert found_in(output)["shares"] == pytest.approx(shares, abs=1e-6)
     assert relabel_tile(output, output, metadata={"ITEMS": "others"})
-    assert shares_of(output) == pytest.approx(shares, abs=1e-6)
+    assert found_in(output)["shares"] == pytest.approx(shares, abs=1e-6)
     assert gdal.Open(str(output)).GetMetadataItem("ITEMS") == "others"
 
 
@@ -417,6 +417,29 @@ def test_a_relabelled_tile_is_the_one_that_would_be_made(
     found = gdal.Open(str(output)).GetMetadata()
     assert found.items() >= LABELS[label].items()
     assert {path.name for path in output.parent.iterdir()} == {output.name, other.name}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "fetched"),
+    [(None, 700 * 600), ("0-1,5", 256 * 512 + 256 * 88), ("8", 188 * 88)],
+)
+def test_a_tile_tells_its_holes_among_the_pixels_that_were_fetched(
+    bands_of, output: Path, blocks: str | None, fetched: int
+) -> None:
+    """Of 3 x 3 blocks of 256 pixels; what was not fetched reads as nodata, and is no hole."""
+    dn = smooth(700, 600)
+    here = np.full((3, 3), blocks is None)
+    here.flat[[{"0-1,5": [0, 1, 5], "8": [8]}.get(blocks or "", [])]] = True
+    dn[:, ~np.kron(here, np.ones((256, 256), bool))[:700, :600]] = -32768
+    bands = bands_of(dn, options=("TILED=YES", "BLOCKXSIZE=256", "BLOCKYSIZE=256"))
+    for path in bands if blocks is not None else []:
+        band = gdal.Open(str(path), gdal.GA_Update)
+        band.SetMetadataItem("BLOCKS", blocks)
+        del band
+    rgba = enhance(bands, output)
+    empty = fetched - int((rgba[..., 3] == 255).sum())
+    assert found_in(output) == {"holes": [empty, fetched]}
+    assert empty == int(here[0, 0])  # the pixel that is bad in one band
 
 
 @pytest.mark.parametrize("case", ["copyright", "no copyright", "cut off", "empty", "of GDAL"])
