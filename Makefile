@@ -5,7 +5,9 @@
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+HOST ?= 127.0.0.1
 PORT ?= 8000
+CORS ?=
 RESULTS ?= results
 ARGS ?=
 BIN := .venv/bin
@@ -21,7 +23,7 @@ help:
 	@echo "make draft  a map of the whole region from a thousandth of the bytes, in draft/"
 	@echo "make looks  the region in every recipe, on one sheet (ARGS='--at LON,LAT': a place besides)"
 	@echo "make tune   change a recipe, see the map change, and save it, in a browser"
-	@echo "make serve  look at finished maps in a browser (RESULTS=results PORT=8000)"
+	@echo "make serve  look at finished maps in a browser (RESULTS=results HOST=127.0.0.1 PORT=8000 CORS=1)"
 	@echo "make refresh  search again, say what changed, build (ARGS=--prune: and prune)"
 	@echo "make seams  steps of colour at the borders of tiles and zones: a table, and a picture"
 	@echo "make publish  put finished maps into a bucket or folder (ARGS='--to s3://bucket/maps')"
@@ -77,7 +79,8 @@ bench: dev
 		$(if $(GDAL),--gdal $(GDAL)) $(ARGS)
 
 serve: env
-	@$(BIN)/python scripts/commands/serve.py $(RESULTS) --port $(PORT)
+	@$(BIN)/python scripts/commands/serve.py $(RESULTS) --host $(HOST) --port $(PORT) \
+		$(if $(CORS),--cors)
 
 verify: env
 	@$(BIN)/python scripts/commands/verify.py $(RESULTS)

@@ -100,6 +100,7 @@ try:
     SOURCE = read_source(config["source"])
     check_fill(config, SOURCE)
     STEPS = read_recipe(config["recipe"])["steps"]
+    RECIPE = Path(config["recipe"]).stem
     REGIONS = read_regions(config["regions"])
 except BasemakeError as error:
     stop(error)
@@ -167,12 +168,13 @@ def layout():
         stop(error)
 
 
-def code(script):
-    """Return a digest of a script and the modules that it imports.
+def code(script, *pages):
+    """Return a digest of a script, the modules that it imports, and the files of a page it makes.
 
     As a param it makes the outputs stale when the code changes.
     """
-    return code_digest(Path(workflow.basedir) / "scripts" / script)
+    scripts = Path(workflow.basedir) / "scripts"
+    return code_digest(scripts / script, *(scripts / "basemake/preview/page" / p for p in pages))
 
 
 def tile(name):
@@ -311,12 +313,13 @@ def everything():
         if config["keep_tiles"]:
             paths += [f"results/mosaic/{region}_{epsg}.vrt" for epsg in layout().zones(region)]
             paths.append(f"results/mosaic/{region}.vrt")
-        paths += [f"results/pyramid/{region}.pmtiles", f"results/preview/{region}.html"]
+        paths.append(f"results/pyramid/{region}.pmtiles")
+        paths += [f"results/preview/{region}{suffix}" for suffix in (".html", ".webp")]
         names = ("tilejson.json", "style.json", "openlayers.html", "leaflet.html", f"{region}.qlr")
         paths += [f"results/web/{region}/{name}" for name in names]
         for export in EXPORTS:
             paths.append(str(export.output[0].apply_wildcards({"region": region})))
-    return paths
+    return [*paths, "results/preview/index.html"]
 
 
 def exports():
@@ -341,6 +344,24 @@ def tiles_to_compare():
     return there[:: max(1, len(there) // 4)][:4] or paths[:1]
 
 
+def told(region):
+    """Return what the preview page of a region tells of it, as Told of build_preview.py has it."""
+    api = SOURCE.url and f"{SOURCE.url.rstrip('/')}/collections/{SOURCE.collection}/items/"
+    return {
+        "title": region,
+        "quarter": config["quarter"],
+        "source": SOURCE.title,
+        "recipe": RECIPE,
+        "tiles": footprints(region),
+        "region": mapping(layout().regions[region]),
+        "clip": PYRAMID["clip"],
+        "background": RENDERING["background"],
+        "items": api,
+        "files": "../tiles/" if config["keep_tiles"] else None,
+        **{key: None if value == "none" else value for key, value in config["preview"].items()},
+    }
+
+
 def footprints(region):
     """Return the tiles of a region as GeoJSON, for the preview page."""
     features = [
@@ -348,8 +369,7 @@ def footprints(region):
             "type": "Feature",
             "properties": {
                 "id": tile.name,
-                "item": tile.item,
-                **({"items": items_of(tile.name)} if FILL else {}),
+                "items": [{"id": item.item, "updated": item.updated} for item in tile.items],
             },
             "geometry": mapping(tile.geometry),
         }

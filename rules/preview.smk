@@ -1,13 +1,20 @@
-"""Preview: reads an archive; makes results/preview/{region}.html, the map in a web page."""
+"""Preview: reads archives; makes results/preview/{region}.html, the map in a web page.
+
+And {region}.webp, a thumbnail of it, and index.html, which lists the maps.
+"""
 
 
 rule build_preview:
-    """Build the page that shows a region's map."""
+    """Build the page that shows a region's map, and the map's thumbnail."""
     input:
         archive="results/pyramid/{region}.pmtiles",
     output:
         page="results/preview/{region}.html",
-        record="results/records/preview/{region}.html.json",
+        thumbnail="results/preview/{region}.webp",
+        records=[
+            "results/records/preview/{region}.html.json",
+            "results/records/preview/{region}.webp.json",
+        ],
     log:
         "logs/preview/{region}.log",
     benchmark:
@@ -19,12 +26,32 @@ rule build_preview:
         disk_mb=10,
         runtime=10,
     params:
-        code=code("build_preview.py"),
-        settings=lambda wildcards: {
-            "footprints": footprints(wildcards.region),
-            "outline": mapping(layout().regions[wildcards.region]),
-            "title": f"{wildcards.region}, {config['quarter']}",
-            "ground": RENDERING["background"],
-        },
+        code=code("build_preview.py", "map.html", "map.css", "map.js"),
+        settings=lambda wildcards: told(wildcards.region),
     script:
         "../scripts/build_preview.py"
+
+
+rule build_index:
+    input:
+        pages=expand("results/preview/{region}.html", region=sorted(REGIONS)),
+        thumbnails=expand("results/preview/{region}.webp", region=sorted(REGIONS)),
+    output:
+        index="results/preview/index.html",
+        record="results/records/preview/index.html.json",
+    log:
+        "logs/preview.log",
+    benchmark:
+        "benchmarks/preview.tsv"
+    """Build the page that lists all maps."""
+    localrule: True  # on a cluster to wait for a job of its own would take a hundred times as long
+    conda:
+        "../envs/conda.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: memory(200, attempt),
+        disk_mb=1,
+        runtime=10,
+    params:
+        code=code("build_index.py", "index.html"),
+    script:
+        "../scripts/build_index.py"

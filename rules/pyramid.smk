@@ -95,6 +95,7 @@ rule pack_pyramid:
             "extent": layout().extent(wildcards.region).wkt,
             "image_format": PYRAMID["format"],
             "description": f"{SOURCE.title}, {config['quarter']}",
+            "recipe": RECIPE,
             "attribution": ATTRIBUTION,
             "tile_size": PYRAMID["tile_size"],
         },

@@ -1,120 +1,227 @@
-"""Preview: one HTML page that shows a pyramid in any browser, and fetches nothing from elsewhere.
+"""Preview: one HTML page that shows a pyramid in any browser, and a thumbnail of it.
 
 MapLibre GL JS and its PMTiles protocol are those of the Python package `maplibre`. The page reads
-ranges of the archive beside it, so it has to be served over HTTP (`make serve`).
+ranges of the archive beside it, so it has to be served over HTTP (`make serve`). It fetches nothing
+from elsewhere, but what the config names.
 """
 
-import html
-import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import shapely
 from jinja2 import Environment
 from pmtiles.reader import Reader
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import unary_union
 
+from basemake.build.region import uncovered
 from basemake.pixels.archive import open_archive
+from basemake.pixels.webtiles import MAX_LATITUDE
+from basemake.preview.thumbnail import write_thumbnail
+from basemake.preview.world import world
 from basemake.system.files import writing
 
+PAGE = Path(__file__).parent / "basemake" / "preview" / "page"
 GROUND = "#6b7278"
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ title }}</title>
-<link rel="icon" href="data:,">
-<style>{{ css | safe }}</style>
-<style>
-html, body, #pymaplibregl { height: 100%; margin: 0; background: {{ ground }}; }
-body { font: 14px/1.4 system-ui, sans-serif; }
-#note { padding: 2em; margin: 0; }
-.maplibregl-ctrl.layer-switcher-ctrl-simple { border-radius: 4px; overflow: hidden; }
-.layer-switcher-ctrl-simple a { border: 0; font-size: 12px; color: #404040; text-align: left; }
-.layer-switcher-ctrl-simple a::before { content: "✓ "; }
-.layer-switcher-ctrl-simple a:not(.active)::before { visibility: hidden; }
-.maplibregl-popup { max-width: 90vw !important; pointer-events: none; }
-.maplibregl-popup-content { padding: 6px 10px; font-size: 12px; }
-</style>
-</head>
-<body>
-<p id="note" hidden>This map reads its archive over HTTP: run <code>make serve</code> and open the
-address that it prints.</p>
-<div id="pymaplibregl"></div>
-<script>{{ js | safe }}</script>
-<script>
-if (location.protocol === "file:") document.getElementById("note").hidden = false;
-else pymaplibregl({{ map | tojson }});
-// The layer switcher's links point at "#": following one would drop the view from the address.
-addEventListener("click", event => event.target.closest?.("a[href='#']") && event.preventDefault());
-</script>
-</body>
-</html>
-"""
+GAP = 0.01  # degrees: half the width of gaps that footprints, which are not exact, leave
+WHOLE_MAP = shapely.box(-180, -MAX_LATITUDE, 180, MAX_LATITUDE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a page tells of a map beside what its archive does.
+
+    `tiles` is a GeoJSON FeatureCollection of footprints with properties `id` and `items` (best
+    first, each with `id` and `updated`), `region` a GeoJSON geometry, both in degrees. `clip` is
+    whether the map is cut at the region, `background` its colour where tiles have no pixel, such as
+    #12304a, or None. `items` is the address to which an item's id is added, and `files` that of the
+    tiles' files; None where there are none. `hillshade` and `labels` are addresses of web tiles
+    with {z}, {x} and {y}, or None, and `credit` is theirs.
+    """
+
+    title: str
+    quarter: str
+    source: str
+    recipe: str
+    tiles: dict[str, Any]
+    region: dict[str, Any]
+    clip: bool
+    background: str | None = None
+    items: str | None = None
+    files: str | None = None
+    hillshade: str | None = None
+    labels: str | None = None
+    credit: str | None = None
 
 
 def build_preview(
     archive: Path,
-    footprints: dict,
-    outline: dict,
-    output: Path,
-    *,
-    title: str,
-    ground: str | None = None,
-) -> None:
-    """Write a page that shows a raster PMTiles archive, its tiles and its region.
+    page: Path,
+    thumbnail: Path,
+    told: Told,
+    known: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write the page of a raster PMTiles archive and its thumbnail; return what an index tells.
 
-    `footprints` is a GeoJSON FeatureCollection with properties `id` and `item`, `outline` a GeoJSON
-    geometry, both in degrees: they are put into the page as they are. `ground` is the colour of
-    what the archive does not show, such as #12304a; None is GROUND. The archive's metadata must
-    have `attribution`, shown as plain text, and `tile_size`, 256 or 512 px (else KeyError). Raises
-    TileError if the archive is incomplete. Equal arguments give equal bytes.
+    `known` is what the records of tiles keep of them, by tile. The archive's metadata must have
+    `attribution`, shown as plain text, `format`, and `tile_size`, 256 or 512 px (else KeyError).
+    Raises TileError if the archive is incomplete. Equal arguments give equal bytes.
     """
     header, metadata = read_archive(archive)
-    ground = ground or GROUND
-    tile_size = metadata["tile_size"]
-    url = quote(Path(os.path.relpath(archive, output.parent)).as_posix())
-    options = {
-        "style": map_style(footprints, outline, ground),
-        "hash": True,
-        "attributionControl": False,  # for one that stays open
-        **opening_view(header, tile_size),
+    facts = {
+        "title": told.title,
+        "quarter": told.quarter,
+        "source": told.source,
+        "recipe": told.recipe,
+        "attribution": metadata["attribution"],
+        "zooms": [header["min_zoom"], header["max_zoom"]],
     }
-    calls = map_calls(imagery_source(url, header, tile_size), metadata["attribution"])
-    page = Environment(autoescape=True).from_string(PAGE)
-    html_text = page.render(
-        title=title,
+    ground = told.background or GROUND
+    links = {
+        "archive": quote(Path("..", archive.parent.name, archive.name).as_posix()),
+        "index": "index.html",
+        "items": told.items,
+        "tiles": told.files,
+    }
+    tiles = with_shares(told.tiles, known)
+    opaque = metadata["format"] == "jpg"
+    data = {
+        **facts,
+        **figures(tiles, known),
+        "ground": ground,
+        "opaque": opaque,
+        "holesShow": not (opaque or told.background),  # else they have the background
+        "view": opening_view(header, metadata["tile_size"]),
+        **areas(told, tiles),
+        "tiles": tiles,
+        **world(),
+        "hillshade": told.hillshade,
+        "labels": told.labels,
+        "credit": told.credit,
+    }
+    template = Environment(autoescape=True).from_string(read(PAGE / "map.html"))
+    text = template.render(
+        title=f"{told.title}, {told.quarter}",
+        policy=policy(told.hillshade, told.labels),
         ground=ground,
-        css=bundled("pywidget.css"),
-        js=bundled("pywidget.js"),
-        map={"mapOptions": options, "calls": calls},
+        library_css=bundled("pywidget.css"),
+        library=bundled("pywidget.js"),
+        css=read(PAGE / "map.css"),
+        script=read(PAGE / "map.js"),
+        links=links,
+        data=data,
     )
-    with writing(output) as part:
-        part.write_text(html_text, encoding="utf-8")
+    with writing(page) as part:
+        part.write_text(text, encoding="utf-8")
+    write_thumbnail(archive, thumbnail, ground)
+    return {**facts, "bytes": archive.stat().st_size}
 
 
-def with_shares(footprints: dict, known: dict[str, dict]) -> dict:
-    """Return footprints whose `item` names all items that their tile shows, with their shares.
-
-    `known` is what the records of tiles keep, by tile: ids of items, best first, and their shares.
-    """
-    features = []
-    for feature in footprints["features"]:
-        stated = dict(feature["properties"])
-        items, told = stated.pop("items", []), known.get(stated["id"], {})
-        if items and len(items) == len(told.get("shares", [])):
-            pairs = zip(items, told["shares"], strict=True)
-            stated["item"] = ", ".join(f"{item} ({share:.1%})" for item, share in pairs if share)
-        features.append({**feature, "properties": stated})
-    return {**footprints, "features": features}
+def read(path: Path) -> str:
+    """Return the text of a file in UTF-8."""
+    return path.read_text(encoding="utf-8")
 
 
 def bundled(name: str) -> str:
     """Return the text of a script or style sheet in the `maplibre` package."""
     path = distribution("maplibre").locate_file(f"maplibre/srcjs/{name}")
-    return Path(str(path)).read_text(encoding="utf-8")
+    return read(Path(str(path)))
     # ^ not imported: that would set up logging and warn of optional packages
+
+
+def policy(*elsewhere: str | None) -> str:
+    """Return a Content-Security-Policy by which a page fetches from its own site alone.
+
+    `elsewhere` are addresses whose hosts it may ask, too.
+    """
+    addresses = [urlsplit(address) for address in elsewhere if address]
+    hosts = {f"{address.scheme}://{address.netloc}" for address in addresses}
+    sites = " ".join(["'self'", *sorted(hosts)])
+    return (
+        f"default-src 'none'; connect-src {sites}; img-src {sites} data: blob:; worker-src blob:;"
+        " style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    )
+
+
+def with_shares(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return footprints with what is known of their tiles, as shares of 0 to 1.
+
+    Each of `items` has its `share` of the pixels that show one, and the tile `holes`, its pixels
+    without data; where a tile has several items, also `filled`, what those after the first one
+    show, and `hidden`, what is shown although a mask hides it.
+    """
+    features = []
+    for feature in tiles["features"]:
+        stated = dict(feature["properties"])
+        told = known.get(stated["id"], {})
+        shares = told.get("shares", [])
+        if told.get("items") == [item["id"] for item in stated["items"]]:
+            pairs = zip(stated["items"], shares, strict=True)
+            stated["items"] = [{**item, "share": share} for item, share in pairs]
+            stated |= {"filled": sum(shares[1:]), "hidden": round(1 - sum(shares), 6)}
+        if empty_of := told.get("holes"):
+            stated["holes"] = empty_of[0] / empty_of[1] if empty_of[1] else 0
+        features.append({**feature, "properties": stated})
+    return {**tiles, "features": features}
+
+
+def figures(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return shares of a whole map, as `with_shares` has those of tiles, and when it was updated.
+
+    They are None where they are not known; `updated` is the first and the last time of an item that
+    shows.
+    """
+    stated = [feature["properties"] for feature in tiles["features"]]
+    counts = [known.get(tile["id"], {}).get("holes", [0, 0]) for tile in stated]
+    fetched = sum(count[1] for count in counts)
+    shown = [count[1] - count[0] for count in counts]
+
+    def mean(name: str) -> float | None:
+        if not sum(shown) or not any(name in tile for tile in stated):
+            return None
+        values = [tile.get(name, 0) * count for tile, count in zip(stated, shown, strict=True)]
+        return float(sum(values) / sum(shown))
+
+    times = sorted(
+        item["updated"]
+        for tile in stated
+        for item in tile["items"]
+        if item["updated"] and item.get("share", 1) > 0
+    )
+    return {
+        "holes": sum(count[0] for count in counts) / fetched if fetched else None,
+        "filled": mean("filled"),
+        "hidden": mean("hidden"),
+        "updated": [times[0], times[-1]] if times else None,
+    }
+
+
+def areas(told: Told, tiles: dict[str, Any]) -> dict[str, Any]:
+    """Return what a map shows: the share of its region that tiles cover, and GeoJSON geometries.
+
+    `coverage` is where it shows imagery, `outside` where it shows none.
+    """
+    region = shape(told.region)
+    footprints = unary_union([shape(feature["geometry"]) for feature in tiles["features"]])
+    covered = footprints.buffer(GAP, join_style="mitre").buffer(-GAP, join_style="mitre")
+    coverage = polygons(covered.intersection(region if told.clip else WHOLE_MAP))
+    return {
+        "covered": round(1 - uncovered(region, footprints), 6),
+        "region": told.region,
+        "coverage": mapping(coverage),
+        "outside": mapping(WHOLE_MAP.difference(coverage)),
+    }
+
+
+def polygons(geometry: BaseGeometry) -> BaseGeometry:
+    """Return the polygons of an intersection, with six decimals; points and lines go."""
+    parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
+    return shapely.set_precision(unary_union(parts), 1e-6)
 
 
 def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -126,37 +233,6 @@ def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def degrees(header: dict[str, Any], *keys: str) -> list[float]:
     """Return header fields such as `min_lon` in degrees; the header has them in 1e-7 degrees."""
     return [header[f"{key}_e7"] / 1e7 for key in keys]
-
-
-def map_style(footprints: dict, outline: dict, ground: str) -> dict[str, Any]:
-    """Return a MapLibre style: a plain ground, the region's outline, and hidden tile footprints."""
-    region = {"line-color": "#ffffff", "line-opacity": 0.7, "line-width": 1.5}
-    tiles = {"fill-color": "rgba(0, 0, 0, 0)", "fill-outline-color": "rgba(255, 255, 255, 0.6)"}
-    hidden = {"visibility": "none"}
-    return {
-        "version": 8,
-        "sources": {
-            "region": {"type": "geojson", "data": outline},
-            "tiles": {"type": "geojson", "data": footprints},
-        },
-        "layers": [
-            {"id": "ground", "type": "background", "paint": {"background-color": ground}},
-            {"id": "region", "type": "line", "source": "region", "paint": region},
-            {"id": "tiles", "type": "fill", "source": "tiles", "paint": tiles, "layout": hidden},
-        ],
-    }
-
-
-def imagery_source(url: str, header: dict[str, Any], tile_size: int) -> dict[str, Any]:
-    """Return the archive at `url` as a MapLibre source; a web tile is `tile_size` px wide."""
-    return {
-        "type": "raster",
-        "tiles": [f"pmtiles://{url}/{{z}}/{{x}}/{{y}}"],
-        "tileSize": tile_size,
-        "minzoom": header["min_zoom"],
-        "maxzoom": header["max_zoom"],
-        "bounds": degrees(header, "min_lon", "min_lat", "max_lon", "max_lat"),
-    }
 
 
 def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
@@ -178,35 +254,22 @@ def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
     return {**zooms, "center": degrees(header, "center_lon", "center_lat"), "zoom": zoom}
 
 
-def map_calls(imagery: dict[str, Any], attribution: str) -> list[tuple[str, list[Any]]]:
-    """Return the calls, (method, arguments), that complete the map once its style has loaded.
-
-    They add the imagery, too: in the style it would keep the map from ever being loaded where web
-    tiles in view are missing from the archive, and no call would be made.
-    """
-    credit = {"compact": False, "customAttribution": html.escape(attribution)}  # shown as HTML
-    switcher = {"layerIds": ["tiles", "region"], "theme": "simple"}
-    return [
-        ("addSource", ["imagery", imagery]),
-        ("addLayer", [{"id": "imagery", "type": "raster", "source": "imagery"}, "region"]),
-        ("addControl", ["NavigationControl", {}, "top-right"]),
-        ("addControl", ["LayerSwitcherControl", switcher, "top-left"]),
-        ("addControl", ["AttributionControl", credit, "bottom-right"]),
-        ("addControl", ["ScaleControl", {}, "bottom-right"]),
-        ("addTooltip", ["tiles", None, "{{ id }}<br>{{ item }}"]),
-    ]
-
-
 if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import read_record, recorded
     from basemake.system.job_log import job_log
 
-    with job_log(snakemake.log[0]), recorded(snakemake):
-        settings = dict(snakemake.params.settings)
-        names = [feature["properties"]["id"] for feature in settings["footprints"]["features"]]
+    found: dict[str, Any] = {}
+    with job_log(snakemake.log[0]), recorded(snakemake, found):
+        told = Told(**snakemake.params.settings)
+        names = [feature["properties"]["id"] for feature in told.tiles["features"]]
         records = {name: read_record(f"results/tiles/{name}.tif") for name in names}
         known = {name: record.known for name, record in records.items() if record}
-        settings["footprints"] = with_shares(settings["footprints"], known)
-        build_preview(Path(snakemake.input.archive), output=Path(snakemake.output.page), **settings)
+        found |= build_preview(
+            Path(snakemake.input.archive),
+            Path(snakemake.output.page),
+            Path(snakemake.output.thumbnail),
+            told,
+            known,
+        )

@@ -67,6 +67,7 @@ if __name__ == "__main__":
                 "name": snakemake.wildcards.region,
                 "description": settings["description"],
                 "attribution": settings["attribution"],
+                "recipe": settings["recipe"],
                 "type": "baselayer",
                 "format": {"jpeg": "jpg"}.get(image_format, image_format),
                 "tile_size": settings["tile_size"],

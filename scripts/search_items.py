@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -16,6 +15,7 @@ from shapely.ops import unary_union
 
 from basemake.build.manifest import check_quarter, describe_request, write_manifest
 from basemake.build.quarter import Quarter
+from basemake.build.region import uncovered
 from basemake.build.source import Source
 from basemake.errors import BasemakeError, ManifestError
 from basemake.web.items import Found, begin, check_items, feature_of, footprint_of, value_of
@@ -269,16 +269,7 @@ def _counts(features: list[dict]) -> str:
 
 def _uncovered(region: BaseGeometry, features: list[dict]) -> float:
     """Return the share (0 to 1) of a region's area on the sphere that no tile covers."""
-
-    def area(geometry: BaseGeometry) -> float:
-        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
-        return shapely.transform(
-            shapely.segmentize(geometry, 0.1),
-            lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),
-        ).area
-
-    covered = unary_union([shape(feature["geometry"]) for feature in features])
-    return area(region.difference(covered)) / area(region)
+    return uncovered(region, unary_union([shape(feature["geometry"]) for feature in features]))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Serve a results folder to browsers on this machine, as previews read archives by HTTP ranges.
+"""Serve maps to browsers, as pages read archives by HTTP ranges.
 
 Werkzeug answers range requests (RFC 9110) and marks each file with an ETag, so that a browser does
 not mix ranges of a rebuilt archive with those of the old one in its cache.
 """
 
 import argparse
+import html
 import socket
 import sys
 from pathlib import Path
 from urllib.parse import quote
 
 from werkzeug import Request, Response
+from werkzeug.exceptions import HTTPException
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.utils import redirect, send_from_directory
 
@@ -19,6 +21,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 from basemake.build.paths import SHOWN
 
 HOST = "127.0.0.1"
+# Where pages are: in results, where maps were published to, and in a folder of working directories.
+PAGES = ("preview/*.html", "*.html", "*/results/preview/*.html")
+INDEX = "index.html"
+HEAD = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>Maps</title><link rel="icon" href="data:,">
+<style>body { font: 16px/1.6 system-ui, sans-serif; margin: 2em; }</style>
+"""
+# For programs on other sites (CORS): they may ask for ranges, and see what tells of these.
+SHARED = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "Range, If-Match, If-None-Match, If-Range",
+    "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag",
+}
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -28,25 +44,50 @@ class QuietHandler(WSGIRequestHandler):
         """Print nothing for a request that was answered."""
 
 
-def pages_in(directory: Path) -> list[Path]:
-    """Return the pages of maps in a results folder, or in one to which maps were published."""
-    return sorted(directory.glob("preview/*.html")) or sorted(directory.glob("*.html"))
+def pages_in(directory: Path) -> list[str]:
+    """Return the addresses of the pages of maps below a folder, relative to it."""
+    for pattern in PAGES:
+        paths = [path for path in sorted(directory.glob(pattern)) if path.name != INDEX]
+        if paths:
+            return [quote(path.relative_to(directory).as_posix()) for path in paths]
+    return []
 
 
-def serve(directory: Path, listener: socket.socket) -> None:
-    """Answer requests for files below `directory` on a listening socket, until Ctrl-C."""
-    host, port = listener.getsockname()
+def at_root(directory: Path) -> Response:
+    """Return the answer for /: the index of results, the only map, or a list of links to maps."""
+    if (directory / "preview" / INDEX).exists():
+        return redirect(f"preview/{INDEX}")
     pages = pages_in(directory)
+    if len(pages) == 1:
+        return redirect(pages[0])
+    links = "".join(f'<p><a href="{html.escape(page)}">{html.escape(page)}</a>' for page in pages)
+    return Response(f"{HEAD}<h1>Maps</h1>{links}", mimetype="text/html")
+
+
+def serve(directory: Path, host: str, listener: socket.socket, shared: bool) -> None:
+    """Answer requests for files below `directory` on a listening socket, until Ctrl-C.
+
+    With `shared` pages of other sites may read the answers.
+    """
 
     @Request.application
     def application(request: Request) -> Response:
-        if request.path == "/" and len(pages) == 1:
-            return redirect(quote(pages[0].relative_to(directory).as_posix()))
-        return send_from_directory(directory, request.path.lstrip("/"), request.environ)
+        if request.path == "/":
+            answer = at_root(directory)
+        elif shared and request.method == "OPTIONS":
+            answer = Response(status=204)
+        else:
+            try:
+                answer = send_from_directory(directory, request.path.lstrip("/"), request.environ)
+            except HTTPException as error:
+                answer = Response.force_type(error.get_response(request.environ))
+        if shared:
+            answer.headers.update(SHARED)
+        return answer
 
     make_server(
         host,
-        port,
+        listener.getsockname()[1],
         application,
         threaded=True,
         request_handler=QuietHandler,
@@ -55,12 +96,16 @@ def serve(directory: Path, listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """Print the address of each preview page in a folder and serve it; exit 1 if there is none."""
-    parser = argparse.ArgumentParser(description="Serve the maps of a results folder.")
-    parser.add_argument("directory", type=Path, help="folder that holds preview/ and pyramid/")
+    """Print the address of each page in a folder and serve it; exit 1 if there is none."""
+    parser = argparse.ArgumentParser(description="Serve the maps of a folder.")
+    parser.add_argument("directory", type=Path, help="results, or a folder of published maps")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--host", default=HOST, help="0.0.0.0: for other machines, too (%(default)s)"
+    )
+    parser.add_argument("--cors", action="store_true", help="for pages of other sites, too")
     arguments = parser.parse_args()
-    directory = arguments.directory.resolve()
+    directory, host = arguments.directory.resolve(), arguments.host
     if not pages_in(directory) and pages_in(directory / "results"):
         directory /= "results"
     if (directory / SHOWN.name).exists():
@@ -71,15 +116,19 @@ def main() -> None:
     if not pages:
         sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")
     try:
-        listener = socket.create_server((HOST, arguments.port))
-    except (OSError, OverflowError):
-        sys.exit(f"Port {arguments.port} is taken or not allowed: give another one with --port.")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, arguments.port), family=family)
+    except (OSError, OverflowError) as error:
+        sys.exit(
+            f"{host}, port {arguments.port}, is taken or not allowed ({error}): give another one"
+            " by --host and --port (HOST= and PORT= of make)."
+        )
     with listener:
+        place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         for page in pages:
-            path = quote(page.relative_to(directory).as_posix())
-            print(f"http://{HOST}:{listener.getsockname()[1]}/{path}")
+            print(f"{place}/{page}")
         print("Ctrl-C stops.", flush=True)
-        serve(directory, listener)
+        serve(directory, host, listener, arguments.cors)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from basemake.pixels.archive import write_part
 from basemake.pixels.dn import DnReading
 from basemake.pixels.vrt import build_mosaic, build_warped
 from basemake.pixels.webtiles import WebTile
-from build_preview import build_preview
+from basemake.preview.thumbnail import write_thumbnail
+from build_index import build_index
+from build_preview import Told, build_preview
 from enhance_tile import Enhancement, enhance_tile
 from export_cog import Part, export_cog
 from export_folder import export_folder
@@ -27,8 +29,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarnin
 SIDE = 1100  # pixels of 100 m: an enhanced tile with two reduced images
 METATILE = WebTile(8, 138, 92)
 DRAWING = {"image_format": "webp", "quality": "lossless"}
-EMPTY = {"type": "FeatureCollection", "features": []}
 OUTLINE = {"type": "Polygon", "coordinates": [[[15, 45], [16, 45], [15, 46], [15, 45]]]}
+TOLD = Told(
+    **dict.fromkeys(("title", "quarter", "source", "recipe"), "x"),
+    tiles={"type": "FeatureCollection", "features": []},
+    region=OUTLINE,
+    clip=True,
+)
+MAPS = {Path(f"{n}.html"): {"title": "x", "zooms": [0, 1], "bytes": 1} for n in range(9)}
 
 
 class Inputs(NamedTuple):
@@ -92,7 +100,7 @@ def render_root_and_archive(inputs: Inputs, archive: Path, root: Path) -> None:
 
 
 def pack(inputs: Inputs, output: Path) -> None:
-    metadata = {"attribution": "« Copernicus »", "tile_size": 256}
+    metadata = {"attribution": "« Copernicus »", "tile_size": 256, "format": "webp"}
     metadata |= {"name": "demo", "description": "a test"}  # of which a folder's TileJSON is made
     extent = shapely.box(15, 45, 16, 46)
     pack_pyramid([inputs.archive], output, extent=extent, image_format="webp", metadata=metadata)
@@ -122,7 +130,11 @@ WRITERS: dict[str, Callable[[Inputs, Path], object]] = {
     "export_cog": cog,
     "build_mosaic": lambda i, output: build_mosaic([i.tile], output),
     "build_warped": lambda i, output: build_warped(i.tile, output, [0, 0, 9, 9], 1, "nearest"),
-    "build_preview": lambda i, output: build_preview(i.pyramid, EMPTY, OUTLINE, output, title="x"),
+    "build_preview": lambda i, output: build_preview(
+        i.pyramid, output, output.with_suffix(".thumbnail"), TOLD, {}
+    ),
+    "write_thumbnail": lambda i, output: write_thumbnail(i.pyramid, output, "#12304a"),
+    "build_index": lambda i, output: build_index(MAPS, output),
 }
 
 # Outputs of many pages of a file system.

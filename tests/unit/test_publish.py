@@ -28,6 +28,11 @@ HEADER = {
 }
 METADATA = {"name": "alps", "description": "of a test", "attribution": "Somebody"}
 READERS = {"alps.style.json", "alps.openlayers.html", "alps.leaflet.html"}
+PAGE = (
+    '<p>\\u003c1</p><script id="links" type="application/json">{{"archive": "{}", "index": {},'
+    ' "items": "a\\"\\u003c/b", "tiles": {}}}</script>'
+    '<script id="data" type="application/json">1</script>'
+)
 COUNT, BYTES = 400, 100_000  # web tiles, and bytes of one: 40 MB
 CHANGED = 300  # the number of the one that changes
 
@@ -39,7 +44,7 @@ class Map:
         self.archive, self.page = folder / "pyramid/alps.pmtiles", folder / "preview/alps.html"
         self.folder = folder / "pyramid/alps"
         self.page.parent.mkdir(parents=True)
-        self.page.write_text("<script>map('pmtiles://../pyramid/alps.pmtiles/{z}')</script>")
+        self.page.write_text(PAGE.format("../pyramid/alps.pmtiles", '"index.html"', '"../tiles/"'))
         self.make(b"")
 
     def make(self, change: bytes) -> None:
@@ -106,7 +111,11 @@ def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
     assert published.name == first
     assert published.sent > COUNT * BYTES
     assert anywhere.read(first) == made.archive.read_bytes()
-    assert anywhere.read("alps.html") == f"<script>map('pmtiles://{first}/{{z}}')</script>".encode()
+    links = json.loads(anywhere.read("alps.html").split(b'json">')[1].split(b"</script>")[0])
+    # An index and tiles' files are not there.
+    assert links == {"archive": first, "index": None, "items": 'a"</b', "tiles": None}
+    assert anywhere.read("alps.html").startswith(PAGE.split("{{")[0].encode())
+    assert anywhere.read("alps.html").count(b"</b") == 0
     said = json.loads(anywhere.read("alps.json"))
     assert said["tiles"] == [f"pmtiles://https://maps.example.org/{first}/{{z}}/{{x}}/{{y}}"]
     assert (said["minzoom"], said["maxzoom"], said["bounds"]) == (9, 9, [-1.0, -1.0, 2.0, 2.0])

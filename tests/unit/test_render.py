@@ -31,7 +31,7 @@ from basemake.pixels.light import to_colours, to_light
 from basemake.pixels.roots import read_root, write_root
 from basemake.pixels.warp import Warper
 from basemake.pixels.webtiles import WebTile
-from build_preview import build_preview
+from build_preview import Told, build_preview
 from enhance_tile import relabel_tile
 from export_cog import Part, export_cog
 from export_folder import export_folder
@@ -625,6 +625,9 @@ def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
         assert not overview.exists()
 
 
+TOLD = Told(
+    **dict.fromkeys(("title", "quarter", "source", "recipe"), "x"), tiles={}, region={}, clip=True
+)
 METADATA = {
     "name": "demo",
     "description": "a quarter",
@@ -721,7 +724,7 @@ def test_exports_name_an_archive_that_is_not_whole(
     for export in (
         lambda: export_folder(archive, output, "webp"),
         lambda: export_mbtiles(archive, output),
-        lambda: build_preview(archive, {}, {}, output, title="demo"),
+        lambda: build_preview(archive, output, output, TOLD, {}),
     ):
         with pytest.raises(TileError, match=f"{archive} is not a whole archive; delete it and run"):
             export()

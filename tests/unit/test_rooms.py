@@ -16,8 +16,9 @@ SCRIPTS = CHECKOUT / "scripts"
 PACKAGES = [  # lowest first
     *("system", "pixels", "build", "engine", "web", "fetch", "readers"),
     *("forecast", "demo", "measure", "publish", "look"),
+    "preview",
 ]
-APART = {"forecast", "demo", "measure", "publish", "look"}  # import none of each other
+APART = {"forecast", "demo", "measure", "publish", "look", "preview"}  # import none of each other
 FILES = {path.relative_to(SCRIPTS).with_suffix(""): path for path in SCRIPTS.rglob("*.py")}
 TREES = {".".join(name.parts): ast.parse(path.read_bytes()) for name, path in FILES.items()}
 

@@ -134,3 +134,83 @@ def test_a_port_that_is_taken_or_not_allowed_is_named(results: Path) -> None:
         port = str(taken.getsockname()[1])
         assert port in fail(results, "--port", port)
     assert "99999" in fail(results, "--port", "99999")
+
+
+@pytest.mark.parametrize(
+    ("pages", "shown"),
+    [
+        (["preview/index.html", "preview/a.html", "preview/b.html"], "preview/index.html"),
+        (["preview/index.html", "preview/a.html"], "preview/index.html"),
+        (["index.html", "a.html"], "a.html"),  # one map, beside a page that is somebody's own
+    ],
+)
+def test_the_root_is_the_index_or_the_only_map(
+    tmp_path: Path, pages: list[str], shown: str
+) -> None:
+    for page in pages:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        (tmp_path / page).write_text(page)
+    with start(tmp_path, "--port", "0") as server:
+        assert server.stdout is not None
+        try:
+            lines = [server.stdout.readline().strip() for _ in pages]
+            assert not any("index.html" in line for line in lines)
+            host = "/".join(lines[0].split("/")[:3])
+            answer = requests.get(host, timeout=60)
+            assert (answer.url, answer.text) == (f"{host}/{shown}", shown)
+        finally:
+            server.kill()
+
+
+def test_several_maps_without_an_index_are_listed(tmp_path: Path) -> None:
+    """Here those of several working directories."""
+    for page in ("alps/results/preview/a&b.html", "jura/results/preview/jura.html"):
+        (tmp_path / page).parent.mkdir(parents=True)
+        (tmp_path / page).write_text(page)
+    with start(tmp_path, "--port", "0") as server:
+        assert server.stdout is not None
+        try:
+            host = "/".join(server.stdout.readline().split("/")[:3])
+            text = requests.get(host, timeout=60).text
+            links = [part.split('"')[0] for part in text.split('<a href="')[1:]]
+            assert links == ["alps/results/preview/a%26b.html", "jura/results/preview/jura.html"]
+            for link in links:
+                assert requests.get(f"{host}/{link}", timeout=60).ok
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_pages_of_other_sites_may_read_it_if_asked(results: Path, shared: bool) -> None:
+    with start(results, "--port", "0", *(["--cors"] if shared else [])) as server:
+        assert server.stdout is not None
+        try:
+            host = "/".join(server.stdout.readline().split("/")[:3])
+            archive = f"{host}/pyramid/a.pmtiles"
+            answer = requests.get(archive, headers={"Range": "bytes=0-9"}, timeout=60)
+            assert answer.content == CONTENT[:10]
+            allowed = answer.headers.get("Access-Control-Allow-Origin")
+            assert allowed == ("*" if shared else None)
+            if shared:
+                assert "Content-Range" in answer.headers["Access-Control-Expose-Headers"]
+                before = requests.options(archive, timeout=60)
+                assert before.status_code == 204
+                assert "Range" in before.headers["Access-Control-Allow-Headers"]
+                missing = requests.get(f"{host}/nothing", timeout=60)
+                assert missing.headers["Access-Control-Allow-Origin"] == "*"
+        finally:
+            server.kill()
+
+
+def test_another_host_is_listened_at(results: Path) -> None:
+    with start(results, "--port", "0", "--host", "127.0.0.2") as server:
+        assert server.stdout is not None
+        try:
+            page = server.stdout.readline().strip()
+            assert page.startswith("http://127.0.0.2:")
+            assert requests.get(page, timeout=60).content == CONTENT
+            with pytest.raises(requests.ConnectionError):
+                requests.get(page.replace("127.0.0.2", "127.0.0.1"), timeout=60)
+        finally:
+            server.kill()
+    assert "192.0.2.1" in fail(results, "--port", "0", "--host", "192.0.2.1")

@@ -56,7 +56,11 @@ def packing(region: str = "first") -> set[str]:
 
 
 def following_archive(region: str = "first") -> set[str]:
-    return {f"build_preview {region}", f"build_web {region}"}
+    return paging(region) | {f"build_web {region}"}
+
+
+def paging(region: str = "first") -> set[str]:
+    return {f"build_preview {region}", "build_index"}
 
 
 def showing(scene: Scene, tiles: Iterable[str], region: str = "first") -> set[str]:

@@ -14,7 +14,7 @@ from basemake.demo.simulated import simulate
 
 INJECTOR = Path(__file__).with_name("injector")
 # Outputs, in the order in which the scripts make them, of rules that have more than one.
-OUTPUTS = {"build_zone_vrt": 2, "render_metatile": 2, "build_web": 5}
+OUTPUTS = {"build_zone_vrt": 2, "render_metatile": 2, "build_preview": 2, "build_web": 5}
 RULES = (
     "fetch_bands",
     "enhance_tile",
@@ -28,6 +28,7 @@ RULES = (
     "export_cog",
     "build_preview",
     "build_web",
+    "build_index",
 )
 # A job opens its log, gives its last output its name, writes a record of its outputs, and ends.
 MOMENTS = ("before", "middle", "recording", "after")

@@ -13,7 +13,16 @@ from pathlib import Path
 
 import boto3
 import pytest
-from expected import all_of_pyramid, enhancing, fetching, mosaicking, packing, rendering, showing
+from expected import (
+    all_of_pyramid,
+    enhancing,
+    fetching,
+    mosaicking,
+    packing,
+    paging,
+    rendering,
+    showing,
+)
 from faults import differences
 from runs import EDGE, TIP, Scene
 
@@ -175,7 +184,7 @@ def test_what_is_half_there_is_made_again(kept: Kept, store: Store) -> None:
     # These, and the jobs that read them.
     expected = enhancing([EDGE]) | rendering(showing(kept, [EDGE]))
     expected |= {f"build_zone_vrt first 326{EDGE[:2]}", "render_overview first"}
-    kept.rebuild(expected | {"build_preview first"}, search=False)
+    kept.rebuild(expected | paging(), search=False)
     assert differences(store.results(kept.prefix), before) == set()
 
 

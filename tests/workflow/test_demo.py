@@ -252,7 +252,8 @@ def test_threads_and_cache_rebuild_nothing(demo):
 
 def test_quality_remakes_only_the_pyramid(demo, new_build):
     demo.config["pyramid"]["quality"] = 80
-    pyramid = {"render_metatile", "render_overview", "pack_pyramid", "build_preview", "build_web"}
+    pyramid = {"render_metatile", "render_overview", "pack_pyramid"}
+    pyramid |= {"build_preview", "build_index", "build_web"}
     assert demo.planned() == pyramid
     demo.config["pyramid"]["quality"] = "lossless"
     assert demo.planned() == set()
@@ -269,6 +270,7 @@ def test_recipe_remakes_tiles_and_what_follows_but_no_band(demo):
         "pack_pyramid",
         "build_preview",
         "build_web",
+        "build_index",
     }
     del demo.config["recipe"]
 

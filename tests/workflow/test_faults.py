@@ -62,9 +62,10 @@ ROWS = [
     ("export_folder", "recording", "kill", "quality", True),
     ("export_cog", "before", "kill", "polygon", True),
     ("export_cog", "middle", "exception", "tile left", False),
-    ("build_preview", "before", "exception", "min_zoom", True),
+    ("build_preview", "middle", "exception", "min_zoom", True),
     ("build_preview", "after", "kill", "quality", False),
     ("build_web", "middle", "kill", "quality", True),
+    ("build_index", "recording", "kill", "min_zoom", False),
 ]
 if os.environ.get("BASEMAKE_ALL_FAULTS"):
     ROWS = [

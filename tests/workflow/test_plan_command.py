@@ -128,7 +128,7 @@ def test_a_plan_and_then_its_build(story, scene):
     assert set(before["tiles"]) == tiles
     assert {tile["state"] for tile in before["tiles"].values()} == {"download"}
     archives = len(metatiles(scene)) + 2  # the overview and the pyramid
-    built = {"bands": 7, "tiles": 7, "mosaic": 3, "pyramid": archives, "preview": 1, "web": 1}
+    built = {"bands": 7, "tiles": 7, "mosaic": 3, "pyramid": archives, "preview": 2, "web": 1}
     assert counts(before, "new") == built
     assert not counts(before, "stale")
     assert not counts(before, "fresh")
@@ -214,7 +214,7 @@ def test_a_recipe_that_changed(scene):
         "tiles": {RECIPE: 7},
         "mosaic": {FOLLOWS: 3},
         "pyramid": {FOLLOWS: 12},
-        "preview": {FOLLOWS: 1},
+        "preview": {RECIPE: 1, FOLLOWS: 1},
         "web": {FOLLOWS: 1},
     }
     assert counts(stale, "fresh") == {"bands": 7}
@@ -238,7 +238,8 @@ def test_items_and_polygon_that_changed_and_files_that_are_gone(scene):
     assert found["tiles"] == {FOLLOWS: 1, DELETED: 1}
     assert found["mosaic"] == {TILES: 1, FOLLOWS: 2}
     assert set(found["pyramid"]) == {TILES, POLYGON, f"{TILES}, {POLYGON}", FOLLOWS}
-    assert found["preview"] == {f"{TILES}, {POLYGON}": 1}  # it would be stale if it were there, too
+    # The page would be stale if it were there, too.
+    assert found["preview"] == {f"{TILES}, {POLYGON}": 1, FOLLOWS: 1}
     assert stale["tiles"][EDGE]["why"] == FOLLOWS
     assert colour_of(scene, EDGE) == "download"
     assert colour_of(scene, "34TCP_0_0") == "stale"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from expected import all_of_pyramid, enhancing, fetching, tiles_of
+from expected import all_of_pyramid, enhancing, fetching, paging, tiles_of
 from runs import Scene, lay_out
 
 NOTHING_KEPT = {"keep_bands": False, "keep_tiles": False}
@@ -21,8 +21,12 @@ def test_without_tiles_the_map_is_the_same_and_its_disk_is_small(
     planned = json.loads(small.says("plan", "--json"))
     small.run("--cores", "2")
     assert "Nothing to be done" in small.run("--cores", "2")
-    for pattern in ("metatiles/**/*", "pyramid/*", "preview/*", "web/*/*.html"):
+    same = ("preview/index.html", "preview/*.webp", "web/*/*.html")
+    for pattern in ("metatiles/**/*", "pyramid/*", *same):
         assert small.files(pattern) == north.files(pattern)
+    # The page has no links to tiles that are not kept.
+    page, whole = ((s.results / "preview/first.html").read_text() for s in (small, north))
+    assert page == whole.replace('"tiles": "../tiles/"', '"tiles": null')
     for folder in ("bands", "tiles", "mosaic"):
         assert not small.files(f"{folder}/**/*")
         assert planned["stages"].get(folder, {}).get("disk_after_bytes", 0) == 0
@@ -47,7 +51,8 @@ def test_tiles_that_are_no_longer_kept_are_orphans(north: Scene, tmp_path: Path)
     scene = north.copy(tmp_path / "scene")
     before = scene.lasting()
     scene.config |= NOTHING_KEPT
-    scene.rebuild({"build_web first"}, search=False)  # QGIS's layer showed the mosaic
+    # QGIS's layer showed the mosaic, and the page links to tiles.
+    scene.rebuild({"build_web first", *paging()}, search=False)
     scene.says("prune", "--yes")
     for folder in ("bands", "tiles", "mosaic"):
         assert not scene.files(f"{folder}/**/*.tif")

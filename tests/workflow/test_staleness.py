@@ -16,10 +16,12 @@ from expected import (
     all_of_pyramid,
     enhancing,
     fetching,
+    following_archive,
     footprints,
     metatiles,
     mosaicking,
     packing,
+    paging,
     rendering,
     tiles_of,
 )
@@ -60,11 +62,12 @@ def test_settings_that_change_no_pixel(scene):
     assert scene.jobs("--dry-run", "--resources", "connections=1") == set()
 
 
-def test_recipe_of_another_name_with_comments(scene):
+def test_recipe_of_another_name_with_comments(scene, from_nothing):
     text = (CHECKOUT / "config/recipes/l2a-optimized.yaml").read_text()
     (scene.directory / "mine.yaml").write_text(text + "# the same by another name\n")
-    scene.config["recipe"] = "mine.yaml"
-    scene.rebuild([])
+    scene.config["recipe"] = str(scene.directory / "mine.yaml")
+    scene.rebuild({"pack_pyramid first", *following_archive()})  # which tell the name
+    assert scene.lasting() == from_nothing(scene)
 
 
 def test_band_deleted_while_its_tile_is_fresh(scene):
@@ -113,7 +116,7 @@ def test_polygon_of_an_unclipped_map_changes_only_the_page(base, scene, from_not
     scene.config["pyramid"]["clip"] = False
     scene.build(cores=4)
     scene.draw("first", SMALLER)
-    scene.rebuild({"build_preview first"})
+    scene.rebuild(paging())
     assert scene.lasting() == from_nothing(scene)
 
 
@@ -191,7 +194,7 @@ def test_background_and_fade(scene, from_nothing):
     archive = scene.results / "pyramid/first.pmtiles"
     colours = canvas(archive, 10)[0]
     assert (colours[colours[..., 3] > 0] == [0x12, 0x30, 0x4A, 255]).all(axis=-1).any()
-    assert '"background-color": "#12304a"' in (scene.results / "preview/first.html").read_text()
+    assert '"ground": "#12304a"' in (scene.results / "preview/first.html").read_text()
 
 
 def test_forced_jobs_are_done_beside_stale_ones_and_each_tells_why(scene):

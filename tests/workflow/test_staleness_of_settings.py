@@ -117,8 +117,9 @@ def test_numbers_written_otherwise(scene):
     change_source(scene, dn={"scale": 1e-4, "offset": 0, "nodata": -32768})
     text = (CHECKOUT / "config/recipes/l2a-optimized.yaml").read_text()
     assert "maximum: 3.0" in text
-    (scene.directory / "mine.yaml").write_text(text.replace("maximum: 3.0", "maximum: 3"))
-    scene.config["recipe"] = "mine.yaml"
+    own = scene.directory / "l2a-optimized.yaml"  # with another name the page would tell that
+    own.write_text(text.replace("maximum: 3.0", "maximum: 3"))
+    scene.config["recipe"] = str(own)
     scene.rebuild([])
 
 
@@ -240,7 +241,8 @@ def test_metatile_deleted(base, scene, suffix, reader):
 
 def test_archive_deleted(base, scene):
     (scene.results / "pyramid/first.pmtiles").unlink()
-    scene.rebuild({"pack_pyramid first"} | following_archive(), search=False)
+    expected = {"pack_pyramid first", *following_archive()} - {"build_index"}
+    scene.rebuild(expected, search=False)
     assert scene.lasting() == base.lasting()
 
 

@@ -21,11 +21,11 @@ ONLY_TELLING = {
 }
 
 
-def code_digest(script: Path) -> str:
+def code_digest(script: Path, *pages: Path) -> str:
     """Return a digest (16 hex digits) of `script` and of the basemake modules that it imports.
 
     Imports of imports count, too. Comments, docstrings, layout and the modules in ONLY_TELLING do
-    not count.
+    not count. `pages` are files of which it makes others: they count as they are.
     """
     files, waiting = {script}, [script]
     while waiting:
@@ -33,6 +33,7 @@ def code_digest(script: Path) -> str:
         files |= new
         waiting += new
     statements = sorted(_read(path)[0] for path in files)
+    statements += [page.read_text(encoding="utf-8") for page in pages]
     return hashlib.sha256("\0".join(statements).encode()).hexdigest()[:16]
 
 

@@ -253,3 +253,16 @@ def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
             yield from _parts(part)
         else:
             yield part
+
+
+def uncovered(region: BaseGeometry, footprints: BaseGeometry) -> float:
+    """Return the share (0 to 1) of a region's area on the sphere that is not in `footprints`."""
+
+    def area(geometry: BaseGeometry) -> float:
+        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
+        return shapely.transform(
+            shapely.segmentize(geometry, 0.1),
+            lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),
+        ).area
+
+    return float(area(region.difference(footprints)) / area(region))

@@ -47,7 +47,8 @@ WEB_BYTES = {
 }
 LOSSLESS_WEB_BYTES = {"webp": 1.75, "png": 1.95}
 ROOT_BYTES = 6.0  # bytes a pixel of a metatile's root, of 16 bits a band
-VRT_BYTES, PAGE_BYTES, READERS_BYTES = 5_000, 1_200_000, 1_150_000  # a file; those of a region
+# bytes of a job's files
+VRT_BYTES, PAGE_BYTES, INDEX_BYTES, READERS_BYTES = 5_000, 1_500_000, 3_000, 1_150_000
 NETWORK = 12.5e6  # bytes a second over all connections together: 100 Mbit/s
 LOCAL = 200e6  # bytes a second when bands are copied from files
 # If one of these settings changed, the sizes of existing outputs do not predict those of new ones.
@@ -185,6 +186,11 @@ def _readers(job: Job, quantities: Quantities) -> Amount:
     return Amount(0, READERS_BYTES)
 
 
+def _index(job: Job, quantities: Quantities) -> Amount:
+    """Units: none."""
+    return Amount(0, INDEX_BYTES)
+
+
 # CPU and wall seconds, each of a job's start, which is a fork, and of one unit of work; from
 # docs/bench, with 4 cores and the default threads.
 COSTS = {
@@ -201,6 +207,7 @@ COSTS = {
     "export_cog": RuleCost(Cost(Pace(0.3, 2.5), Pace(0.3, 2.5), last=True), _image),
     "build_preview": RuleCost(Cost(Pace(0.4, 0.0), Pace(0.4, 0.0), last=True), _page),
     "build_web": RuleCost(Cost(Pace(0.2, 0.0), Pace(0.2, 0.0), last=True), _readers),
+    "build_index": RuleCost(Cost(Pace(0.1, 0.0), Pace(0.1, 0.0), last=True), _index),
 }
 
 

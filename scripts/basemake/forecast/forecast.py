@@ -130,7 +130,7 @@ class Planned:
         def needs(job: Job) -> bool:
             if "tile" in job.wildcards:
                 return name in self.layout.tiles[job.wildcards["tile"]].regions
-            return job.wildcards["region"] == name
+            return job.wildcards.get("region", name) == name
 
         return [entry for entry in self.entries if needs(entry.job)]
 

@@ -21,6 +21,8 @@ from basemake.system.files import PART
 
 DIGEST = 16  # hex digits in the name of an archive
 INDEX = ".json"  # added to an archive's name: its ETag and pieces
+# What a page links to, as JSON
+LINKS = re.compile(r'(?<=<script id="links" type="application/json">)[^<]*(?=</script>)')
 ENDS = ("", INDEX, PART, INDEX + PART)  # of names of an archive, its index, and what a kill leaves
 Showing = Callable[[str], Shown]  # returns the map whose web tiles are at an address
 
@@ -154,12 +156,17 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _naming(page: Path, archive: Path, name: str) -> bytes:
-    """Return a preview page that shows the archive `name` beside it."""
-    shown = f"pmtiles://../pyramid/{quote(archive.name)}/"
+    """Return a preview page that shows the archive `name` beside it.
+
+    It links to no index and no tiles' files, as these are not published.
+    """
     text = page.read_text(encoding="utf-8")
-    if text.count(shown) != 1:
+    found = LINKS.search(text)
+    links = _document(found[0].encode()) if found else {}
+    if links.get("archive") != quote(f"../pyramid/{archive.name}"):
         raise PublishError(f"{page} does not show {archive}: delete it and run snakemake.")
-    return text.replace(shown, f"pmtiles://{quote(name)}/").encode()
+    shown = {**links, "archive": quote(name), "index": None, "tiles": None}
+    return LINKS.sub(lambda _: _as_json(shown).decode().replace("<", r"\u003c"), text).encode()
 
 
 def _index(etag: str, pieces: list[Piece]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Pages that show maps in a browser, and what they draw besides imagery."""
