@@ -211,7 +211,7 @@ def areas(told: Told, tiles: dict[str, Any]) -> dict[str, Any]:
     covered = footprints.buffer(GAP, join_style="mitre").buffer(-GAP, join_style="mitre")
     coverage = polygons(covered.intersection(region if told.clip else WHOLE_MAP))
     return {
-        "covered": round(1 - uncovered(region, footprints), 6),
+        "covered": round(1 - uncovered(region, [footprints]), 6),
         "region": told.region,
         "coverage": mapping(coverage),
         "outside": mapping(WHOLE_MAP.difference(coverage)),

@@ -22,8 +22,6 @@ from basemake.web.items import Found, begin, check_items, feature_of, footprint_
 
 SIMULATED_FOLDER = Path("simulated")
 LEAST_GAP = 0.01  # share of a region from which on it is warned that it is not covered
-SLIVER = 0.01  # degrees: gaps of twice this width are between footprints that are not exact
-LARGEST_NAMED = 400.0  # square degrees of a gap whose tiles are named
 FEW = 12  # names of tiles that are listed
 
 
@@ -228,7 +226,8 @@ def _table(features: list[dict], regions: dict[str, BaseGeometry]) -> str:
     lines = [f"{'region':<20}{'tiles':>7}{'files':>8}{'whole bands':>13}{'uncovered':>11}"]
     for name, region in sorted(regions.items()):
         own = [feature for feature in features if name in feature["properties"]["regions"]]
-        lines.append(f"{name:<20}{_counts(own)}{_uncovered(region, own):>11.1%}")
+        gap = uncovered(region, (shape(feature["geometry"]) for feature in own))
+        lines.append(f"{name:<20}{_counts(own)}{gap:>11.1%}")
     if len(regions) > 1:
         lines.append(f"{'all':<20}{_counts(features)}")
     return "\n".join(lines)
@@ -239,19 +238,18 @@ def _gaps(features: list[dict], regions: dict[str, BaseGeometry]) -> Iterator[st
 
     These can be named only if tiles have the names of the quarterly mosaics, as 33TWM_0_0.
     """
-    from basemake.demo.grid import TILE_NAME, tiles_covering  # here, as most regions have no gap
+    from basemake.demo.grid import missing_tiles  # here, as most regions have no gap
 
     for name, region in sorted(regions.items()):
-        own = [feature for feature in features if name in feature["properties"]["regions"]]
-        share = _uncovered(region, own)
+        own = {
+            feature["id"]: shape(feature["geometry"])
+            for feature in features
+            if name in feature["properties"]["regions"]
+        }
+        share = uncovered(region, own.values())
         if share < LEAST_GAP:
             continue
-        covered = unary_union([shape(feature["geometry"]) for feature in own])
-        gap = region.difference(covered).buffer(-SLIVER)
-        here = {feature["id"] for feature in own}
-        lacking = []
-        if gap.area < LARGEST_NAMED and all(map(TILE_NAME.fullmatch, here)):
-            lacking = [tile.tile for tile in tiles_covering(gap) if tile.tile not in here]
+        lacking = missing_tiles(region, own)
         more = f" and {len(lacking) - FEW} more" if len(lacking) > FEW else ""
         which = f" for {', '.join(lacking[:FEW])}{more}" if lacking else " there"
         yield (
@@ -265,11 +263,6 @@ def _counts(features: list[dict]) -> str:
     known = [band["size"] for band in bands if band["size"] is not None]
     size = f"{sum(known) / 1e6:,.1f} MB" if len(known) == len(bands) else "unknown"
     return f"{len(features):>7}{len(bands):>8}{size:>13}"
-
-
-def _uncovered(region: BaseGeometry, features: list[dict]) -> float:
-    """Return the share (0 to 1) of a region's area on the sphere that no tile covers."""
-    return uncovered(region, unary_union([shape(feature["geometry"]) for feature in features]))
 
 
 if __name__ == "__main__":

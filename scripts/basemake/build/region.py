@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,19 @@ def read_region(name: str, place: str | Path) -> Polygon | MultiPolygon:
     if region.is_empty or region.area == 0:
         raise RegionError(f"{where} is empty: its polygons have no area; draw it anew.")
     return region
+
+
+def uncovered(region: BaseGeometry, footprints: Iterable[BaseGeometry]) -> float:
+    """Return the share (0 to 1) of a region's area on the sphere that no footprint covers."""
+
+    def area(geometry: BaseGeometry) -> float:
+        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
+        return shapely.transform(
+            shapely.segmentize(geometry, 0.1),
+            lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),
+        ).area
+
+    return float(area(region.difference(unary_union([*footprints]))) / area(region))
 
 
 def path_and_feature(place: str | Path) -> tuple[Path, list[str]]:
@@ -253,16 +266,3 @@ def _parts(geometry: BaseGeometry) -> Iterator[BaseGeometry]:
             yield from _parts(part)
         else:
             yield part
-
-
-def uncovered(region: BaseGeometry, footprints: BaseGeometry) -> float:
-    """Return the share (0 to 1) of a region's area on the sphere that is not in `footprints`."""
-
-    def area(geometry: BaseGeometry) -> float:
-        # Lambert's cylindrical equal-area projection: y is the sine of the latitude.
-        return shapely.transform(
-            shapely.segmentize(geometry, 0.1),
-            lambda c: np.column_stack([c[:, 0], np.degrees(np.sin(np.radians(c[:, 1])))]),
-        ).area
-
-    return float(area(region.difference(footprints)) / area(region))

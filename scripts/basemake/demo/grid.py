@@ -21,6 +21,8 @@ from basemake.pixels.crs import crs
 TILE_SIDE = 100_080.0
 SQUARE_SIDE = 100_000.0
 EDGE_STEP = 5_000.0
+SLIVER = 0.01  # degrees: gaps of twice this width are between footprints that are not exact
+LARGEST_NAMED = 400.0  # square degrees of a gap whose tiles are named
 
 TILE_NAME = re.compile(r"(?P<square>\d{2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])_(?P<i>\d)_(?P<j>\d)")
 BANDS = "CDEFGHJKLMNPQRSTUVWX"
@@ -107,6 +109,20 @@ def tiles_covering(region: BaseGeometry) -> list[GridTile]:
     shapely.prepare(region)
     tiles = (grid_tile(f"{name}_0_0") for name in sorted(names))
     return [tile for tile in tiles if _share_area(region, footprint(tile))]
+
+
+def missing_tiles(region: BaseGeometry, here: dict[str, BaseGeometry]) -> list[str]:
+    """Return the names of the tiles that would show what of `region` no tile that is `here` does.
+
+    `here` are footprints by name. The list is empty if their names are not those of this grid, or
+    the gap is so large that its tiles are too many.
+    """
+    if not all(map(TILE_NAME.fullmatch, here)):
+        return []
+    gap = region.difference(shapely.union_all([*here.values()])).buffer(-SLIVER)
+    if gap.is_empty or gap.area >= LARGEST_NAMED:
+        return []
+    return [tile.tile for tile in tiles_covering(gap) if tile.tile not in here]
 
 
 def _squares(west: float, south: float, east: float, north: float) -> Iterator[str]:

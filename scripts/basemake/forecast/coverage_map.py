@@ -63,19 +63,9 @@ def draw_coverage(
 
 
 def view_of(geometries: list[Any]) -> View:
-    """Return the view that shows `geometries` (degrees) in Mercator.
-
-    The map is cut in the widest gap of longitudes between them, so that geometries on both sides of
-    180 degrees are side by side.
-    """
+    """Return the view that shows `geometries` (degrees) in Mercator, as `projection_of` has it."""
     parts = [part for geometry in geometries for part in shapely.get_parts(geometry)]
-    begin = _end_of_widest_gap(sorted(part.bounds[0::2] for part in parts))
-
-    def mercator(lonlat: Any) -> NDArray[np.float64]:
-        lonlat = np.array(lonlat, float).reshape(-1, 2)
-        lonlat[:, 0] += np.where(lonlat[:, 0] < begin, 360, 0)
-        return to_mercator(lonlat) * [1, -1]
-
+    mercator = projection_of(parts)
     corners = mercator(shapely.get_coordinates(parts))
     low, span = corners.min(axis=0), np.ptp(corners, axis=0)
     scale = MAP / span.max()
@@ -86,6 +76,22 @@ def view_of(geometries: list[Any]) -> View:
         return (mercator(lonlat) - low) * scale + [left, EDGE + 2 * LINE]
 
     return View(project, width + 2 * left, height + 2 * EDGE + (4 + len(COLOURS)) * LINE)
+
+
+def projection_of(parts: list[Any]) -> Callable[[Any], NDArray[np.float64]]:
+    """Return a function from longitudes and latitudes (n, 2) to Mercator metres east and south.
+
+    The map is cut in the widest gap of longitudes between `parts`, single geometries in degrees, so
+    that those on both sides of 180 degrees are side by side.
+    """
+    begin = _end_of_widest_gap(sorted(part.bounds[0::2] for part in parts))
+
+    def mercator(lonlat: Any) -> NDArray[np.float64]:
+        lonlat = np.array(lonlat, float).reshape(-1, 2)
+        lonlat[:, 0] += np.where(lonlat[:, 0] < begin, 360, 0)
+        return to_mercator(lonlat) * [1, -1]
+
+    return mercator
 
 
 def _end_of_widest_gap(spans: list[tuple[float, float]]) -> float:
