@@ -31,6 +31,7 @@ from basemake.build.paths import CONFIGFILE, MANIFEST
 from basemake.build.region import read_regions
 from basemake.build.run_lock import alone, show_bucket
 from basemake.engine.display import show
+from basemake.engine.reporting import answer_report
 from basemake.engine.running import (
     asked_of,
     bound,
@@ -77,6 +78,7 @@ if BUCKET:
 lock_when_it_executes(workflow, alone)
 show(workflow, lambda targets: summary(targets))
 run_jobs_of_slurm_here(workflow)
+answer_report(workflow, lambda path, graph: report(path, graph))
 
 # Snakemake would merge a --configfile into this one, and so also build the demo's region.
 if not workflow.overwrite_configfiles:
@@ -376,6 +378,21 @@ def footprints(region):
         for tile in layout().tiles_of(region)
     ]
     return {"type": "FeatureCollection", "features": features}
+
+
+def report(path, graph):
+    """Write the report of the build to `path`."""
+    from datetime import UTC, datetime
+
+    from basemake.forecast.briefing import in_bytes  # here, as no run needs these
+    from basemake.pixels.raster import set_up_libraries
+    from basemake.report.contents import Subject
+    from basemake.report.page import write_page
+
+    set_up_libraries(config["gdal_cache_mb"])
+    subject = Subject(dict(config), SOURCE, STEPS, ATTRIBUTION, layout(), graph)
+    write_page(path, subject, datetime.now(UTC))
+    print(f"{path}: written, {in_bytes(path.stat().st_size)}; it opens in any browser")
 
 
 def summary(targets):

@@ -163,9 +163,9 @@ def test_read_benchmark(tmp_path: Path):
     path = tmp_path / "a.tsv"
     header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
     path.write_text(f"{header}\n1.33\t0:00:01\t91.31\t399\t37\t44\t0.00\t0.09\t16.48\t0.43\n")
-    assert read_benchmark(path) == (0.43, 1.33)
+    assert read_benchmark(path) == (0.43, 1.33, round(91.31 * 2**20))
     path.write_text(f"{header}\n0.30\t0:00:00\tNA\tNA\tNA\tNA\tNA\tNA\tNA\t0.00\n")
-    assert read_benchmark(path) == (0.30, 0.30), "it ended before it was looked at"
+    assert read_benchmark(path) == (0.30, 0.30, 0), "it ended before it was looked at"
     for text in ("", header, "s\tcpu_time\nNA\tNA\n", "\0"):
         path.write_text(text)
         assert read_benchmark(path) is None

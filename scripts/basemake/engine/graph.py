@@ -3,7 +3,7 @@
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snakemake import cli
 from snakemake.logging import logger
@@ -12,7 +12,7 @@ from basemake.build.reasons import explain
 from basemake.build.records import is_record
 from basemake.engine.command import SNAKEFILE, Command, quiet_unless_it_ends
 from basemake.engine.display import is_warning, stage_of
-from basemake.engine.staleness import planned
+from basemake.engine.staleness import Planned, planned
 from basemake.errors import BasemakeError, ConfigError
 
 
@@ -89,7 +89,12 @@ def read_graph(command: Command) -> Graph:
         logger.removeFilter(is_warning)
     if not planned:
         raise ConfigError(f"{SNAKEFILE} planned no jobs; run snakemake --dry-run to see why.")
-    workflow, dag, stale = planned.pop()
+    return graph_of(planned.pop())
+
+
+def graph_of(plan: Planned) -> Graph:
+    """Return the graph of jobs of a plan; ConfigError if its targets are of rules without files."""
+    workflow, dag, stale = plan
     todo = set(dag.needrun_jobs())
     jobs = [job for level in dag.toposorted() for job in level if job.output]
     if not jobs:
@@ -107,13 +112,23 @@ def read_graph(command: Command) -> Graph:
     )
 
 
-def read_benchmark(path: Path) -> tuple[float, float] | None:
-    """Return the CPU seconds and wall seconds in a benchmark file; None if there are none."""
+class Benchmark(NamedTuple):
+    """What a job took: CPU and wall seconds, and the most bytes of memory, 0 if that was missed."""
+
+    cpu: float
+    wall: float
+    memory: int
+
+
+def read_benchmark(path: Path) -> Benchmark | None:
+    """Return what a benchmark file tells of a job; None if it tells nothing."""
     try:
         lines = path.read_text().splitlines()
         row = dict(zip(lines[0].split("\t"), lines[-1].split("\t"), strict=True))
         wall, cpu = float(row["s"]), float(row["cpu_time"])
-        return cpu or wall, wall  # a short job's CPU time may have been missed
+        memory = 0.0 if row["max_rss"] == "NA" else float(row["max_rss"])  # in MiB
+        # A short job's CPU time may have been missed.
+        return Benchmark(cpu or wall, wall, round(memory * 2**20))
     except (OSError, ValueError, KeyError, IndexError):
         return None
 

@@ -216,9 +216,9 @@ def costs_here(
     """
     done: dict[str, list] = {rule: [] for rule in shipped}
     for entry in entries:
-        seconds = read_benchmark(entry.job.benchmark)
-        if seconds is not None:
-            done[entry.job.rule].append(Measured(entry.amount.units, *seconds))
+        took = read_benchmark(entry.job.benchmark)
+        if took is not None:
+            done[entry.job.rule].append(Measured(entry.amount.units, took.cpu, took.wall))
     costs = {rule: fit(cost, done[rule]) for rule, cost in shipped.items()}
     return costs, {rule: len(measured) for rule, measured in done.items()}
 

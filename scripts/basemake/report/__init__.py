@@ -1,0 +1,1 @@
+"""The report of a build: one page that `snakemake --report` writes."""

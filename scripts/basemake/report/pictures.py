@@ -1,0 +1,162 @@
+"""The pictures of a report, as WebP in data URIs: maps from archives, and quicklooks of tiles.
+
+None of them takes more than its share of MAPS or QUICKLOOKS, so that a page stays usable however
+many tiles a map has.
+"""
+
+import base64
+import io
+import math
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from osgeo import gdal, osr
+from PIL import Image
+from pmtiles.reader import Reader
+from shapely.geometry.base import BaseGeometry
+
+from basemake.errors import MALFORMED, TileError
+from basemake.pixels.archive import open_archive
+from basemake.pixels.crs import crs
+from basemake.pixels.raster import geotiff, open_geotiff
+from basemake.pixels.webtiles import (
+    HALF_WORLD,
+    RADIUS,
+    WebTile,
+    geometry_to_mercator,
+    most_overlapping,
+    overlapping,
+)
+from basemake.report.frame import UNITS, Frame
+
+MAPS, QUICKLOOKS = 2_000_000, 4_000_000  # most bytes of all maps, and of all quicklooks
+MAP_SIDE, QUICKLOOK_SIDE = 900, 160  # most pixels along the longer side
+PIXEL_BYTES = 0.5  # about what a pixel takes; if there are many pictures, they have fewer pixels
+QUALITIES = (80, 50, 20)  # of WebP: the first with which a picture takes no more than its share
+MOST_WEBTILES = 4096  # of which a map is made
+# What reading a file raises that is gone, not whole, or not what it should be.
+UNREADABLE = (OSError, EOFError, RuntimeError, TileError, zlib.error, *MALFORMED)
+
+
+class Quicklook(NamedTuple):
+    """A picture of a tile, and the share (0 to 1) of what maps show of it that has no pixels.
+
+    `picture` is empty, and `holes` None, if there is nothing to take them from.
+    """
+
+    picture: str
+    holes: float | None
+
+
+def map_of(archive: Path, frame: Frame, tile_size: int, side: int, most: int) -> str:
+    """Return the part of an archive's map that a frame shows, as a picture that fills the frame.
+
+    It has at most `side` pixels along its longer side, and at most `most` bytes; web tiles have
+    `tile_size` pixels. It is empty if the archive cannot be read.
+    """
+    side = _fitting(side, most)
+    scale = side / UNITS
+    image = Image.new("RGBA", (_pixels(frame.width * scale), _pixels(frame.height * scale)))
+    area = geometry_to_mercator(frame.shown)
+    try:
+        with open_archive(archive) as (get_bytes, header):
+            reader = Reader(get_bytes)
+            finest = 2 * HALF_WORLD * scale / (frame.metres * tile_size)
+            zoom = math.ceil(math.log2(max(1, finest)))
+            zoom = min(max(zoom, header["min_zoom"]), header["max_zoom"])
+            if most_overlapping(area, zoom) > MOST_WEBTILES:
+                return ""
+            for webtile in overlapping(area, zoom):
+                if data := reader.get(*webtile):
+                    _paste(image, data, _box(webtile, frame, scale))
+    except UNREADABLE:
+        return ""
+    return _as_uri(image, most) if image.getbbox() else ""
+
+
+def _box(webtile: WebTile, frame: Frame, scale: float) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom, in pixels, of a web tile in a frame's picture."""
+    west, south, east, north = webtile.bounds
+    corner = [math.degrees(west / RADIUS), math.degrees(math.atan(math.sinh(north / RADIUS)))]
+    [[left, top]] = (frame.place(np.array([corner])) * scale).tolist()
+    width, height = ((east - west) * scale / frame.metres, (north - south) * scale / frame.metres)
+    return round(left), round(top), round(left + width), round(top + height)
+
+
+def _paste(image: Image.Image, data: bytes, box: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = box
+    size = max(1, right - left), max(1, bottom - top)
+    with Image.open(io.BytesIO(data)) as webtile:
+        part = webtile.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
+    image.paste(part, (left, top))
+
+
+def quicklook(path: Path, epsg: int, shown: BaseGeometry | None, most: int) -> Quicklook:
+    """Return the quicklook of an enhanced tile, of at most `most` bytes.
+
+    `epsg` is its CRS. `shown` is the area that maps show, in degrees, or None if that is all of it.
+    """
+    try:
+        with open_geotiff(path) as dataset:
+            level, pixels = _level(dataset)
+            transform = dataset.GetGeoTransform()
+        rgba = np.moveaxis(geotiff(path, level).ReadAsArray(), 0, -1)
+    except UNREADABLE:
+        return Quicklook("", None)
+    image = Image.fromarray(rgba)
+    side = _fitting(QUICKLOOK_SIDE, most)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    # The last pixels of a reduced image may reach beyond the tile.
+    inside = rgba[: max(1, pixels[1]), : max(1, pixels[0]), 3]
+    if shown is not None:
+        inside = inside[_is_in(shown, inside.shape, transform, 2**level, epsg)]
+    holes = 1 - float(inside.mean()) / 255 if inside.size else None
+    return Quicklook(_as_uri(image, most), holes)
+
+
+def _level(dataset: gdal.Dataset) -> tuple[int, tuple[int, int]]:
+    """Return the coarsest reduced image that is large enough, and its whole pixels to each side."""
+    width, height = dataset.RasterXSize, dataset.RasterYSize
+    halvings = max(0, int(math.log2(max(width, height) / QUICKLOOK_SIDE)))
+    level = min(halvings, dataset.GetRasterBand(1).GetOverviewCount())
+    return level, (width >> level, height >> level)
+
+
+def _is_in(
+    area: BaseGeometry, shape: tuple[int, int], transform: tuple, factor: int, epsg: int
+) -> NDArray[np.bool_]:
+    """Return which pixels of an image have their centre in an area (degrees); of `shape`.
+
+    `transform` is GDAL's, of the full image; a pixel is `factor` of its pixels wide.
+    """
+    row, column = np.indices(shape)
+    west, pixel, _, north, _, _ = transform
+    x, y = west + (column + 0.5) * pixel * factor, north - (row + 0.5) * pixel * factor
+    points = np.column_stack([x.ravel(), y.ravel()])
+    lonlat = np.array(osr.CoordinateTransformation(crs(epsg), crs(4326)).TransformPoints(points))
+    lon = (lonlat[:, 0] + 180) % 360 - 180
+    return shapely.contains_xy(area, lon, lonlat[:, 1]).reshape(shape)
+
+
+def _fitting(side: int, most: int) -> int:
+    """Return `side`, or less if a square of that many pixels would take more than `most` bytes."""
+    return max(16, min(side, math.isqrt(int(most / PIXEL_BYTES))))
+
+
+def _pixels(length: float) -> int:
+    return max(1, round(length))
+
+
+def _as_uri(image: Image.Image, most: int) -> str:
+    """Return an image as a data URI of at most `most` bytes; empty if it takes more."""
+    for quality in QUALITIES:
+        encoded = io.BytesIO()
+        image.save(encoded, "WEBP", quality=quality, method=4)
+        uri = "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode()
+        if len(uri) <= most:
+            return uri
+    return ""
