@@ -78,7 +78,9 @@ if BUCKET:
 lock_when_it_executes(workflow, alone)
 show(workflow, lambda targets: summary(targets))
 run_jobs_of_slurm_here(workflow)
-answer_report(workflow, lambda path, graph: report(path, graph))
+answer_report(
+    workflow, lambda: BUCKET and show_bucket(BUCKET), lambda path, graph: report(path, graph)
+)
 
 # Snakemake would merge a --configfile into this one, and so also build the demo's region.
 if not workflow.overwrite_configfiles:

@@ -32,7 +32,8 @@ from basemake.system.machine import usable_cores
 
 UNKEPT = {"bands", "tiles"}  # folders whose files a config need not keep
 # Files and folders without a record
-OWN = {MANIFEST, *(RESULTS / name for name in ("plan.png", "codecs", "seams", "looks"))}
+NAMES = ("plan.png", "report.html", "codecs", "seams", "looks")
+OWN = {MANIFEST, *(RESULTS / name for name in NAMES)}
 
 
 @dataclass(frozen=True)

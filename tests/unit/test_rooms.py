@@ -15,8 +15,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPTS = CHECKOUT / "scripts"
 PACKAGES = [  # lowest first
     *("system", "pixels", "build", "engine", "web", "fetch", "readers"),
-    *("forecast", "demo", "measure", "publish", "look"),
-    "preview",
+    *("forecast", "demo", "measure", "publish", "look", "preview", "report"),
 ]
 APART = {"forecast", "demo", "measure", "publish", "look", "preview"}  # import none of each other
 FILES = {path.relative_to(SCRIPTS).with_suffix(""): path for path in SCRIPTS.rglob("*.py")}

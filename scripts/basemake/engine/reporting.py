@@ -10,10 +10,13 @@ from basemake.engine.staleness import planned
 from basemake.errors import BasemakeError, ConfigError
 
 
-def answer_report(workflow: Any, write: Callable[[Path, Graph], None]) -> None:
+def answer_report(
+    workflow: Any, begin: Callable[[], None], write: Callable[[Path, Graph], None]
+) -> None:
     """Let `--report PATH` call `write` with PATH and the graph of jobs, instead of Snakemake.
 
-    A reporter that somebody names by `--reporter` is used.
+    `begin` is called before the jobs are planned. A reporter that somebody names by `--reporter` is
+    used as it is.
     """
     create = workflow.create_report
 
@@ -30,6 +33,7 @@ def answer_report(workflow: Any, write: Callable[[Path, Graph], None]) -> None:
                     "--report-stylesheet and --report-metadata are for Snakemake's own report:"
                     " leave them out."
                 )
+            begin()
             workflow._prepare_dag(
                 forceall=settings.forceall, ignore_incomplete=False, lock_warn_only=False
             )

@@ -74,7 +74,7 @@ def draw_flow(needs: dict[str, set[str]]) -> Flow:
         ],
         [
             Line(_path(middle[source], middle[place], bool(source[1]), not place[1]), not place[1])
-            for place, sources in above.items()
+            for place, sources in sorted(above.items())
             for source in sources
         ],
     )
