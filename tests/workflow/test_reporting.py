@@ -13,6 +13,7 @@ from chromium import Tab, eventually
 from runs import EDGE, Scene
 
 from basemake.build.config import read_recipe
+from basemake.errors import ConfigError
 from basemake.report.contents import Subject
 from basemake.report.page import write_page
 from lookable import opened
@@ -96,7 +97,7 @@ def test_a_report_says_what_is_still_to_be_done(scene: Scene, tab: Tab) -> None:
     assert not any(row.startswith("fetch_bands") for row in rows)
     assert texts(tab, ".tiles .warn") == ["recipe changed"] * 3
     assert texts(tab, f"#tile-{EDGE} .none") == ["no quicklook"]
-    assert texts(tab, "figcaption")[0].startswith("No picture, as its archive is not here.")
+    assert texts(tab, "figcaption")[0].startswith("No picture, as its archive cannot be read here.")
     assert tab.evaluate("document.images.length") == 2
     assert tab.evaluate("document.querySelectorAll('.flow .stale').length") >= 5
 
@@ -171,6 +172,9 @@ def test_nothing_made_yet_is_one_sentence(subject: Subject, tmp_path: Path, tab:
     assert texts(tab, ".state") == [
         "Nothing of this build has been made yet: run snakemake, and write the report again."
     ]
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write_page(tmp_path / "file/a.html", subject, datetime.now(UTC))
 
 
 def test_of_very_many_tiles_those_that_are_not_up_to_date_are_told_first(

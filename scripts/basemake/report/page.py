@@ -12,6 +12,7 @@ from jinja2 import Environment
 
 from basemake import __version__
 from basemake.build.paths import MANIFEST
+from basemake.errors import ConfigError
 from basemake.forecast.briefing import in_bytes, in_time
 from basemake.look.figures import share_text
 from basemake.report.contents import (
@@ -39,22 +40,27 @@ def write_page(path: Path, subject: Subject, written: datetime) -> None:
     """Write the report of a build; `written` is the date that it states.
 
     Equal builds, dates and installed software give equal bytes. What cannot be read of the build is
-    left out. Raises TileError if the disk is full, and OSError if the file cannot be written.
+    left out. Raises ConfigError if the file cannot be written, and TileError if the disk is full.
     """
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {
-        "bytes": in_bytes,
-        "time": _in_time,
-        "share": share_text,
+        "bytes": lambda size: _on_one_line(in_bytes(size)),
+        "time": lambda seconds: _on_one_line(_in_time(seconds)),
+        "share": lambda share: _on_one_line(share_text(share)),
         "names": _names,
         "date": lambda text: str(text)[:10],
     }
     text = page.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **_told(subject), written=written.astimezone(UTC), version=__version__
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--report is {str(path)!r}, which cannot be written ({error.strerror})."
+        ) from None
 
 
 def _told(subject: Subject) -> dict[str, Any]:
@@ -66,8 +72,7 @@ def _told(subject: Subject) -> dict[str, Any]:
         "title": f"{', '.join(subject.layout.regions)}, {subject.config['quarter']}",
         "jobs": len(graph.jobs),
         "fresh": len(graph.jobs) - len(graph.stale),
-        "made": any(state_of(job) != "new" and job.causes is not None for job in graph.stale)
-        or len(graph.stale) < len(graph.jobs),
+        "made": any(state_of(job) != "new" for job in graph.jobs),
         "reasons": reasons_of(graph),
         "maps": maps_of(subject, {one.tile.name for one in tiles}),
         "tiles": tiles,
@@ -109,6 +114,10 @@ def _as_yaml(value: Any) -> str:
     return yaml.safe_dump(
         plain, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
     )
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace(" ", "\xa0")
 
 
 def _in_time(seconds: float) -> str:
