@@ -10,7 +10,8 @@ from osgeo import gdal, osr
 
 from basemake import __version__
 
-REQUIREMENTS = Path(__file__).resolve().parents[3] / "envs/requirements.txt"
+ENVS = Path(__file__).resolve().parents[3] / "envs"
+REQUIREMENTS = (ENVS / "requirements.txt", ENVS / "requirements-pages.txt")
 LONGEST = 60  # characters of a licence's name: longer ones are its text
 CLASSIFIER = "License :: OSI Approved :: "
 
@@ -32,7 +33,8 @@ def software() -> list[Software]:
         Software("GDAL", gdal.VersionInfo("RELEASE_NAME"), "MIT"),
         Software("PROJ", ".".join(map(str, proj)), "MIT"),
     ]
-    names = re.findall(r"^([A-Za-z0-9_.-]+)==", REQUIREMENTS.read_text(), re.MULTILINE)
+    text = "".join(path.read_text() for path in REQUIREMENTS)
+    names = re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.MULTILINE)
     return [*found, *filter(None, map(package, names))]
 
 
