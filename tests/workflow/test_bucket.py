@@ -192,6 +192,11 @@ def test_the_commands(kept: Kept, store: Store, tmp_path: Path) -> None:
     def bands() -> list[str]:
         return [path for path in store.results(kept.prefix) if path.startswith("bands/")]
 
+    kept.run("--report", "results/report.html")  # in a directory that has nothing of it
+    page = (kept.results / "report.html").read_text()
+    assert "All was up to date" in page
+    assert page.count("no quicklook") == 3
+
     plan = json.loads(kept.says("plan", "--json"))
     sizes = {path: len(data) for path, data in store.results(kept.prefix).items()}
     kept_there = [size for path, size in sizes.items() if not path.startswith(("rec", "man"))]
