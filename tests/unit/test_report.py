@@ -129,37 +129,22 @@ def test_no_archive_or_a_broken_one_is_no_picture(tmp_path: Path) -> None:
     assert map_of(tmp_path / "none.pmtiles", frame, 64, 100, 10**6) == ""
 
 
-def test_a_quicklook_has_the_colours_of_a_tile_and_the_share_of_its_holes(
-    tmp_path: Path, write_tile: Callable
-) -> None:
-    rgba = np.zeros((701, 701, 4), np.uint8)  # whose reduced images reach beyond it
+def test_a_quicklook_has_the_colours_of_a_tile(tmp_path: Path, write_tile: Callable) -> None:
+    rgba = np.zeros((701, 701, 4), np.uint8)
     rgba[:] = [200, 100, 50, 255]
     rgba[:, 350:] = [30, 90, 160, 255]
     rgba[:70, :350] = 0
-    tile = write_tile(tmp_path / "a.tif", rgba, pixel=90.0)
-    look = quicklook(tile, 32633, None, 10**5)
-    assert look.holes == pytest.approx(70 * 350 / 701**2, rel=0.02)
-    image = image_of(look.picture)
+    image = image_of(quicklook(write_tile(tmp_path / "a.tif", rgba), 10**5))
     assert max(image.size) == QUICKLOOK_SIDE
     assert np.abs(np.array(image.getpixel((40, 120))) - [200, 100, 50, 255]).max() < 12
     assert np.abs(np.array(image.getpixel((120, 40))) - [30, 90, 160, 255]).max() < 12
     assert image.getpixel((40, 8))[3] == 0
 
 
-def test_holes_count_where_maps_show_a_tile(tmp_path: Path, write_tile: Callable) -> None:
-    rgba = np.full((640, 640, 4), 255, np.uint8)
-    rgba[:, :160] = 0  # the western quarter; the tile's middle is at 15 degrees east
-    tile = write_tile(tmp_path / "a.tif", rgba, pixel=100.0, origin=(468_000.0, 5_000_000.0))
-    west, east = shapely.box(10, 40, 15, 50), shapely.box(15, 40, 20, 50)
-    assert quicklook(tile, 32633, west, 10**5).holes == pytest.approx(0.5, abs=0.01)
-    assert quicklook(tile, 32633, east, 10**5).holes == 0
-    assert quicklook(tile, 32633, shapely.box(0, 0, 1, 1), 10**5).holes is None
-
-
 def test_a_tile_that_cannot_be_read_has_no_quicklook(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0 and nothing else")
     for name in ("a.tif", "none.tif"):
-        assert quicklook(tmp_path / name, 32633, None, 10**5) == ("", None)
+        assert quicklook(tmp_path / name, 10**5) == ""
 
 
 @pytest.mark.parametrize("most", [300, 3000, 40_000])
@@ -170,10 +155,9 @@ def test_pictures_take_no_more_than_their_share(
     coarse = np.random.default_rng(0).choice([0, 255], (40, 40, 4)).astype(np.uint8)
     noise = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
     noise[..., 3] = 255
-    look = quicklook(write_tile(tmp_path / "a.tif", noise), 32633, None, most)
-    assert len(look.picture) <= most
-    assert look.holes == 0
-    assert look.picture or most < 40_000
+    picture = quicklook(write_tile(tmp_path / "a.tif", noise), most)
+    assert len(picture) <= most
+    assert picture or most < 40_000
 
 
 # -- The flow --------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import shapely
-from shapely.geometry.base import BaseGeometry
 
 from basemake.build.layout import Layout, Zooms
 from basemake.build.manifest import Tile
@@ -29,7 +28,6 @@ from basemake.report.pictures import (
     MAPS,
     QUICKLOOK_SIDE,
     QUICKLOOKS,
-    Quicklook,
     map_of,
     quicklook,
 )
@@ -183,14 +181,16 @@ class Shown:
 class Pictured:
     """A tile with its quicklook, the bytes fetched of its bands, and those of its enhanced tile.
 
-    Bytes are those of the files when they were made, kept or not; 0 of what was not made.
+    `holes` is the share (0 to 1) of fetched pixels without data, None if that is not known. Bytes
+    are those of the files when they were made, kept or not; 0 of what was not made.
     """
 
     tile: Tile
     state: str
     why: str
     items: list[Shown]
-    look: Quicklook
+    picture: str
+    holes: float | None
     fetched: int
     size: int
 
@@ -202,48 +202,29 @@ def tiles_of(subject: Subject) -> list[Pictured]:
         subject.layout.tiles.values(),
         key=lambda tile: tile.name not in jobs or jobs[tile.name].causes is None,
     )[:MOST_TILES]
-    areas = Areas(subject)
-    return [_pictured(tile, subject, areas, QUICKLOOKS // len(tiles)) for tile in tiles]
+    return [_pictured(tile, subject, QUICKLOOKS // len(tiles)) for tile in tiles]
 
 
-class Areas:
-    """What maps show of tiles."""
-
-    def __init__(self, subject: Subject) -> None:
-        """Take a build."""
-        self._clip = subject.config["pyramid"]["clip"]
-        self._regions = subject.layout.regions
-        for region in self._regions.values():
-            shapely.prepare(region)
-
-    def shown(self, tile: Tile) -> BaseGeometry | None:
-        """Return the area that maps show of a tile, in degrees; None if that is all of it."""
-        own = [self._regions[name] for name in tile.regions if name in self._regions]
-        if not self._clip or any(shapely.covers(region, tile.geometry) for region in own):
-            return None
-        return shapely.union_all([region.intersection(tile.geometry) for region in own])
-
-
-def _pictured(tile: Tile, subject: Subject, areas: Areas, most: int) -> Pictured:
+def _pictured(tile: Tile, subject: Subject, most: int) -> Pictured:
     job, path = subject.enhancing.get(tile.name), Path(f"results/tiles/{tile.name}.tif")
-    shown = areas.shown(tile)
     if subject.config["keep_tiles"]:
-        look = quicklook(path, tile.epsg, shown, most)
+        picture = quicklook(path, most)
     else:
         archive = Path(f"results/pyramid/{tile.regions[0]}.pmtiles")
-        frame = Frame(tile.geometry if shown is None else shown, [])
         tile_size = subject.config["pyramid"]["tile_size"]
-        look = Quicklook(map_of(archive, frame, tile_size, QUICKLOOK_SIDE, most), None)
+        picture = map_of(archive, Frame(tile.geometry, []), tile_size, QUICKLOOK_SIDE, most)
     record, sources = read_record(path), job.inputs if job else []
     bands = [band for source in sources if (band := read_record(source))]
     known = record.known if record else {}
+    empty, fetched = known.get("holes", (0, 0))  # pixels
     shares = dict(zip(known.get("items", []), known.get("shares", []), strict=False))
     return Pictured(
         tile,
         state_of(job) if job else "fresh",
         why(job) if job else "",
         [Shown(item.item, item.updated, shares.get(item.item)) for item in tile.items],
-        look,
+        picture,
+        empty / fetched if fetched else None,
         sum(band.size for band in bands),
         record.size if record else 0,
     )

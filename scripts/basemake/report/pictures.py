@@ -9,19 +9,13 @@ import io
 import math
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import shapely
-from numpy.typing import NDArray
-from osgeo import gdal, osr
 from PIL import Image
 from pmtiles.reader import Reader
-from shapely.geometry.base import BaseGeometry
 
 from basemake.errors import MALFORMED, TileError
 from basemake.pixels.archive import open_archive
-from basemake.pixels.crs import crs
 from basemake.pixels.raster import geotiff, open_geotiff
 from basemake.pixels.webtiles import (
     HALF_WORLD,
@@ -40,16 +34,6 @@ QUALITIES = (80, 50, 20)  # of WebP: the first with which a picture takes no mor
 MOST_WEBTILES = 4096  # of which a map is made
 # What reading a file raises that is gone, not whole, or not what it should be.
 UNREADABLE = (OSError, EOFError, RuntimeError, TileError, zlib.error, *MALFORMED)
-
-
-class Quicklook(NamedTuple):
-    """A picture of a tile, and the share (0 to 1) of what maps show of it that has no pixels.
-
-    `picture` is empty, and `holes` None, if there is nothing to take them from.
-    """
-
-    picture: str
-    holes: float | None
 
 
 def map_of(archive: Path, frame: Frame, tile_size: int, side: int, most: int) -> str:
@@ -95,51 +79,23 @@ def _paste(image: Image.Image, data: bytes, box: tuple[int, int, int, int]) -> N
     image.paste(part, (left, top))
 
 
-def quicklook(path: Path, epsg: int, shown: BaseGeometry | None, most: int) -> Quicklook:
+def quicklook(path: Path, most: int) -> str:
     """Return the quicklook of an enhanced tile, of at most `most` bytes.
 
-    `epsg` is its CRS. `shown` is the area that maps show, in degrees, or None if that is all of it.
+    It is empty if the tile cannot be read.
     """
     try:
         with open_geotiff(path) as dataset:
-            level, pixels = _level(dataset)
-            transform = dataset.GetGeoTransform()
-        rgba = np.moveaxis(geotiff(path, level).ReadAsArray(), 0, -1)
+            side = max(dataset.RasterXSize, dataset.RasterYSize)
+            # The coarsest reduced image that is large enough.
+            halvings = max(0, int(math.log2(side / QUICKLOOK_SIDE)))
+            level = min(halvings, dataset.GetRasterBand(1).GetOverviewCount())
+        image = Image.fromarray(np.moveaxis(geotiff(path, level).ReadAsArray(), 0, -1))
     except UNREADABLE:
-        return Quicklook("", None)
-    image = Image.fromarray(rgba)
+        return ""
     side = _fitting(QUICKLOOK_SIDE, most)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    # The last pixels of a reduced image may reach beyond the tile.
-    inside = rgba[: max(1, pixels[1]), : max(1, pixels[0]), 3]
-    if shown is not None:
-        inside = inside[_is_in(shown, inside.shape, transform, 2**level, epsg)]
-    holes = 1 - float(inside.mean()) / 255 if inside.size else None
-    return Quicklook(_as_uri(image, most), holes)
-
-
-def _level(dataset: gdal.Dataset) -> tuple[int, tuple[int, int]]:
-    """Return the coarsest reduced image that is large enough, and its whole pixels to each side."""
-    width, height = dataset.RasterXSize, dataset.RasterYSize
-    halvings = max(0, int(math.log2(max(width, height) / QUICKLOOK_SIDE)))
-    level = min(halvings, dataset.GetRasterBand(1).GetOverviewCount())
-    return level, (width >> level, height >> level)
-
-
-def _is_in(
-    area: BaseGeometry, shape: tuple[int, int], transform: tuple, factor: int, epsg: int
-) -> NDArray[np.bool_]:
-    """Return which pixels of an image have their centre in an area (degrees); of `shape`.
-
-    `transform` is GDAL's, of the full image; a pixel is `factor` of its pixels wide.
-    """
-    row, column = np.indices(shape)
-    west, pixel, _, north, _, _ = transform
-    x, y = west + (column + 0.5) * pixel * factor, north - (row + 0.5) * pixel * factor
-    points = np.column_stack([x.ravel(), y.ravel()])
-    lonlat = np.array(osr.CoordinateTransformation(crs(epsg), crs(4326)).TransformPoints(points))
-    lon = (lonlat[:, 0] + 180) % 360 - 180
-    return shapely.contains_xy(area, lon, lonlat[:, 1]).reshape(shape)
+    return _as_uri(image, most)
 
 
 def _fitting(side: int, most: int) -> int:
