@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
 import tempfile
 import zlib
 from collections import deque
@@ -13,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,16 +23,16 @@ from osgeo import gdal, gdal_array, osr
 
 from basemake.errors import TileError
 from basemake.pixels.codecs import BLOCK, CODECS
+from basemake.pixels.cog_writer import Level, stored, write_cog
 from basemake.pixels.dn import DnReading
 from basemake.pixels.fill import CELL, Composite, Layer, grid_of
 from basemake.pixels.light import Light, halve, halve_colours, to_colours
 from basemake.pixels.raster import RGBA, naming, open_geotiff
 from basemake.pixels.recipe import CompiledRecipe
-from basemake.pixels.tags import NODATA_TAG, TEXT_TAGS, Tag, geo_tags, metadata_tags
+from basemake.pixels.tags import GEO_TAGS, NODATA_TAG, Tag, geo_tags, metadata_tags, tags_of
 from basemake.system.files import writing
 from basemake.system.machine import usable_cores
 
-SOFTWARE = "basemake"
 READ_PIXELS = 1 << 20  # read of a band at a time, unless its blocks are larger
 LEAST = 64  # pixels a side of the smallest reduced image: what maps of the lowest zooms are made of
 MEASURED = ("DIGEST", "HOLES", "SHARES")  # in the metadata of a tile: what its pixels are
@@ -103,16 +101,17 @@ def enhance_tile(
 ) -> None:
     """Write the enhanced tile of `bands` (red, green, blue) to `output`, whole or not at all.
 
-    The output is a GeoTIFF on the bands' grid: uint8 RGBA, with alpha 255 where all three bands
-    are valid, in compressed blocks of 512 px, and with reduced-resolution images down to one block.
-    Its GDAL metadata are `metadata`, DIGEST, a digest of the grid and of the pixels of all these
-    images, which neither codec nor metadata change, and HOLES, the number of its pixels without
-    data and of those that were fetched. Memory is bounded by one row of the bands' blocks and by
-    `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
+    The output is a cloud-optimized GeoTIFF on the bands' grid: uint8 RGBA, with alpha 255 where all
+    three bands are valid, in compressed blocks of 512 px, and with reduced-resolution images down
+    to LEAST px. Its GDAL metadata are `metadata`, DIGEST, a digest of the grid and of the pixels of
+    all these images, which neither codec nor metadata change, and HOLES, the number of its pixels
+    without data and of those that were fetched. Memory is bounded by one row of the bands' blocks
+    and by `threads`. Raises TileError if the bands cannot be read, or do not share one grid.
 
-    With `filling`, holes show further items (see pixels/fill.py), and a raster on the tile's grid
-    tells which: uint8, 1 for the first item, 0 for none, and HIDDEN more for one that its mask
-    hides. SHARES in the metadata are what each, unhidden, has of the pixels that show one.
+    With `filling`, holes show further items (see pixels/fill.py), and a raster on the tile's grid,
+    a cloud-optimized GeoTIFF, too, tells which: uint8, 1 for the first item, 0 for none, and HIDDEN
+    more for one that its mask hides. SHARES in the metadata are what each, unhidden, has of the
+    pixels that show one.
     """
     with ExitStack() as stack:
         datasets = []
@@ -124,8 +123,6 @@ def enhance_tile(
         block_width, block_height = datasets[0].GetRasterBand(1).GetBlockSize()
         fetched = _pixels_fetched(datasets[0])
         place = geo_tags(datasets[0].GetGeoTransform(), datasets[0].GetSpatialRef().ExportToWkt())
-        texts = _texts({**metadata, "DIGEST": "to come"})
-        tags = [*place, *((code, 2, 1, b"\0", True) for code in texts)]
         grid = [enhancement.epsg, shape, datasets[0].GetGeoTransform()]
     recipe = CompiledRecipe(enhancement.steps, enhancement.dn, dtype)
     # Windows of whole blocks, so that no block is decoded twice. Blocks that are low and as wide as
@@ -148,14 +145,17 @@ def enhance_tile(
         _check_places(filling.layers, enhancement.epsg)
         filled = _Filled(filling, recipe, step, read_rows)
         filled.match(threads)
-    with writing(output) as part:
+    with writing(output) as part, tempfile.TemporaryFile(dir=part.parent) as blocks:
         writer = _Writer(enhancement.codec, threads, json.dumps(grid).encode())
-        writer.write_levels(part, Image(shape, step, _counting(filled or enhanced, shown)), tags)
+        pixels = _counting(filled or enhanced, shown)
+        levels = writer.write_levels(blocks, part.parent, Image(shape, step, pixels))
         # Blocks of items that fill may reach beyond those of the first one.
         holes = [max(0, fetched - sum(shown.values())), fetched]
         found = {"DIGEST": writer.digest.hexdigest(), "HOLES": json.dumps(holes)}
-        shares = {"SHARES": json.dumps(filled.write(place))} if filled else {}
-        _label(part, _texts({**metadata, **found, **shares}))
+        if filled:
+            found["SHARES"] = json.dumps(filled.write(place))
+        tags = [*place, *metadata_tags({**metadata, **found})]
+        write_cog(part, levels, tags, 4, **_encoding(enhancement.codec))
     logging.info("%s: %d bytes", output, output.stat().st_size)
 
 
@@ -215,21 +215,30 @@ class _Filled:
 
         `place` are the tags of its georeference. Shares are of the pixels that show an item.
         """
-        with writing(self._output) as part, tifffile.TiffWriter(part) as tif:
-            tif.write(
-                (self._blocks[at] for at in sorted(self._blocks)),
-                shape=(self._grid.height, self._grid.width),
-                dtype=np.uint8,
-                tile=(BLOCK, BLOCK),
-                photometric="minisblack",
-                compression="zlib",
-                software=SOFTWARE,
-                metadata=None,
-                extratags=[*place, (NODATA_TAG, 2, 2, b"0\0", True)],
-            )
+        tags = [*place, (NODATA_TAG, 2, 2, b"0\0", True)]
+        with writing(self._output) as part:
+            write_cog(part, self._levels(), tags, 1, photometric="minisblack", compression="zlib")
         counts = np.sum([*self._counts.values()], axis=0)
         shown = max(1, counts[1:].sum())
         return [round(float(counts[item] / shown), 6) for item in self._items]
+
+    def _levels(self) -> list[Level]:
+        """Return the raster of items and its halves, every other pixel, down to one block."""
+        encoded = [self._blocks[at] for at in sorted(self._blocks)]
+        height, width = self._grid.height, self._grid.width
+        levels = [Level((height, width), [len(block) for block in encoded], encoded)]
+        down, across = -(-height // BLOCK), -(-width // BLOCK)
+        halves = np.empty((down, BLOCK // 2, across, BLOCK // 2), np.uint8)
+        for (row, column), block in self._blocks.items():
+            pixels = np.frombuffer(zlib.decompress(block), np.uint8).reshape(BLOCK, BLOCK)
+            halves[row, :, column] = pixels[::2, ::2]
+        image = halves.reshape(down * BLOCK // 2, across * BLOCK // 2)
+        image = image[: (height + 1) // 2, : (width + 1) // 2]
+        while max(levels[-1].shape) > BLOCK:
+            encoded = [zlib.compress(block.tobytes()) for row in _blocks(image) for block in row]
+            levels.append(Level(image.shape, [len(block) for block in encoded], encoded))
+            image = image[::2, ::2]
+        return levels
 
 
 def found_in(tile: Path) -> dict[str, Any]:
@@ -243,45 +252,30 @@ def found_in(tile: Path) -> dict[str, Any]:
     return {name: json.loads(text) for name, text in texts.items() if text is not None}
 
 
-def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str]) -> bool:
-    """Write the enhanced tile `tile` with other `metadata` to `output`; return whether it could.
+def relabel_tile(tile: Path, output: Path, *, metadata: dict[str, str], codec: str) -> None:
+    """Write the enhanced tile `tile`, whose codec is `codec`, to `output` with other `metadata`.
 
-    The bytes are those that enhance_tile would write. Nothing is written if `tile` is incomplete,
-    or if only one of the old and the new metadata has a copyright.
+    The bytes are those that enhance_tile would write.
     """
-    try:
-        with open_geotiff(tile) as dataset:
-            found = {name: dataset.GetMetadataItem(name) for name in MEASURED}
-    except RuntimeError:
-        return False
+    with open_geotiff(tile) as dataset:
+        found = {name: dataset.GetMetadataItem(name) for name in MEASURED}
     measured = {name: text for name, text in found.items() if text is not None}
-    texts = _texts({**metadata, **measured})
-    with tifffile.TiffFile(tile) as tif:
-        tags = [tag for tag in tif.pages[0].tags if tag.code in TEXT_TAGS]
-        start = tif.filehandle.size
-        for tag in reversed(tags):
-            if tag.count > tif.tiff.tagoffsetthreshold:  # shorter ones are stored in the directory
-                if start - tag.valueoffset - tag.count not in (0, 1):  # each starts at an even byte
-                    return False
-                start = tag.valueoffset
-    if "DIGEST" not in measured or [tag.code for tag in tags] != list(texts):
-        return False
-    with writing(output) as part:
-        shutil.copyfile(tile, part)
-        _label(part, dict.fromkeys(texts, b""))
-        os.truncate(part, start)
-        _label(part, texts)
-    return True
+    with tifffile.TiffFile(tile) as tif, tile.open("rb") as file, writing(output) as part:
+        levels = [
+            Level(
+                page.shape[:2],
+                page.databytecounts,
+                stored(file, page.dataoffsets[0], page.databytecounts),
+            )
+            for page in tif.pages
+        ]
+        tags = [*tags_of(tif.pages[0], GEO_TAGS), *metadata_tags({**metadata, **measured})]
+        write_cog(part, levels, tags, 4, **_encoding(codec))
 
 
-def _label(path: Path, texts: dict[int, bytes]) -> None:
-    """Write `texts`, by tag number, to an enhanced tile whose text tags are empty.
-
-    They are put at its end, where they can be replaced, and so a truncated tile has no DIGEST.
-    """
-    with tifffile.TiffFile(path, mode="r+") as tif:
-        for code, text in texts.items():
-            tif.pages[0].tags[code].overwrite(text)
+def _encoding(codec: str) -> dict[str, Any]:
+    """Return tifffile's arguments for the images of a tile."""
+    return {"photometric": "rgb", "extrasamples": ("unassalpha",), **CODECS[codec].tifffile}
 
 
 def _check_agreement(datasets: list[gdal.Dataset], bands: list[Path], epsg: int) -> np.dtype:
@@ -331,11 +325,6 @@ def _describe(dataset: gdal.Dataset) -> str:
     )
 
 
-def _texts(metadata: dict[str, str]) -> dict[int, bytes]:
-    """Return the texts of the TIFF tags that hold `metadata`, by tag number."""
-    return {code: text for code, _, _, text, _ in metadata_tags(metadata)}
-
-
 def _pixels_fetched(band: gdal.Dataset) -> int:
     """Return how many pixels of a band were fetched: those of its BLOCKS, or all if it has none."""
     blocks = band.GetMetadataItem("BLOCKS")
@@ -374,7 +363,7 @@ def _read(
 
 
 class _Writer:
-    """Writes an image and its reduced-resolution images as a GeoTIFF, with threads that encode.
+    """Encodes the blocks of an image and its reduced-resolution images, with threads.
 
     `digest` is that of `grid` and then of all blocks written so far.
     """
@@ -382,39 +371,24 @@ class _Writer:
     def __init__(self, codec: str, threads: int, grid: bytes) -> None:
         """Write by `codec`, a key of CODECS, in `threads` threads, but no more than cores."""
         self.digest = new_digest(grid)
-        self._codec = CODECS[codec].tifffile
-        self._encode = _encoder(self._codec)
+        self._encode = _encoder(CODECS[codec].tifffile)
         self._workers = min(threads, usable_cores())  # more would only wait for one another
 
-    def write_levels(self, path: Path, image: Image, tags: list[tuple]) -> None:
-        """Write `image`, with `tags`, and then its halves, down to LEAST pixels, to `path`.
+    def write_levels(self, file: IO[bytes], folder: Path, image: Image) -> list[Level]:
+        """Write the blocks of `image` and then of its halves, down to LEAST pixels, to `file`.
 
-        Each level's half goes to a temporary file beside `path`, from which the next level is made:
+        Each level's half goes to a temporary file in `folder`, from which the next level is made:
         memory holds no more than a row of windows.
         """
-        big = image.shape[0] * image.shape[1] * 4 > 2**32 - 2**27
-        with (
-            tifffile.TiffWriter(path, bigtiff=big) as tif,
-            ThreadPoolExecutor(self._workers) as pool,
-            ExitStack() as stack,
-        ):
-            for level in count():
-                spill = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
-                tif.write(
-                    self._encoded(image, spill, pool),
-                    shape=(*image.shape, 4),
-                    dtype=np.uint8,
-                    tile=(BLOCK, BLOCK),
-                    photometric="rgb",
-                    extrasamples=("unassalpha",),
-                    subfiletype=min(level, 1),  # 1: a reduced-resolution image
-                    software=SOFTWARE,
-                    metadata=None,
-                    extratags=[] if level else tags,
-                    **self._codec,
-                )
+        levels = []
+        with ThreadPoolExecutor(self._workers) as pool, ExitStack() as stack:
+            while True:
+                spill = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+                start = file.tell()
+                counts = [file.write(block) for block in self._encoded(image, spill, pool)]
+                levels.append(Level(image.shape, counts, stored(file, start, counts)))
                 if max(image.shape) <= LEAST:
-                    break
+                    return levels
                 half = (image.shape[0] + 1) // 2, (image.shape[1] + 1) // 2
                 image = Image(half, (BLOCK, BLOCK), partial(_spilled, spill, half))
 
@@ -537,8 +511,9 @@ if __name__ == "__main__":
             readings = enumerate([settings["dn"], *settings["fill"]], 1)
             layers = [layer_of(rank, dn) for rank, dn in readings]
             filling = Filling(layers, Path(snakemake.output.provenance))
-        relabel = changed is not None and "codec" not in changed
-        if relabel and relabel_tile(tile, tile, metadata=metadata):
+        codec = container["codec"]
+        if changed is not None and "codec" not in changed:
+            relabel_tile(tile, tile, metadata=metadata, codec=codec)
             logging.info("only the metadata changed: the pixels are kept")
         else:
             enhance_tile(
@@ -548,7 +523,7 @@ if __name__ == "__main__":
                     settings["epsg"],
                     settings["recipe"],
                     DnReading(**settings["dn"]),
-                    container["codec"],
+                    codec,
                 ),
                 metadata=metadata,
                 threads=snakemake.threads,

@@ -57,6 +57,7 @@ def export_cog(
         drawn = part.with_name(part.name + ".drawn")  # which goes with the part if this fails
         _draw(parts, drawn, rendering, bounds)
         source = gdal.Open(str(drawn))
+        options["BLOCKSIZE"] = str(_block(source.RasterXSize, source.RasterYSize))
         creation = [f"{key}={value}" for key, value in options.items()]
         tags = [f"{key}={value}" for key, value in credit(attribution).items() if value]
         cog = gdal.Translate(
@@ -70,6 +71,17 @@ def export_cog(
             ends = (np.add(page.dataoffsets, page.databytecounts).max() for page in tif.pages)
             if max(ends) > part.stat().st_size:
                 raise RuntimeError("its end is missing")
+
+
+def _block(width: int, height: int) -> int:
+    """Return the pixels a side of the blocks of a COG: GDAL's 512, or else 384.
+
+    Validators take an image that is one block wide, and higher than 512 px, for one without blocks.
+    Of one whose reduced images are ever 512 px wide, none is 384.
+    """
+    while width > 512:
+        width, height = width // 2, height // 2
+    return 384 if width == 512 < height else 512
 
 
 def _draw(

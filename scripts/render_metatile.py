@@ -106,7 +106,7 @@ def digest_inputs(tiles: list[Path], options: Any) -> str:
         with naming(path, "enhanced tile"), open_geotiff(path) as dataset:
             known.append(dataset.GetMetadataItem("DIGEST"))
             if known[-1] is None:
-                raise RuntimeError("its end, with its DIGEST, is missing")
+                raise RuntimeError("it has no DIGEST")
     return hashlib.sha256(json.dumps([known, options], sort_keys=True).encode()).hexdigest()
 
 

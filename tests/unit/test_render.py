@@ -24,6 +24,7 @@ from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import Compression, TileType
 
 import basemake.pixels.warp
+import cogs
 from basemake.errors import TileError
 from basemake.pixels.archive import write_part
 from basemake.pixels.encoding import encoder
@@ -272,7 +273,7 @@ def test_a_metatile_knows_what_it_is_made_of(tmp_path: Path, world: list[Path]) 
 
     shutil.copy(world[0], tiles[0])  # the same again
     assert digest_inputs(tiles, options) == made_of
-    assert relabel_tile(tiles[0], tiles[0], metadata={"ATTRIBUTION": "another"})
+    relabel_tile(tiles[0], tiles[0], metadata={"ATTRIBUTION": "another"}, codec="zstd")
     assert digest_inputs(tiles, options) == made_of
     shutil.copy(world[2], tiles[0])
     assert digest_inputs(tiles, options) != made_of
@@ -777,3 +778,28 @@ def test_a_cog_is_cut_along_the_outline(
     error = np.abs(colours - BRIGHT[:3])[wanted & ~unsure]
     assert error.max() <= tolerance
     assert error.mean() <= min(tolerance, 2)
+
+
+@pytest.mark.parametrize(
+    ("zoom", "size", "east", "south", "block"),
+    # Of one web tile; reduced images 512 px wide, and not as wide; across 180 degrees.
+    [(6, 256, 1, 1, 512), (7, 512, 4, 9, 384), (6, 256, 3, 9, 512), (6, 256, 64, 1, 512)],
+)
+def test_a_cog_is_valid_whatever_its_shape(
+    write_tile, tmp_path: Path, zoom: int, size: int, east: int, south: int, block: int
+) -> None:
+    tiles = near_180(tmp_path, write_tile)
+    metatiles = [WebTile(6, 0, 35), WebTile(6, 63, 35)][: 1 + (east == 64)]
+    west, north = metatiles[0].bounds[0], metatiles[0].bounds[3]
+    side = 1.999 * math.pi * RADIUS / 2**zoom  # so that no more web tiles are reached
+    bounds = (west, north - south * side, west + east * side, north)
+    drawing = replace(LOSSLESS, tile_size=size, min_zoom=zoom, max_zoom=zoom)
+    output = tmp_path / "demo.tif"
+    export_cog({metatile: Part(tiles, None) for metatile in metatiles}, output, drawing, bounds)
+    dataset = gdal.Open(str(output))
+    assert (dataset.RasterXSize, dataset.RasterYSize) == (east * size, south * size)
+    assert dataset.GetRasterBand(1).GetBlockSize() == [block, block]
+    assert not cogs.refusals([output])
+    for x in {0, east - 1}:
+        place = x * size, 0, size, size
+        assert dataset.GetRasterBand(4).ReadAsArray(*place).any() == (x in (0, 63))

@@ -50,15 +50,14 @@ def _written_by_gdal(
     gdal.VSIFCloseL(file)
     gdal.Unlink(name)
     with tifffile.TiffFile(io.BytesIO(content)) as tif:
-        tags = [tag for tag in tif.pages[0].tags if tag.code in codes]
-        return [
-            # Texts as bytes: GDAL's are UTF-8, and tifffile takes only ASCII as str.
-            (
-                tag.code,
-                tag.dtype,
-                tag.count,
-                tag.value.encode() if tag.dtype == 2 else tag.value,
-                True,
-            )
-            for tag in tags
-        ]
+        return tags_of(tif.pages[0], codes)
+
+
+def tags_of(page: tifffile.TiffPage, codes: tuple[int, ...]) -> list[Tag]:
+    """Return the tags with `codes` of an image."""
+    return [
+        # Texts as bytes: GDAL's are UTF-8, and tifffile takes only ASCII as str.
+        (tag.code, tag.dtype, tag.count, tag.value.encode() if tag.dtype == 2 else tag.value, True)
+        for tag in page.tags
+        if tag.code in codes
+    ]
