@@ -1,6 +1,7 @@
 """basemake: make for satellite basemaps, from a polygon and a quarter to a web map.
 
-config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview, web; each rules/*.smk is one stage.
+config -> manifest -> bands -> tiles -> mosaic, pyramid -> preview, web, stac; each rules/*.smk is
+one stage.
 """
 
 from snakemake.utils import min_version
@@ -26,6 +27,7 @@ include: "rules/mosaic.smk"
 include: "rules/pyramid.smk"
 include: "rules/preview.smk"
 include: "rules/web.smk"
+include: "rules/stac.smk"
 
 
 EXPORTS = exports()  # before any job, so that an output that no rule makes is refused at once

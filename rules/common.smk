@@ -14,6 +14,7 @@ from basemake.system.interrupts import end_at_interrupt
 
 end_at_interrupt()  # before the rest is imported, which takes a while
 
+from basemake import __version__
 from basemake.build.bands import Asked, connections_of_a_tile, known_here, settings_together
 from basemake.build.bucket import bucket_at
 from basemake.build.code_digest import code_digest
@@ -321,9 +322,39 @@ def everything():
         paths += [f"results/preview/{region}{suffix}" for suffix in (".html", ".webp")]
         names = ("tilejson.json", "style.json", "openlayers.html", "leaflet.html", f"{region}.qlr")
         paths += [f"results/web/{region}/{name}" for name in names]
-        for export in EXPORTS:
-            paths.append(str(export.output[0].apply_wildcards({"region": region})))
-    return [*paths, "results/preview/index.html"]
+        paths += exported(region, EXPORTS)
+    paths.append("results/preview/index.html")
+    # In a bucket no folder is kept.
+    return paths if BUCKET else [*paths, "results/stac"]
+
+
+def described():
+    """Return the paths of the files that the STAC catalog describes."""
+    paths = []
+    if config["keep_tiles"]:
+        paths += enhanced(layout().tiles)
+        paths += [f"results/tiles/{name}.provenance.tif" for name in layout().tiles if FILL]
+        paths += [f"results/mosaic/{region}.vrt" for region in layout().regions]
+    for region in layout().regions:
+        paths.append(f"results/pyramid/{region}.pmtiles")
+        paths += exported(region, [rule for rule in EXPORTS if rule.name != "export_folder"])
+    return paths
+
+
+def exported(region, rules):
+    """Return the first outputs for a region of rules export_*."""
+    return [str(rule.output[0].apply_wildcards({"region": region})) for rule in rules]
+
+
+def footprint(name):
+    """Return what the STAC catalog is told of a tile: JSON."""
+    known = tile(name)
+    return {
+        "geometry": mapping(known.geometry),
+        "epsg": known.epsg,
+        "gsd": known.gsd,
+        "items": [[item.item, item.address] for item in known.items],
+    }
 
 
 def exports():

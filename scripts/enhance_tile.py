@@ -477,7 +477,7 @@ if __name__ == "__main__":
     from basemake.build.records import canonical, recorded
     from basemake.pixels.dn import MaskRule
     from basemake.pixels.fill import is_empty
-    from basemake.pixels.raster import set_up_libraries
+    from basemake.pixels.raster import grid_known, set_up_libraries
     from basemake.pixels.tags import credit
     from basemake.system.job_log import job_log
 
@@ -529,6 +529,6 @@ if __name__ == "__main__":
                 threads=snakemake.threads,
                 filling=filling,
             )
-        found |= found_in(tile)
+        found |= grid_known(tile) | found_in(tile)
         if filling is not None:
             found["items"] = container["items"]

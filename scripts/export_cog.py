@@ -116,11 +116,12 @@ if __name__ == "__main__":
     snakemake: Any  # put here by Snakemake
 
     from basemake.build.records import recorded
-    from basemake.pixels.raster import keep_memory, set_up_libraries
+    from basemake.pixels.raster import grid_known, keep_memory, set_up_libraries
     from basemake.pixels.webtiles import metatile_of
     from basemake.system.job_log import job_log
 
-    with job_log(snakemake.log[0]), recorded(snakemake):
+    found: dict[str, Any] = {}
+    with job_log(snakemake.log[0]), recorded(snakemake, found):
         keep_memory()
         set_up_libraries(snakemake.config["gdal_cache_mb"])
         settings = snakemake.params.settings
@@ -135,3 +136,4 @@ if __name__ == "__main__":
             settings["bounds"],
             snakemake.params.container["attribution"],
         )
+        found |= grid_known(Path(snakemake.output.image))

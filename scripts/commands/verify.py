@@ -97,7 +97,7 @@ def _difference(root: Path, output: Path, record: Record) -> str | None:
                 return f"{len(missing)} of its files are missing, {len(more)} added ({example})"
         if (size := sum(sizes.values())) != record.size:
             return f"it has {size:,} bytes, recorded are {record.size:,}"
-        if not path.is_dir() and (found := sha256_of(path)) != record.sha256:
+        if (found := sha256_of(path)) != record.sha256:
             return f"its SHA-256 is {found}, recorded is {record.sha256}"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
@@ -106,12 +106,13 @@ def _difference(root: Path, output: Path, record: Record) -> str | None:
 
 def _lineage(record: Record, records: dict[Path, Record]) -> Iterator[str]:
     """Yield which inputs of an output are not those that are recorded now."""
-    for name, content in record.made_of.inputs:
+    for name, known in record.made_of.inputs:
+        content, _, checksum = known.partition(":")
         source = records.get(Path(name))
         if source is None:
             if content and not is_record(name):
                 yield f"it was made of {name}, which has no record"
-        elif source.made_of.content != content:
+        elif source.made_of.content != content or (checksum and source.sha256 != checksum):
             yield f"it was made of another {name} than the one recorded"
 
 

@@ -79,5 +79,5 @@ def test_the_folder_does_not_count(script: Path, monkeypatch: pytest.MonkeyPatch
 def test_basemakes_own_scripts_are_followed() -> None:
     scripts = Path(module.__file__).parents[2]
     names = {path.name for path in module._read(scripts / "render_metatile.py")[1]}
-    assert {"raster.py", "warp.py", "archive.py"} <= names
+    assert {"raster.py", "picture.py", "archive.py"} <= names
     assert "job_log.py" not in names

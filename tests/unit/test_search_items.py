@@ -693,6 +693,25 @@ def test_an_api_is_searched_to_its_last_page(search: Search, api: Any) -> None:
     assert shapely.geometry.shape(api.asked[0]["intersects"]).equals(REGIONS["here"])
 
 
+def test_an_items_own_address_is_kept_if_it_is_on_the_web_and_holds_no_secret(
+    search: Search, api: Any
+) -> None:
+    login = api.url.replace("://", "://user:word@")
+    own = {
+        "a": f"{api.url}items/a",
+        "b": f"{login}items/b",
+        "c": f"{api.url}items/c?sig=123",
+        "d": "s3://bucket/items/d",
+        "e": None,
+    }
+    api.pages = [[published(tile, f"{api.url}{{}}.tif", address) for tile, address in own.items()]]
+    found = search_api(api)
+    assert {tile: found[tile].get("address") for tile in own} == {
+        **dict.fromkeys(own),
+        "a": own["a"],
+    }
+
+
 def test_hrefs_relative_to_an_items_own_address_are_web_addresses(search: Search, api: Any) -> None:
     api.pages = [[published("a", "../data/{}.tif", f"{api.url}items/a")]]
     assert search_api(api)["a"]["bands"]["B04"]["href"] == f"{api.url}data/B04.tif"

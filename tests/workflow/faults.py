@@ -29,6 +29,7 @@ RULES = (
     "build_preview",
     "build_web",
     "build_index",
+    "build_stac",
 )
 # A job opens its log, gives its last output its name, writes a record of its outputs, and ends.
 MOMENTS = ("before", "middle", "recording", "after")

@@ -253,7 +253,7 @@ def test_threads_and_cache_rebuild_nothing(demo):
 def test_quality_remakes_only_the_pyramid(demo, new_build):
     demo.config["pyramid"]["quality"] = 80
     pyramid = {"render_metatile", "render_overview", "pack_pyramid"}
-    pyramid |= {"build_preview", "build_index", "build_web"}
+    pyramid |= {"build_preview", "build_index", "build_web", "build_stac"}
     assert demo.planned() == pyramid
     demo.config["pyramid"]["quality"] = "lossless"
     assert demo.planned() == set()
@@ -271,6 +271,7 @@ def test_recipe_remakes_tiles_and_what_follows_but_no_band(demo):
         "build_preview",
         "build_web",
         "build_index",
+        "build_stac",
     }
     del demo.config["recipe"]
 

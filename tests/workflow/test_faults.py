@@ -66,6 +66,7 @@ ROWS = [
     ("build_preview", "after", "kill", "quality", False),
     ("build_web", "middle", "kill", "quality", True),
     ("build_index", "recording", "kill", "min_zoom", False),
+    ("build_stac", "middle", "kill all", "quality", False),
 ]
 if os.environ.get("BASEMAKE_ALL_FAULTS"):
     ROWS = [

@@ -70,7 +70,7 @@ def test_the_same_files_by_few_slurm_jobs(unbuilt: Scene, base: Scene, cluster: 
     expected = unbuilt.jobs("--dry-run", *PROFILE)
     assert {job.split()[0] for job in expected} == {
         *("render_metatile", "render_overview", "pack_pyramid"),
-        *("build_preview", "build_index", "build_web"),
+        *("build_preview", "build_index", "build_web", "build_stac"),
     }
     unbuilt.run(*PROFILE, *SOONER)
     unbuilt.environment = {}

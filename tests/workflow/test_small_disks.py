@@ -51,8 +51,8 @@ def test_tiles_that_are_no_longer_kept_are_orphans(north: Scene, tmp_path: Path)
     scene = north.copy(tmp_path / "scene")
     before = scene.lasting()
     scene.config |= NOTHING_KEPT
-    # QGIS's layer showed the mosaic, and the page links to tiles.
-    scene.rebuild({"build_web first", *paging()}, search=False)
+    # QGIS's layer showed the mosaic, the page links to tiles, and the catalog describes them.
+    scene.rebuild({"build_web first", "build_stac", *paging()}, search=False)
     scene.says("prune", "--yes")
     for folder in ("bands", "tiles", "mosaic"):
         assert not scene.files(f"{folder}/**/*.tif")

@@ -58,13 +58,15 @@ class Band:
 class Item:
     """An item that shows a tile, and what jobs must know of it.
 
-    `bands` are by asset key, a mask among them; `dn` has the properties for `dn_reading`.
+    `bands` are by asset key, a mask among them; `dn` has the properties for `dn_reading`, and
+    `address` is its own on the web, None if it does not state one.
     """
 
     item: str
     updated: str | None
     bands: dict[str, Band]
     dn: dict[str, Any]
+    address: str | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def _tile(feature: dict) -> Tile:
     fine = all(isinstance(value, kind) for value, kind in kinds)
     fine = fine and all(isinstance(item.item, str) for item in tile.items)
     fine = fine and all(isinstance(item.dn, dict) for item in tile.items)
+    fine = fine and all(isinstance(item.address, str | None) for item in tile.items)
     fine = fine and (tile.gsd is None or 0 < tile.gsd < 1e6)
     fine = fine and 0 < tile.geometry.area <= WHOLE_WORLD
     for band, _ in tile.files.values():
@@ -236,6 +239,7 @@ def _item(stated: dict) -> dict[str, Any]:
         "updated": stated["updated"],
         "bands": {key: Band(**band) for key, band in stated["bands"].items()},
         "dn": stated.get("dn", {}),
+        "address": stated.get("address"),
     }
 
 

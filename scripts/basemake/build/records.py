@@ -33,7 +33,7 @@ class MadeOf:
     `settings` and `container` are digests by name. A setting in `container` changes only how the
     content is stored (compression, credit): it makes the output stale, but not what is made of it.
     `inputs` are pairs of an input's path and the `content` of what it was made of, in
-    the job's order.
+    the job's order; with its SHA-256, after a colon, where the job states the checksums of inputs.
     """
 
     settings: dict[str, str]
@@ -51,9 +51,10 @@ class Record:
     """The record of one output.
 
     `files` is the number of its files, 1 unless it is a folder, and `size` their bytes. `sha256` is
-    empty for a folder, and `names` are the paths of the files in it. `log` is the path of its job's
-    log. `known` is what else the job found out, as JSON: of bands see bands.py, of
-    tiles the items that they show and the share of each.
+    that of the file, or of a list of the files in a folder, and `names` are the paths of these.
+    `log` is the path of its job's log. `known` is what else the job found out, as JSON: of bands
+    see bands.py, of tiles and COGs their grid, of tiles the items that they show and the share of
+    each.
     """
 
     made_of: MadeOf
@@ -202,7 +203,8 @@ def recorded(job: Any, known: dict[str, Any] | None = None) -> Iterator[set[str]
     because what it was made of is then unknown.
     """
     outputs = [Path(path) for path in job.output if not is_record(path)]
-    source = made_of(job.params, [(path, _content(path)) for path in job.input])
+    stated = states_checksums(job.params)
+    source = made_of(job.params, [(path, _content(path, stated)) for path in job.input])
     changes = [_changes_of_container(output, source) for output in outputs]
     forget_records(outputs)
     _bring_to_now(job.input)
@@ -220,14 +222,24 @@ def _changes_of_container(output: Path, source: MadeOf) -> set[str] | None:
     return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
-def _content(path: str) -> str:
+def _content(path: str, checksum: bool) -> str:
     record = read_record(path)
     if record is None:
         raise RecordError(
             f"{path} has no record of what it was made of ({record_of(path)}): run again, and it is"
             " made anew."
         )
-    return record.made_of.content
+    return as_input(record.made_of.content, record if checksum else None)
+
+
+def states_checksums(params: Any) -> bool:
+    """Return whether a job with these params states the checksums of its inputs."""
+    return hasattr(params, "checksums")
+
+
+def as_input(content: str, record: Record | None) -> str:
+    """Return an input as MadeOf has it; with its `record` the checksum counts, too."""
+    return f"{content}:{record.sha256}" if record else content
 
 
 def _bring_to_now(inputs: Iterable[str]) -> None:
@@ -242,8 +254,9 @@ def _bring_to_now(inputs: Iterable[str]) -> None:
 
 
 def sha256_of(output: Path) -> str:
-    """Return the SHA-256 of a file in hex digits, or an empty text for a folder."""
+    """Return the SHA-256 of a file in hex digits; of a folder that of a list of its files."""
     if output.is_dir():
-        return ""
+        files = (f"{sha256_of(output / name)} {name}\n" for name in sorted(sizes_of(output)))
+        return hashlib.sha256("".join(files).encode()).hexdigest()
     with output.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

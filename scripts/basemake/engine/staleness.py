@@ -20,7 +20,15 @@ from basemake.build.reasons import (
     explain,
     summary,
 )
-from basemake.build.records import MadeOf, is_intact, is_record, made_of, read_record
+from basemake.build.records import (
+    MadeOf,
+    as_input,
+    is_intact,
+    is_record,
+    made_of,
+    read_record,
+    states_checksums,
+)
 from basemake.engine.display import WORTH_TELLING
 from basemake.engine.scheduling import start_in_order
 from basemake.engine.shortcuts import spare
@@ -123,9 +131,9 @@ def find_stale(dag: Any, asked: frozenset[str]) -> dict[Any, list[str]]:
     """Return the causes (see reasons.py) of each stale job in Snakemake's graph.
 
     A job is stale if it is a target or is needed by a stale job, and the records of its outputs
-    disagree with what they should be made of, or one of its inputs is missing and will be made. So
-    is a job that the user forces (--forcerun, --force, --forceall): of a forced rule, or with one
-    of the files `asked` for.
+    disagree with what they should be made of, or one of its inputs is missing and will be made, or
+    will be made again and the job states its checksum. So is a job that the user forces
+    (--forcerun, --force, --forceall): of a forced rule, or with one of the files `asked` for.
     """
     jobs = [job for level in dag.toposorted() for job in level]  # each after those that it needs
     expect = Expectation(dag)
@@ -148,8 +156,9 @@ def find_stale(dag: Any, asked: frozenset[str]) -> dict[Any, list[str]]:
                 needed.update(dag.dependencies[job])
         for job in jobs:  # Snakemake runs a job whose missing input is made
             if job.output and job not in stale:
+                stated = states_checksums(job.rule.params)
                 for source, files in dag.dependencies[job].items():
-                    if source in stale and not all(map(_exists, files)):
+                    if source in stale and (stated or not all(map(_exists, files))):
                         stale[job] = [INPUT]
     return stale
 
@@ -184,8 +193,15 @@ class Expectation:
                 for file in files
             }
             # Where a file exists that Snakemake finds no way to make, no job in the graph makes it.
+            stated = states_checksums(job.rule.params)
             inputs = [
-                (file, self.of(sources[file]).content if file in sources else "")
+                (
+                    file,
+                    as_input(
+                        self.of(sources[file]).content if file in sources else "",
+                        read_record(file) if stated else None,
+                    ),
+                )
                 for file in job.input
             ]
             self._known[job] = made_of(job.params, inputs)

@@ -49,6 +49,7 @@ LOSSLESS_WEB_BYTES = {"webp": 1.75, "png": 1.95}
 ROOT_BYTES = 6.0  # bytes a pixel of a metatile's root, of 16 bits a band
 # bytes of a job's files
 VRT_BYTES, PAGE_BYTES, INDEX_BYTES, READERS_BYTES = 5_000, 1_500_000, 3_000, 1_150_000
+ITEM_BYTES = 2_000
 NETWORK = 12.5e6  # bytes a second over all connections together: 100 Mbit/s
 LOCAL = 200e6  # bytes a second when bands are copied from files
 # If one of these settings changed, the sizes of existing outputs do not predict those of new ones.
@@ -176,6 +177,11 @@ def _image(job: Job, quantities: Quantities) -> Amount:
     return Amount(quantities.region_pixels(region) / 1e6, quantities.archive_bytes(region))
 
 
+def _catalog(job: Job, quantities: Quantities) -> Amount:
+    """Units: files that it describes."""
+    return Amount(len(job.inputs), ITEM_BYTES * len(job.inputs))
+
+
 def _page(job: Job, quantities: Quantities) -> Amount:
     """Units: none."""
     return Amount(0, PAGE_BYTES)
@@ -205,6 +211,7 @@ COSTS = {
     "export_mbtiles": RuleCost(Cost(Pace(0.1, 0.02), Pace(0.1, 0.02), last=True), _archive),
     "export_folder": RuleCost(Cost(Pace(0.1, 0.03), Pace(0.1, 0.03), last=True), _archive),
     "export_cog": RuleCost(Cost(Pace(0.3, 2.5), Pace(0.3, 2.5), last=True), _image),
+    "build_stac": RuleCost(Cost(Pace(0.1, 0.003), Pace(0.1, 0.003), last=True), _catalog),
     "build_preview": RuleCost(Cost(Pace(0.4, 0.0), Pace(0.4, 0.0), last=True), _page),
     "build_web": RuleCost(Cost(Pace(0.2, 0.0), Pace(0.2, 0.0), last=True), _readers),
     "build_index": RuleCost(Cost(Pace(0.1, 0.0), Pace(0.1, 0.0), last=True), _index),

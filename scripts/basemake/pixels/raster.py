@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,6 +99,15 @@ def open_geotiff(path: Path) -> Iterator[gdal.Dataset]:
         yield dataset
     finally:
         del dataset  # closes it; Dataset is a context manager only from GDAL 3.8 on
+
+
+def grid_known(path: Path) -> dict[str, Any]:
+    """Return `shape` (height, width) and GDAL's `transform` of a GeoTIFF, for its record."""
+    with open_geotiff(path) as dataset:
+        return {
+            "shape": [dataset.RasterYSize, dataset.RasterXSize],
+            "transform": list(dataset.GetGeoTransform()),
+        }
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from basemake.build.quarter import Quarter
 from basemake.build.source import Source
 from basemake.errors import MALFORMED, BandError, BasemakeError, ManifestError
 from basemake.pixels.raster import open_geotiff
-from basemake.web.addresses import allowed_hosts, check_url, is_remote, local_path
+from basemake.web.addresses import (
+    allowed_hosts,
+    check_url,
+    is_remote,
+    local_path,
+    without_secrets,
+)
 
 PRECISION = 1e-7  # degrees: a centimetre
 # What shapely raises when a geometry is not valid GeoJSON.
@@ -123,7 +129,8 @@ def feature_of(
         keys.append(source.mask["asset"])
     first, *others = [_stated(tile, found, keys, source, folder) for found in ranked]
     further = [stated for stated in others if stated["epsg"] == first["epsg"]]
-    fill = [{key: stated[key] for key in ("item", "updated", "bands", "dn")} for stated in further]
+    kept = ("item", "updated", "bands", "dn", "address")
+    fill = [{key: stated[key] for key in kept if key in stated} for stated in further]
     footprint = ranked[0].footprint
     if further:
         footprint = shapely.union_all([found.footprint for found in ranked])
@@ -134,7 +141,7 @@ def feature_of(
             "tile": tile,
             **{key: first[key] for key in ("item", "epsg", "gsd", "updated")},
             "regions": regions,
-            **{key: first[key] for key in ("bands", "dn")},
+            **{key: first[key] for key in ("bands", "dn", "address") if key in first},
             **({"fill": fill} if fill else {}),
         },
         "geometry": mapping(shapely.set_precision(footprint, PRECISION)),
@@ -160,7 +167,18 @@ def _stated(
             rule["property"]: item["properties"].get(rule["property"])
             for rule in source.dn.get("rules", [])
         },
+        **_own_address(item),
     }
+
+
+def _own_address(item: dict) -> dict[str, str]:
+    """Return the item's own address on the web as `address`; nothing if it states none."""
+    for link in item.get("links") or []:
+        if isinstance(link, dict) and link.get("rel") == "self":
+            address = str(link.get("href"))
+            if address.startswith(("http://", "https://")) and without_secrets(address) == address:
+                return {"address": address}
+    return {}
 
 
 def _band(
