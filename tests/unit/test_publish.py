@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,7 +142,7 @@ def test_a_map_and_the_next(made: Map, anywhere: Place) -> None:
     anywhere.write("alps-north.json", b"{}")  # of another region
     assert publish(made, anywhere, remove_old=True).deleted == 2
     names = {name for name in (second, made.name) for name in (name, f"{name}.json")}
-    assert set(anywhere.sizes("")) == {
+    assert set(anywhere.objects("")) == {
         *(names | READERS),
         *("alps.json", "alps.html", "alps-north.json"),
     }
@@ -248,6 +250,8 @@ def test_what_a_reader_may_have_open_stays(made: Map, anywhere: Place, monkeypat
     """Also if the last publication ended between the page and the TileJSON."""
     publish(made, anywhere)
     first = made.name
+    if isinstance(anywhere, Folder):
+        anywhere.write(f"{first}.0a1b.part", b"left by a kill")
     made.make(b"second")
     second = made.name
     write = type(anywhere).write
@@ -262,13 +266,51 @@ def test_what_a_reader_may_have_open_stays(made: Map, anywhere: Place, monkeypat
         with pytest.raises(KeyboardInterrupt):
             publish(made, anywhere)
     made.make(b"third")
-    if isinstance(anywhere, Folder):
-        anywhere.write(f"{first}.part", b"left by a kill")
     publish(made, anywhere, remove_old=True)
-    assert {name for name in anywhere.sizes("alps-") if not name.endswith(".json")} == {
+    assert {name for name in anywhere.objects("alps-") if not name.endswith(".json")} == {
         second,
         made.name,
     }
+
+
+def test_another_publication_at_the_same_time(
+    made: Map, anywhere: Place, tmp_path: Path, monkeypatch
+) -> None:
+    """Another machine publishes its map, and removes old ones, before this one's is named."""
+    publish(made, anywhere)
+    time.sleep(1.1)  # as buckets tell times in seconds
+    other = Map(tmp_path / "other")
+    other.make(b"other")
+    made.make(b"new")
+    send = anywhere.send
+
+    def send_and_wait(*arguments: object) -> tuple[str, int]:
+        monkeypatch.setattr(anywhere, "send", send)
+        done = send(*arguments)
+        publish(other, anywhere, remove_old=True)
+        return done
+
+    monkeypatch.setattr(anywhere, "send", send_and_wait)
+    publish(made, anywhere, remove_old=True)
+    assert made.name in anywhere.read("alps.html").decode()
+    assert anywhere.read(made.name) == made.archive.read_bytes()
+
+
+def test_the_same_map_by_two_at_the_same_time(made: Map, tmp_path: Path, monkeypatch) -> None:
+    site, copy = Folder(tmp_path / "site"), shutil.copyfile
+
+    def copy_half(source: Path, target: Path) -> None:
+        """Write half of the archive; the other publication does all; then write the rest."""
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        with source.open("rb") as whole, target.open("wb") as half:
+            half.write(whole.read(COUNT * BYTES // 2))
+            publish(made, site)
+            half.write(whole.read())
+
+    monkeypatch.setattr(shutil, "copyfile", copy_half)
+    publish(made, site)
+    assert site.read(made.name) == made.archive.read_bytes()
+    assert not [name for name in site.objects("") if name.endswith(".part")]
 
 
 @pytest.mark.parametrize("fails", ["upload_part", "complete_multipart_upload", "put_object"])
@@ -306,10 +348,10 @@ def test_web_tiles_one_by_one(made: Map, anywhere: Place) -> None:
     published = publish_folder("alps", made.folder, made.showing, anywhere, "https://example.org/")
     assert published == ("alps/", BYTES + 3, 1)
     anywhere.delete("alps/notes.json")
-    assert set(anywhere.sizes("alps/")) == {
+    assert set(anywhere.objects("alps/")) == {
         f"alps/{path.relative_to(made.folder).as_posix()}" for path in made.folder.glob("*/*/*")
     }
-    for name in anywhere.sizes("alps/"):
+    for name in anywhere.objects("alps/"):
         assert anywhere.read(name) == (made.folder / name.removeprefix("alps/")).read_bytes()
 
 
@@ -317,7 +359,7 @@ def test_places_that_are_none(tmp_path: Path, monkeypatch, endpoint: str) -> Non
     with pytest.raises(PublishError, match=r"in which the working directory .* lies"):
         Folder(tmp_path).check(tmp_path / "map")
     Folder(tmp_path / "map/site").check(tmp_path / "map")
-    for wrong in ("ftp://example.org/maps", "s3://", ""):
+    for wrong in ("ftp://example.org/maps", "s3://", "", "s3://b/maps?new", "s3://b/maps#1"):
         with pytest.raises(PublishError, match="allowed: s3://bucket/maps"):
             place(wrong)
     (tmp_path / "file").write_text("")

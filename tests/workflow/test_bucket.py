@@ -26,6 +26,8 @@ from expected import (
 from faults import differences
 from runs import EDGE, TIP, Scene
 
+from basemake.build.bucket import Bucket
+from basemake.errors import BucketError
 from servers import s3_server
 
 NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
@@ -185,6 +187,9 @@ def test_what_is_half_there_is_made_again(kept: Kept, store: Store) -> None:
     before = store.results(kept.prefix)
     place = {"Bucket": "maps"}
     results = f"{kept.prefix}/results"
+    # What is still here, as after a kill, does not count for what is gone there.
+    kept.run("--cores", "1", "--keep-storage-local-copies", "--forcerun", "build_preview")
+    assert used(kept.results / "preview") > 4096
     store.client.put_object(**place, Key=f"{results}/tiles/{EDGE}.tif", Body=b"another run's")
     store.client.delete_object(**place, Key=f"{results}/preview/first.html")
     store.client.delete_object(**place, Key=f"{results}/records/metatiles/first/{TIP}.tif.json")
@@ -230,6 +235,17 @@ def test_the_commands(kept: Kept, store: Store, tmp_path: Path) -> None:
     assert not bands()
     shutil.rmtree(kept.results)
     assert "Nothing to be done" in kept.run("--cores", "2")
+
+
+def test_an_address_that_is_wrong(built: Kept, store: Store, tmp_path: Path) -> None:
+    for address in ("s3:///alps", "maps/alps", "s3://maps/alps?b", "s3://maps/alps#b"):
+        with pytest.raises(BucketError, match="allowed: s3://bucket/maps"):
+            Bucket(address)
+    mistaken = store.alone(built, tmp_path / "new", "alps")
+    nowhere = ("--default-storage-prefix", "s3://nowhere/alps")
+    assert "NoSuchBucket" in mistaken.run("manifest", *nowhere, check=False)
+    # A directory that the mistake was made in may still be used for a build on the disk.
+    Scene(mistaken.directory, mistaken.config).run("manifest")
 
 
 def test_what_cannot_be_kept_in_a_bucket_is_refused(built: Kept) -> None:

@@ -87,7 +87,12 @@ class Bucket:
     def __init__(self, url: str) -> None:
         """Take an address; raises BucketError if it is not one of a bucket."""
         parts = urlsplit(url)
-        if parts.scheme not in ("s3", "gs") or not parts.netloc:
+        if (
+            parts.scheme not in ("s3", "gs")
+            or not parts.netloc
+            or parts.query  # what follows a question mark, which would be lost
+            or parts.fragment
+        ):
             raise BucketError(
                 f"--default-storage-prefix is {url!r}; allowed: s3://bucket/maps, gs://bucket/maps."
             )
@@ -123,9 +128,9 @@ class Bucket:
         Outputs that are here and as their records say stay. Raises BucketError, too, if the
         directory holds a build of its own.
         """
-        self._take_directory()
         self._objects = self._listed()
         self._records = self._read_records()
+        self._take_directory()
         if MANIFEST in self._objects:
             manifest, _ = self._get(MANIFEST)
             if not MANIFEST.exists() or MANIFEST.read_bytes() != manifest:
@@ -137,8 +142,10 @@ class Bucket:
             self._show(output, sent)
         for folder, _, names in os.walk(RESULTS):
             for path in map(Path(folder).joinpath, names):
-                known = path in self._records and path in self._objects
-                if not known and is_placeholder(path):
+                known, there = self._records.get(path), path in self._objects
+                # What somebody deleted in the bucket is made anew, even if it is still here.
+                deleted = known is not None and known.output and not there
+                if deleted or (not (known and there) and is_placeholder(path)):
                     path.unlink()
         self.is_shown = True
 

@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from basemake.errors import PublishError
 from basemake.publish.pieces import Part, Piece, parts_of
-from basemake.system.files import writing
+from basemake.system.files import PART, replace
 from basemake.system.object_store import GOOGLE, s3_client
 
 CONNECTIONS = 8  # parts that are sent at a time
@@ -40,6 +41,13 @@ class Base(NamedTuple):
     pieces: list[Piece]
 
 
+class Object(NamedTuple):
+    """What is known of an object: its bytes, and when it was written (Unix seconds)."""
+
+    size: int
+    written: float
+
+
 class Place(Protocol):
     """What a map needs of the place where it is published. Names are relative, with `/` in them."""
 
@@ -57,8 +65,8 @@ class Place(Protocol):
     ) -> tuple[str, int]:
         """Make an object of a file that consists of `pieces`; return its ETag and bytes sent."""
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the bytes of each object whose name begins with `prefix`."""
+    def objects(self, prefix: str) -> dict[str, Object]:
+        """Return the objects whose names begin with `prefix`, by name."""
 
     def sums(self, prefix: str) -> dict[str, str]:
         """Return the MD5 of each object whose name begins with `prefix`, as hex digits.
@@ -77,7 +85,9 @@ def place(to: str, endpoint: str | None = None) -> Place:
     none of them.
     """
     parts = urlsplit(to)
-    if parts.scheme in ("s3", "gs") and parts.netloc:
+    # What follows a question mark or a hash sign in an address would be lost.
+    whole = not (parts.query or parts.fragment)
+    if parts.scheme in ("s3", "gs") and parts.netloc and whole:
         endpoint = endpoint or (GOOGLE if parts.scheme == "gs" else None)
         return Bucket(to.rstrip("/"), parts.netloc, parts.path.strip("/"), endpoint)
     if "://" in to or not to:
@@ -125,17 +135,17 @@ class Folder:
             shutil.copyfile(path, part)
         return "", path.stat().st_size
 
-    def sizes(self, prefix: str) -> dict[str, int]:  # noqa: D102
-        folder = (self._path / f"{prefix}*").parent
-        files = ((path.relative_to(self._path).as_posix(), path) for path in folder.rglob("*"))
-        return {
-            name: path.stat().st_size
-            for name, path in files
-            if name.startswith(prefix) and path.is_file()
-        }
+    def objects(self, prefix: str) -> dict[str, Object]:  # noqa: D102
+        found = {}
+        for path in (self._path / f"{prefix}*").parent.rglob("*"):
+            name = path.relative_to(self._path).as_posix()
+            with suppress(FileNotFoundError):  # another publication may have deleted it
+                if name.startswith(prefix) and path.is_file():
+                    found[name] = Object(path.stat().st_size, path.stat().st_mtime)
+        return found
 
     def sums(self, prefix: str) -> dict[str, str]:  # noqa: D102
-        return {name: self._sum(name) for name in self.sizes(prefix)}
+        return {name: self._sum(name) for name in self.objects(prefix)}
 
     def _sum(self, name: str) -> str:
         with (self._path / name).open("rb") as file:
@@ -147,10 +157,15 @@ class Folder:
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
         path = self._path / name
+        # A name of its own, as another publication may write the same at the same time.
+        part = path.with_name(f"{path.name}.{uuid4().hex}{PART}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with writing(path) as part:
+            try:
                 yield part
+                replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise PublishError(f"{path} cannot be written: {error.strerror}.") from None
 
@@ -188,14 +203,14 @@ class Bucket:
         self, name: str, path: Path, pieces: list[Piece], base: Base | None
     ) -> tuple[str, int]:
         with _as_publish_error(self._url):
-            # Not all services heed CopySourceIfMatch.
-            if base and self._client.head_object(**self._at(base.name))["ETag"] != base.etag:
-                logging.warning(
-                    "%s: %s is not what was published, so all is uploaded", self._url, base.name
-                )
-            elif base:
+            if base:
                 try:
-                    return self._upload(name, path, parts_of(pieces, base.pieces), base)
+                    # Not all services heed CopySourceIfMatch.
+                    if self._client.head_object(**self._at(base.name))["ETag"] == base.etag:
+                        return self._upload(name, path, parts_of(pieces, base.pieces), base)
+                    logging.warning(
+                        "%s: %s is not what was published, so all is uploaded", self._url, base.name
+                    )
                 except ClientError as error:
                     logging.warning(
                         "%s: parts of %s cannot be copied (%s), so all is uploaded",
@@ -241,8 +256,11 @@ class Bucket:
             )
         return made["ETag"], sum(part.length for part in parts if part.source is None)
 
-    def sizes(self, prefix: str) -> dict[str, int]:  # noqa: D102
-        return {name: entry["Size"] for name, entry in self._listed(prefix)}
+    def objects(self, prefix: str) -> dict[str, Object]:  # noqa: D102
+        return {
+            name: Object(entry["Size"], entry["LastModified"].timestamp())
+            for name, entry in self._listed(prefix)
+        }
 
     def sums(self, prefix: str) -> dict[str, str]:  # noqa: D102
         return {name: entry["ETag"].strip('"') for name, entry in self._listed(prefix)}

@@ -23,7 +23,8 @@ DIGEST = 16  # hex digits in the name of an archive
 INDEX = ".json"  # added to an archive's name: its ETag and pieces
 # What a page links to, as JSON
 LINKS = re.compile(r'(?<=<script id="links" type="application/json">)[^<]*(?=</script>)')
-ENDS = ("", INDEX, PART, INDEX + PART)  # of names of an archive, its index, and what a kill leaves
+# Ends of names of an archive, its index, and what a kill leaves of these in a folder.
+ENDS = rf"({re.escape(INDEX)})?(\.[0-9a-f]+{re.escape(PART)})?"
 Showing = Callable[[str], Shown]  # returns the map whose web tiles are at an address
 
 
@@ -58,15 +59,17 @@ def publish_archive(
     name = f"{region}-{digest[:DIGEST]}.pmtiles"
     shown_page = _naming(page, archive, name)  # before all else: it may prove to be another map's
     own = re.compile(rf"{re.escape(region)}-[0-9a-f]{{{DIGEST}}}\.pmtiles")
-    there = place.sizes(f"{region}-")
+    there = place.objects(f"{region}-")
+    named_here = place.objects(f"{region}.")
     # The page is replaced before the TileJSON: if the last publication ended between, it is newer.
     page_before = (place.read(f"{region}.html") or b"").decode(errors="replace")
     told = _document(place.read(f"{region}.json"))
     named = [*own.findall(page_before), str(told.get("archive")), str(told.get("previous"))]
     before = [one for one in dict.fromkeys(named) if one != name and own.fullmatch(one)]
     sent = 0
-    if there.get(name) != archive.stat().st_size or name + INDEX not in there:
-        base = next((base for one in before if (base := _base(place, one, there))), None)
+    sizes = {one: known.size for one, known in there.items()}
+    if sizes.get(name) != archive.stat().st_size or name + INDEX not in there:
+        base = next((base for one in before if (base := _base(place, one, sizes))), None)
         etag, sent = place.send(name, archive, pieces, base)
         place.write(name + INDEX, _as_json(_index(etag, pieces)))
     shown = showing(in_archive(f"{url}{name}"))
@@ -76,15 +79,18 @@ def publish_archive(
         **_readers(region, shown),
         f"{region}.json": _as_json(told_now),
     }
+    # When the last publication ended; archives since then may be of one that is going on.
+    ended = max((known.written for one, known in named_here.items() if one in pointers), default=0)
     sent += sum(_replace(place, pointer, data) for pointer, data in pointers.items())
     surplus = []
     if remove_old:
         kept = {name, *before[:1], *own.findall(page_before)}
         surplus = [
             one
-            for one in there
-            if (found := own.match(one))
-            and one[found.end() :] in ENDS
+            for one, known in there.items()
+            if known.written <= ended
+            and (found := own.match(one))
+            and re.fullmatch(ENDS, one[found.end() :])
             and (found[0] not in kept or one.endswith(PART))
         ]
     for one in surplus:
@@ -122,7 +128,7 @@ def publish_folder(
             f"{region}.json": _as_json(shown.told),
         }
         sent += sum(_replace(place, pointer, data) for pointer, data in pointers.items())
-        own = re.compile(rf"{re.escape(region)}/\d+/\d+/\d+{re.escape(suffix)}({PART})?")
+        own = re.compile(rf"{re.escape(region)}/\d+/\d+/\d+{re.escape(suffix)}{ENDS}")
         surplus = [name for name in there if own.fullmatch(name) and name not in paths]
         list(pool.map(place.delete, surplus))
     return Published(f"{region}/", sent, len(surplus))
