@@ -33,6 +33,7 @@ rule build_preview:
 
 
 rule build_index:
+    """Build the page that lists all maps."""
     input:
         pages=expand("results/preview/{region}.html", region=sorted(REGIONS)),
         thumbnails=expand("results/preview/{region}.webp", region=sorted(REGIONS)),
@@ -43,7 +44,6 @@ rule build_index:
         "logs/preview.log",
     benchmark:
         "benchmarks/preview.tsv"
-    """Build the page that lists all maps."""
     localrule: True  # on a cluster to wait for a job of its own would take a hundred times as long
     conda:
         "../envs/conda.yaml"
