@@ -387,11 +387,15 @@ def told(region):
         "quarter": config["quarter"],
         "source": SOURCE.title,
         "recipe": RECIPE,
-        "tiles": footprints(region),
-        "region": mapping(layout().regions[region]),
+        "footprints": footprints(region),
+        "items": {
+            tile.name: [{"id": item.item, "updated": item.updated} for item in tile.items]
+            for tile in layout().tiles_of(region)
+        },
+        "outline": mapping(layout().regions[region]),
         "clip": PYRAMID["clip"],
         "background": RENDERING["background"],
-        "items": api,
+        "stac": api,
         "files": "../tiles/" if config["keep_tiles"] else None,
         **{key: None if value == "none" else value for key, value in config["preview"].items()},
     }
@@ -402,10 +406,7 @@ def footprints(region):
     features = [
         {
             "type": "Feature",
-            "properties": {
-                "id": tile.name,
-                "items": [{"id": item.item, "updated": item.updated} for item in tile.items],
-            },
+            "properties": {"id": tile.name},
             "geometry": mapping(tile.geometry),
         }
         for tile in layout().tiles_of(region)

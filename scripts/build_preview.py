@@ -36,23 +36,24 @@ WHOLE_MAP = shapely.box(-180, -MAX_LATITUDE, 180, MAX_LATITUDE)
 class Told:
     """What a page tells of a map beside what its archive does.
 
-    `tiles` is a GeoJSON FeatureCollection of footprints with properties `id` and `items` (best
-    first, each with `id` and `updated`), `region` a GeoJSON geometry, both in degrees. `clip` is
-    whether the map is cut at the region, `background` its colour where tiles have no pixel, such as
-    #12304a, or None. `items` is the address to which an item's id is added, and `files` that of the
-    tiles' files; None where there are none. `hillshade` and `labels` are addresses of web tiles
-    with {z}, {x} and {y}, or None, and `credit` is theirs.
+    `footprints` is a GeoJSON FeatureCollection of tiles with the property `id`, `outline` the
+    region as a GeoJSON geometry, both in degrees. `items` are those of each tile, best first, each
+    with `id` and `updated`. `clip` is whether the map is cut at the region, `background` its colour
+    where tiles have no pixel, such as #12304a, or None. `stac` is the address to which an item's id
+    is added, and `files` that of the tiles' files; None where there are none. `hillshade` and
+    `labels` are addresses of web tiles with {z}, {x} and {y}, or None, and `credit` is theirs.
     """
 
     title: str
     quarter: str
     source: str
     recipe: str
-    tiles: dict[str, Any]
-    region: dict[str, Any]
+    footprints: dict[str, Any]
+    items: Mapping[str, list[dict[str, Any]]]
+    outline: dict[str, Any]
     clip: bool
     background: str | None = None
-    items: str | None = None
+    stac: str | None = None
     files: str | None = None
     hillshade: str | None = None
     labels: str | None = None
@@ -85,10 +86,10 @@ def build_preview(
     links = {
         "archive": quote(Path("..", archive.parent.name, archive.name).as_posix()),
         "index": "index.html",
-        "items": told.items,
+        "items": told.stac,
         "tiles": told.files,
     }
-    tiles = with_shares(told.tiles, known)
+    tiles = with_shares(told.footprints, told.items, known)
     opaque = metadata["format"] == "jpg"
     data = {
         **facts,
@@ -148,17 +149,22 @@ def policy(*elsewhere: str | None) -> str:
     )
 
 
-def with_shares(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return footprints with what is known of their tiles, as shares of 0 to 1.
+def with_shares(
+    footprints: dict[str, Any],
+    items: Mapping[str, list[dict[str, Any]]],
+    known: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return footprints with their tiles' items and what is known of them, as shares of 0 to 1.
 
     Each of `items` has its `share` of the pixels that show one, and the tile `holes`, its pixels
     without data; where a tile has several items, also `filled`, what those after the first one
     show, and `hidden`, what is shown although a mask hides it.
     """
     features = []
-    for feature in tiles["features"]:
-        stated = dict(feature["properties"])
-        told = known.get(stated["id"], {})
+    for feature in footprints["features"]:
+        tile = feature["properties"]["id"]
+        stated = {**feature["properties"], "items": items[tile]}
+        told = known.get(tile, {})
         shares = told.get("shares", [])
         if told.get("items") == [item["id"] for item in stated["items"]]:
             pairs = zip(stated["items"], shares, strict=True)
@@ -167,7 +173,7 @@ def with_shares(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> d
         if empty_of := told.get("holes"):
             stated["holes"] = empty_of[0] / empty_of[1] if empty_of[1] else 0
         features.append({**feature, "properties": stated})
-    return {**tiles, "features": features}
+    return {**footprints, "features": features}
 
 
 def figures(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -206,13 +212,13 @@ def areas(told: Told, tiles: dict[str, Any]) -> dict[str, Any]:
 
     `coverage` is where it shows imagery, `outside` where it shows none.
     """
-    region = shape(told.region)
+    region = shape(told.outline)
     footprints = unary_union([shape(feature["geometry"]) for feature in tiles["features"]])
     covered = footprints.buffer(GAP, join_style="mitre").buffer(-GAP, join_style="mitre")
     coverage = polygons(covered.intersection(region if told.clip else WHOLE_MAP))
     return {
         "covered": round(1 - uncovered(region, [footprints]), 6),
-        "region": told.region,
+        "region": told.outline,
         "coverage": mapping(coverage),
         "outside": mapping(WHOLE_MAP.difference(coverage)),
     }
@@ -263,8 +269,7 @@ if __name__ == "__main__":
     found: dict[str, Any] = {}
     with job_log(snakemake.log[0]), recorded(snakemake, found):
         told = Told(**snakemake.params.settings)
-        names = [feature["properties"]["id"] for feature in told.tiles["features"]]
-        records = {name: read_record(f"results/tiles/{name}.tif") for name in names}
+        records = {name: read_record(f"results/tiles/{name}.tif") for name in told.items}
         known = {name: record.known for name, record in records.items() if record}
         found |= build_preview(
             Path(snakemake.input.archive),

@@ -45,9 +45,13 @@ class QuietHandler(WSGIRequestHandler):
 
 
 def pages_in(directory: Path) -> list[str]:
-    """Return the addresses of the pages of maps below a folder, relative to it."""
+    """Return the addresses of the pages of maps below a folder, relative to it.
+
+    Pages of other libraries, such as alps.leaflet.html, are left out.
+    """
     for pattern in PAGES:
-        paths = [path for path in sorted(directory.glob(pattern)) if path.name != INDEX]
+        found = sorted(directory.glob(pattern))
+        paths = [path for path in found if path.name != INDEX and "." not in path.stem]
         if paths:
             return [quote(path.relative_to(directory).as_posix()) for path in paths]
     return []

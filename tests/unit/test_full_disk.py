@@ -32,8 +32,9 @@ DRAWING = {"image_format": "webp", "quality": "lossless"}
 OUTLINE = {"type": "Polygon", "coordinates": [[[15, 45], [16, 45], [15, 46], [15, 45]]]}
 TOLD = Told(
     **dict.fromkeys(("title", "quarter", "source", "recipe"), "x"),
-    tiles={"type": "FeatureCollection", "features": []},
-    region=OUTLINE,
+    footprints={"type": "FeatureCollection", "features": []},
+    items={},
+    outline=OUTLINE,
     clip=True,
 )
 MAPS = {Path(f"{n}.html"): {"title": "x", "zooms": [0, 1], "bytes": 1} for n in range(9)}

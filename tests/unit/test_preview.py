@@ -66,14 +66,20 @@ def footprints(*tiles: dict) -> dict[str, Any]:
     return {"type": "FeatureCollection", "features": [*tiles]}
 
 
+def of(tiles: dict[str, Any]) -> dict[str, Any]:
+    """Footprints and items as a page gets them, from footprints with items."""
+    stated = [feature["properties"] for feature in tiles["features"]]
+    return {"footprints": tiles, "items": {one["id"]: one["items"] for one in stated}}
+
+
 ONE = footprints(tile("32TMR_0_0", square(8, 45, 9, 46), "an item"))
 TOLD = Told(
     title="demo",
     quarter="2025Q3",
     source="A world",
     recipe="natural",
-    tiles=ONE,
-    region=square(8, 45, 9, 46),
+    **of(ONE),
+    outline=square(8, 45, 9, 46),
     clip=True,
 )
 
@@ -112,7 +118,7 @@ def test_archive_name_is_quoted_in_its_address(tmp_path: Path) -> None:
 def test_the_page_links_to_what_is_there(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles")
     api = "https://stac.example.org/collections/a/items/"
-    links = held(build(archive, replace(TOLD, items=api, files="../tiles/")), "links")
+    links = held(build(archive, replace(TOLD, stac=api, files="../tiles/")), "links")
     assert (links["index"], links["items"], links["tiles"]) == ("index.html", api, "../tiles/")
     links = held(build(archive), "links")
     assert (links["items"], links["tiles"]) == (None, None)
@@ -138,8 +144,8 @@ def test_text_from_outside_cannot_leave_its_place(tmp_path: Path) -> None:
     archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles", attribution=BREAKOUT)
     plain = build(write_archive(tmp_path / "plain" / "demo.pmtiles"))
     hostile = footprints(tile(BREAKOUT, square(8, 45, 9, 46), BREAKOUT, updated=BREAKOUT))
-    names = dict.fromkeys(("title", "source", "recipe", "items", "credit"), BREAKOUT)
-    page = build(archive, replace(TOLD, tiles=hostile, **names))
+    names = dict.fromkeys(("title", "source", "recipe", "stac", "credit"), BREAKOUT)
+    page = build(archive, replace(TOLD, **of(hostile), **names))
     for mark in ("<script", "</script", "<!--", "\u2028"):
         assert page.count(mark) == plain.count(mark) + (mark == "\u2028")  # in the title, harmless
     shown = "&lt;/script&gt;&lt;!--&lt;script&gt;&#39;&#34;&amp;{{ title }}\u2028, 2025Q3"
@@ -177,7 +183,7 @@ KNOWN = {
 
 
 def test_shares_of_tiles_and_of_the_whole_map() -> None:
-    tiles = with_shares(TWO, KNOWN)
+    tiles = with_shares(*of(TWO).values(), KNOWN)
     first, second = (feature["properties"] for feature in tiles["features"])
     assert [item["share"] for item in first["items"]] == [0.7, 0.2]
     assert (first["holes"], first["filled"], first["hidden"]) == pytest.approx((0.1, 0.2, 0.1))
@@ -193,7 +199,7 @@ def test_shares_of_tiles_and_of_the_whole_map() -> None:
 @pytest.mark.parametrize("known", [{}, {"a": {"holes": [0, 0], "items": ["x"], "shares": [1.0]}}])
 def test_what_is_not_known_is_not_told(known: dict) -> None:
     """Such as shares of other items than the manifest has now."""
-    tiles = with_shares(TWO, known)
+    tiles = with_shares(*of(TWO).values(), known)
     assert not any("filled" in feature["properties"] for feature in tiles["features"])
     found = figures(tiles, known)
     assert (found["holes"], found["filled"], found["hidden"]) == (None, None, None)
@@ -201,14 +207,17 @@ def test_what_is_not_known_is_not_told(known: dict) -> None:
 
 def test_an_item_that_does_not_show_does_not_count_as_an_update() -> None:
     known = {"a": KNOWN["a"], "b": {**KNOWN["b"], "shares": [0.0, 0.0]}}
-    assert figures(with_shares(TWO, known), known)["updated"] == ["2025-10-02T00:00:00Z"] * 2
+    assert (
+        figures(with_shares(*of(TWO).values(), known), known)["updated"]
+        == ["2025-10-02T00:00:00Z"] * 2
+    )
 
 
 @pytest.mark.parametrize("clip", [True, False])
 def test_where_there_is_imagery_and_where_there_is_none(clip: bool) -> None:
     """Footprints leave a gap of 1 km between them, which is none."""
     tiles = footprints(tile("a", square(0, 0, 0.995, 1)), tile("b", square(1, 0, 2, 1)))
-    told = replace(TOLD, tiles=tiles, region=square(-1, 0, 1.5, 1), clip=clip)
+    told = replace(TOLD, outline=square(-1, 0, 1.5, 1), clip=clip)
     found = areas(told, tiles)
     coverage, outside = shape(found["coverage"]), shape(found["outside"])
     expected = shapely.box(0, 0, 1.5 if clip else 2, 1)

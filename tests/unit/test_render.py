@@ -627,7 +627,11 @@ def test_a_root_that_is_cut_off_is_named(tmp_path: Path) -> None:
 
 
 TOLD = Told(
-    **dict.fromkeys(("title", "quarter", "source", "recipe"), "x"), tiles={}, region={}, clip=True
+    **dict.fromkeys(("title", "quarter", "source", "recipe"), "x"),
+    footprints={},
+    items={},
+    outline={},
+    clip=True,
 )
 METADATA = {
     "name": "demo",

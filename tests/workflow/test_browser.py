@@ -35,7 +35,7 @@ def square(reach: float, lon: float = 0, lat: float = 0) -> dict[str, Any]:
 ITEMS = [{"id": HOSTILE, "updated": "2025-10-16T00:00:00Z"}, {"id": "second", "updated": None}]
 TILE = {
     "type": "Feature",
-    "properties": {"id": "31NAA_0_0", "items": ITEMS},
+    "properties": {"id": "31NAA_0_0"},
     "geometry": square(3, -6, 5),
 }
 KNOWN = {"31NAA_0_0": {"holes": [5, 100], "items": [HOSTILE, "second"], "shares": [0.75, 0.25]}}
@@ -80,8 +80,9 @@ def write_results(
     write_archive(archive, tile_size, **extent, center_lon=centre[0], center_lat=centre[1])
     tiles = {"type": "FeatureCollection", "features": [tile]}
     stated = {"title": HOSTILE, "quarter": "2025Q3", "source": HOSTILE, "recipe": "natural"}
-    stated |= {"items": "https://example.org/items/", "files": "../tiles/", "clip": False, **told}
-    given = Told(tiles=tiles, region=square(12), **stated)
+    stated |= {"stac": "https://example.org/items/", "files": "../tiles/", "clip": False, **told}
+    items = {"31NAA_0_0": ITEMS}
+    given = Told(footprints=tiles, items=items, outline=square(12), **stated)
     build_preview(archive, page, page.with_suffix(".webp"), given, KNOWN)
     return page
 

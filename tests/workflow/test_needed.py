@@ -338,7 +338,9 @@ def test_a_newer_item_of_the_same_bands_makes_nothing_again(
     assert sum(one.sent for one in city.server.asked()) == 0
     # But for the page, which tells the date.
     assert city.jobs("--cores", "2") == paging("city")
-    assert city.output() == before
+    told = (city.results / "preview/city.html").read_text()
+    assert '"updated": "2026-02-01T00:00:00Z"' in told
+    assert {**city.output(), "preview/city.html": before["preview/city.html"]} == before
     city.asked()
     # A second time, and now one of the bands is another one.
     items[0]["properties"]["updated"] = "2026-03-01T00:00:00Z"

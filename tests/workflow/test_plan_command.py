@@ -210,7 +210,7 @@ def test_a_recipe_that_changed(scene):
     assert whys(stale) == {
         "tiles": {RECIPE: 7},
         "mosaic": {FOLLOWS: 3},
-        "pyramid": {FOLLOWS: 12},
+        "pyramid": {RECIPE: 1, FOLLOWS: 11},
         "preview": {RECIPE: 1, FOLLOWS: 1},
         "web": {FOLLOWS: 1},
     }
@@ -236,7 +236,7 @@ def test_items_and_polygon_that_changed_and_files_that_are_gone(scene):
     assert found["mosaic"] == {TILES: 1, FOLLOWS: 2}
     assert set(found["pyramid"]) == {TILES, POLYGON, f"{TILES}, {POLYGON}", FOLLOWS}
     # The page would be stale if it were there, too.
-    assert found["preview"] == {f"{TILES}, {POLYGON}": 1, FOLLOWS: 1}
+    assert found["preview"] == {f"{TILES}, {ITEM}, {POLYGON}": 1, FOLLOWS: 1}
     assert stale["tiles"][EDGE]["why"] == FOLLOWS
     assert colour_of(scene, EDGE) == "download"
     assert colour_of(scene, "34TCP_0_0") == "stale"

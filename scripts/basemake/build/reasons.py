@@ -42,7 +42,7 @@ WORDS = {
     **dict.fromkeys(("href", "size", "checksum", "digest", "validator", "updated"), ITEM),
     **dict.fromkeys(("item", "items", "epsg", "quarter"), ITEM),
     "part": PART,
-    **dict.fromkeys(("outline", "extent"), POLYGON),
+    **dict.fromkeys(("outline", "extent", "clip"), POLYGON),
     **dict.fromkeys(("image_format", "quality", "tile_size", "min_zoom", "max_zoom"), WEB_TILES),
     **dict.fromkeys(("resampling", "grid"), WEB_TILES),
 }
