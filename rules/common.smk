@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -432,12 +433,13 @@ def report(path, graph):
 def summary(targets):
     """Return lines about what a run has made by its target rules, and how to go on."""
     directory, checkout = Path.cwd(), Path(workflow.basedir)
-    there = "" if Path(workflow.rundir) == checkout else f" -C {checkout}"
+    there = "" if Path(workflow.rundir) == checkout else f" -C {shlex.quote(str(checkout))}"
     # Under make the next command follows by itself.
     if "manifest" in targets and "MAKELEVEL" not in os.environ:
-        place = f" --default-storage-prefix {BUCKET}" if BUCKET else ""
+        place = ["--default-storage-prefix", str(BUCKET)] if BUCKET else []
+        arguments = shlex.join(["--directory", str(directory), *place])
         return [
-            f'What a build will take:  make{there} plan ARGS="--directory {directory}{place}"',
+            f"What a build will take:  make{there} plan ARGS={shlex.quote(arguments)}",
             "To build:  this command without `manifest`",
         ]
     if "all" not in targets:
@@ -451,5 +453,7 @@ def summary(targets):
     lines.append(f"Credit: {ATTRIBUTION}")
     if BUCKET:
         return lines
-    place = "" if directory == checkout else f" RESULTS={directory / 'results'}"
+    # Twice, for the shell that starts make, and for the one that make starts.
+    results = shlex.quote(shlex.quote(str(directory / "results")))
+    place = "" if directory == checkout else f" RESULTS={results}"
     return [*lines, f"To look at it:  make{there} serve{place}"]

@@ -1,6 +1,7 @@
 """Where checkout and working directory are, and how the user's shell is set up, changes no byte."""
 
 import os
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -42,10 +43,14 @@ def test_the_same_files_in_a_place_unlike_others(
         shutil.rmtree(scene.directory / name)
     before, umask = contents(scene.checkout), os.umask(0o077)
     try:
-        scene.build()
+        *_, last = scene.build().splitlines()
     finally:
         os.umask(umask)
     assert scene.lasting() == north.lasting()
+    # The command that it ends with can be copied.
+    _, folder, _, results = shlex.split(last.removeprefix("To look at it:  make"))
+    assert folder == str(scene.checkout)
+    assert shlex.split(results.removeprefix("RESULTS=")) == [str(scene.results)]
     assert contents(scene.checkout) == before
     # With so long a path of temporary files jobs are not forks.
     (place / ("t" * 120)).mkdir()
