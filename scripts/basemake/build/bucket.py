@@ -90,7 +90,7 @@ class Bucket:
         if (
             parts.scheme not in ("s3", "gs")
             or not parts.netloc
-            or parts.query  # what follows a question mark, which would be lost
+            or parts.query  # what follows a question mark or a hash sign would be lost
             or parts.fragment
         ):
             raise BucketError(

@@ -52,7 +52,8 @@ def publish_archive(
     archive gets a new name, and is there whole before anything names it: a reader sees the old map
     or the new one, and so does everyone after a publication that ended early. `url` is where
     browsers reach the place; it may be empty. With `remove_old` archives are deleted, but for this
-    one and the one before, which readers may still have open. Raises PublishError if something
+    one, the one before, which readers may still have open, and those sent since the last
+    publication ended, which another one may be about to name. Raises PublishError if something
     cannot be read or written.
     """
     digest, pieces = pieces_of(archive)
