@@ -1,10 +1,12 @@
 """Working directories in which the benchmarks run the real workflow."""
 
+import fnmatch
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import yaml
@@ -74,9 +76,8 @@ def watching(*folders: Path, files: str = "*.tif*") -> AbstractContextManager[li
 def _on_disk(folder: Path, files: str) -> int:
     """Return the bytes of files in a folder; some may be deleted meanwhile."""
     total = 0
-    for path in folder.rglob(files):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
+    for parent, _, names in os.walk(folder):  # which passes over folders that are deleted, too
+        for name in fnmatch.filter(names, files):
+            with suppress(FileNotFoundError):
+                total += Path(parent, name).stat().st_size
     return total
