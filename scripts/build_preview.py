@@ -7,7 +7,6 @@ from elsewhere, but what the config names.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,10 +23,11 @@ from basemake.pixels.archive import open_archive
 from basemake.pixels.webtiles import MAX_LATITUDE
 from basemake.preview.thumbnail import write_thumbnail
 from basemake.preview.world import world
+from basemake.readers.pages import bundled
+from basemake.readers.shown import GROUND
 from basemake.system.files import writing
 
 PAGE = Path(__file__).parent / "basemake" / "preview" / "page"
-GROUND = "#6b7278"
 GAP = 0.01  # degrees: half the width of gaps that footprints, which are not exact, leave
 WHOLE_MAP = shapely.box(-180, -MAX_LATITUDE, 180, MAX_LATITUDE)
 
@@ -110,8 +110,8 @@ def build_preview(
         title=f"{told.title}, {told.quarter}",
         policy=policy(told.hillshade, told.labels),
         ground=ground,
-        library_css=bundled("pywidget.css"),
-        library=bundled("pywidget.js"),
+        library_css=bundled("maplibre", "maplibre/srcjs/pywidget.css"),
+        library=bundled("maplibre", "maplibre/srcjs/pywidget.js"),
         css=read(PAGE / "map.css"),
         script=read(PAGE / "map.js"),
         links=links,
@@ -126,13 +126,6 @@ def build_preview(
 def read(path: Path) -> str:
     """Return the text of a file in UTF-8."""
     return path.read_text(encoding="utf-8")
-
-
-def bundled(name: str) -> str:
-    """Return the text of a script or style sheet in the `maplibre` package."""
-    path = distribution("maplibre").locate_file(f"maplibre/srcjs/{name}")
-    return read(Path(str(path)))
-    # ^ not imported: that would set up logging and warn of optional packages
 
 
 def policy(*elsewhere: str | None) -> str:

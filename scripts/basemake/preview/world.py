@@ -6,14 +6,14 @@ Natural Earth is in the public domain.
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import distribution
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 import antimeridian
 import shapely
 from shapely.geometry import mapping
+
+from basemake.readers.pages import bundled
 
 DECIMALS = 2  # of degrees: the data have a fiftieth of a degree
 POLAR = -84.0  # degrees: where Antarctica is closed along the edge of the map
@@ -27,8 +27,7 @@ def world() -> dict[str, dict[str, Any]]:
     A border is an arc that two countries share. A coast is an edge of land, but for those along the
     antimeridian and towards the south pole, at which land is only cut.
     """
-    path = distribution("bqplot").locate_file("bqplot/map_data/WorldMap.json")
-    topology = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+    topology = json.loads(bundled("bqplot", "bqplot/map_data/WorldMap.json"))
     arcs = [_points(arc, topology["transform"]) for arc in topology["arcs"]]
     land = [
         [_ring(arcs, ring) for ring in polygon] for polygon in topology["objects"]["land"]["arcs"]
