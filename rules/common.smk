@@ -353,7 +353,7 @@ def footprint(name):
     return {
         "geometry": mapping(known.geometry),
         "epsg": known.epsg,
-        "gsd": known.gsd,
+        "gsd": known.gsd and float(known.gsd),  # as JSON tells 10 from 10.0
         "items": [[item.item, item.address] for item in known.items],
     }
 

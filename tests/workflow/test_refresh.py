@@ -34,7 +34,7 @@ def test_refresh_names_new_updated_and_gone_tiles_and_prunes(base, scene):
     *said, summary = scene.says("refresh").splitlines()
     assert said == [f"gone: {EDGE}"]
     assert re.fullmatch(
-        r"basemake refresh: first 2025Q3: 0 tiles updated, 0 new, 1 gone; built 6 jobs in \d+ \w+;"
+        r"basemake refresh: first 2025Q3: 0 tiles updated, 0 new, 1 gone; built 9 jobs in \d+ \w+;"
         r" \d+ kB of orphans \(make prune\)",
         summary,
     )
@@ -60,7 +60,7 @@ def test_refresh_names_new_updated_and_gone_tiles_and_prunes(base, scene):
 def test_refresh_makes_what_was_deleted(base, scene):
     (scene.results / "pyramid/first.pmtiles").unlink()
     said = scene.says("refresh")
-    assert ": 0 tiles updated, 0 new, 0 gone; built 2 jobs in " in said
+    assert ": 0 tiles updated, 0 new, 0 gone; built 4 jobs in " in said
     assert scene.lasting() == base.lasting()
 
 
