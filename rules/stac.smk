@@ -24,15 +24,13 @@ rule build_stac:
         checksums=True,  # of its inputs, which it states
         code=code("build_stac.py"),
         settings=lambda wildcards: {
-            "about": {
-                "title": f"{SOURCE.title}, {config['quarter']}",
-                "attribution": ATTRIBUTION,
-                "quarter": config["quarter"],
-                "recipe": STEPS,
-                "software": __version__,
-            },
-            "tiles": {name: footprint(name) for name in layout().tiles},
-            "regions": {
+            "description": f"{SOURCE.title}, {config['quarter']}",
+            "attribution": ATTRIBUTION,
+            "quarter": config["quarter"],
+            "recipe": STEPS,
+            "software": __version__,
+            "items": {name: footprint(name) for name in layout().tiles},
+            "extent": {
                 region: {
                     "geometry": mapping(layout().extent(region)),
                     "tiles": [tile.name for tile in layout().tiles_of(region)],

@@ -261,11 +261,12 @@ if __name__ == "__main__":
 
     with job_log(snakemake.log[0]), recorded(snakemake):
         settings = snakemake.params.settings
+        said = ("description", "attribution", "quarter", "recipe", "software")
         records = {Path(path): read_record(path) for path in snakemake.input}
         build_stac(
             Path(snakemake.output.folder),
-            About(**settings["about"]),
-            {name: Footprint(**tile) for name, tile in settings["tiles"].items()},
-            {name: Region(**region) for name, region in settings["regions"].items()},
+            About(*(settings[name] for name in said)),
+            {name: Footprint(**tile) for name, tile in settings["items"].items()},
+            {name: Region(**region) for name, region in settings["extent"].items()},
             {path: record for path, record in records.items() if record},
         )

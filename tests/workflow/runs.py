@@ -260,13 +260,17 @@ class Scene(Build):
         """
         if search:
             self.run("manifest")
-        jobs = {*expected}
         kept = "--default-storage-prefix" not in self.options()
-        if kept and DESCRIBED & {job.split()[0] for job in jobs}:
-            jobs.add("build_stac")
+        jobs = with_catalog(expected) if kept else {*expected}
         assert self.jobs("--dry-run") == jobs
         assert self.jobs("--cores", "4") == jobs
         assert "Nothing to be done" in self.run("--cores", "4")
+
+
+def with_catalog(jobs: Iterable[str]) -> set[str]:
+    """Return jobs, with that of the STAC catalog if it describes what one of them makes."""
+    described = DESCRIBED & {job.split()[0] for job in jobs}
+    return {*jobs, *(["build_stac"] if described else [])}
 
 
 def copy_of_checkout(copy: Path) -> Path:

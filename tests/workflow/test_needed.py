@@ -238,6 +238,8 @@ def test_blocks_in_a_bucket_are_not_fetched_again(city: City, from_nothing: Call
             assert len(more[band]) == 2
             assert more[band][1] != asked[band][1]
         for path, data in from_nothing(city).items():
+            if path.startswith("stac/"):  # folders are not kept in a bucket
+                continue
             assert client.get_object(Bucket="maps", Key=f"results/{path}")["Body"].read() == data
 
 

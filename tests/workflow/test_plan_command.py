@@ -72,7 +72,9 @@ def regions(scene: Scene) -> list[Path]:
 
 def results(scene: Scene) -> set[str]:
     """Return all files of a build except for the manifest and the plan's map."""
-    files = {str(p.relative_to(scene.directory)) for p in scene.results.rglob("*") if p.is_file()}
+    catalog = scene.results / "stac"
+    paths = (catalog if catalog in p.parents else p for p in scene.results.rglob("*"))
+    files = {str(p.relative_to(scene.directory)) for p in paths if p == catalog or p.is_file()}
     return files - {"results/manifest.geojson", "results/plan.png"}
 
 
@@ -213,6 +215,7 @@ def test_a_recipe_that_changed(scene):
         "pyramid": {RECIPE: 1, FOLLOWS: 11},
         "preview": {RECIPE: 1, FOLLOWS: 1},
         "web": {FOLLOWS: 1},
+        "stac": {RECIPE: 1},
     }
     assert counts(stale, "fresh") == {"bands": 7}
     assert stale["download"]["bytes"] == 0
@@ -248,7 +251,7 @@ def test_web_tile_settings_that_changed_and_a_metatile_that_is_gone(scene):
     (scene.results / f"metatiles/first/{TIP}.tif").unlink()
     scene.config["pyramid"]["quality"] = 60
     found = whys(report(scene))
-    assert set(found) == {"pyramid", "preview", "web"}
+    assert set(found) == {"pyramid", "preview", "web", "stac"}
     assert found["pyramid"] == {WEB_TILES: 11, FOLLOWS: 1}
 
 

@@ -26,7 +26,17 @@ from expected import (
     tiles_of,
 )
 from osgeo import gdal
-from runs import BY_TIME, CHECKOUT, EDGE, SOURCE, TIP, ZOOM, Scene, copy_of_checkout
+from runs import (
+    BY_TIME,
+    CHECKOUT,
+    EDGE,
+    SOURCE,
+    TIP,
+    ZOOM,
+    Scene,
+    copy_of_checkout,
+    with_catalog,
+)
 
 from basemake.pixels.webtiles import metatile_name, metatile_of
 
@@ -57,7 +67,7 @@ def test_web_tiles(scene, option):
     scene.config["pyramid"] |= option
     # The mosaic's view in Web Mercator resamples, too.
     mosaic = mosaicking(tiles_of(scene, "first")) if "resampling" in option else set()
-    assert scene.jobs("--dry-run") == all_of_pyramid(scene) | mosaic
+    assert scene.jobs("--dry-run") == with_catalog(all_of_pyramid(scene) | mosaic)
 
 
 @pytest.mark.parametrize(
@@ -72,19 +82,19 @@ def test_web_tiles(scene, option):
 )
 def test_options_of_the_pyramid(scene, option, jobs):
     scene.config["pyramid"] |= option
-    assert scene.jobs("--dry-run") == jobs
+    assert scene.jobs("--dry-run") == with_catalog(jobs)
 
 
 def test_larger_web_tiles(scene):
     scene.config["pyramid"]["tile_size"] = 512
     mosaic = mosaicking(tiles_of(scene, "first"))  # has the pixels of the top zoom
-    assert scene.jobs("--dry-run") == all_of_pyramid(scene) | mosaic
+    assert scene.jobs("--dry-run") == with_catalog(all_of_pyramid(scene) | mosaic)
 
 
 def test_other_metatiles(scene):
     scene.config["pyramid"]["metatile_zoom"] = ZOOM - 1
     names = {metatile_name(metatile_of(name).parent) for name in metatiles(scene)}
-    assert scene.jobs("--dry-run") == rendering(names) | packing()
+    assert scene.jobs("--dry-run") == with_catalog(rendering(names) | packing())
 
 
 def test_quality(scene, from_nothing):
