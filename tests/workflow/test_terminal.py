@@ -117,14 +117,14 @@ def test_a_terminal_shows_bars_by_stage_and_then_where_the_map_is(scene: Scene) 
     terminal = Terminal(scene, "--cores", "2")
     shown = terminal.until("render_metatile")
     stages = [line.split()[0] for line in shown[:-1] if re.search(r" \d+/\d+ *$", line)]
-    assert stages == ["bands", "tiles", "mosaic", "pyramid", "preview", "web"]
+    assert stages == ["bands", "tiles", "mosaic", "pyramid", "preview", "web", "stac"]
     assert re.match(r"\d:\d\d  .*render_metatile first 9_", shown[-1])
     status, kept = terminal.end()
     assert status == 0
-    size = (scene.results / "pyramid/first.pmtiles").stat().st_size / 1e6
+    size = (scene.results / "pyramid/first.pmtiles").stat().st_size / 1e3
     assert re.fullmatch(r"\d+ jobs done in S\.", kept[0])
     assert kept[1:] == [
-        f"first: zooms 0 to 10, {size:.1f} MB in results/pyramid/first.pmtiles",
+        f"first: zooms 0 to 10, {size:.1f} kB in results/pyramid/first.pmtiles",
         "Credit: Simulated imagery",
         f"To look at it:  make serve RESULTS={scene.results}",
     ]
