@@ -195,6 +195,8 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "regions", {"../x": "x"}, "regions has the name '../x'; allowed"),
         ("config", "regions", {"alps_32633": "x"}, "'alps_32633'; allowed: region names of"),
         ("config", "regions", {"_a": "x"}, "'_a'; allowed: region names of"),
+        ("config", "regions", {"index": "x"}, "'index'; allowed: region names of"),
+        ("config", "regions", {"collection": "x"}, "'collection'; allowed: region names of"),
         ("config", "regions", {7: "x"}, "regions has the name 7; allowed: text"),
         ("config", "tile_codec", "lzw", "tile_codec is 'lzw'; allowed: webp, zstd, deflate"),
         ("config", "keep_bands", "yes", "keep_bands is 'yes'; allowed: true or false"),
