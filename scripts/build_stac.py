@@ -10,14 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import antimeridian
 import pystac
 from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterBand, RasterExtension
 from pystac.layout import CustomLayoutStrategy
 from pystac.stac_io import DefaultStacIO
-from shapely.geometry import MultiPolygon, shape
+from shapely import get_parts
+from shapely.geometry import GeometryCollection, shape
 
 from basemake.build.paths import RESULTS
 from basemake.build.quarter import Quarter
@@ -111,10 +111,8 @@ def _collection(
     name: str, what: str, about: About, items: Iterable[pystac.Item]
 ) -> pystac.Collection:
     items = list(items)
-    parts = [shape(item.geometry) for item in items]
-    outline = MultiPolygon([one for part in parts for one in getattr(part, "geoms", [part])])
     extent = pystac.Extent(
-        pystac.SpatialExtent([list(antimeridian.bbox(outline))]),
+        pystac.SpatialExtent([_bbox(item.geometry for item in items)]),
         pystac.TemporalExtent([[*_span(about.quarter)]]),
     )
     collection = pystac.Collection(
@@ -129,6 +127,23 @@ def _collection(
     return collection
 
 
+def _bbox(geometries: Iterable[dict[str, Any] | None]) -> list[float]:
+    """Return west, south, east and north of GeoJSON geometries in degrees.
+
+    Where they reach 180 degrees from both sides, west and east are those of the widest gap between
+    them, so that west is greater than east (RFC 7946, section 5.2).
+    """
+    everything = GeometryCollection([shape(geometry) for geometry in geometries])
+    west, south, east, north = everything.bounds
+    if (west, east) == (-180, 180):
+        widest, reached = 0.0, west
+        for start, _, end, _ in sorted(part.bounds for part in get_parts(get_parts(everything))):
+            if start - reached > widest:
+                widest, west, east = start - reached, start, reached
+            reached = max(reached, end)
+    return [west, south, east, north]
+
+
 def _span(quarter: str) -> tuple[Any, Any]:
     """Return the first and the last second of a quarter."""
     start, end = Quarter.parse(quarter).span()
@@ -141,7 +156,7 @@ def _item(name: str, geometry: dict[str, Any], about: About) -> pystac.Item:
     return pystac.Item(
         name,
         geometry,
-        list(antimeridian.bbox(shape(geometry))),
+        _bbox([geometry]),
         None,
         {
             "attribution": about.attribution,

@@ -10,7 +10,7 @@ from pystac.extensions.file import FileExtension
 from pystac.extensions.projection import ProjectionExtension
 from pystac.extensions.raster import RasterExtension
 from pystac.validation.stac_validator import JsonSchemaSTACValidator
-from shapely.geometry import MultiPolygon, box, mapping
+from shapely.geometry import MultiPolygon, Polygon, box, mapping
 
 from basemake.build.paths import RESULTS
 from basemake.build.records import MadeOf, Record
@@ -128,6 +128,29 @@ def test_a_tile_has_its_place_bands_recipe_and_the_items_that_it_shows(
     ]
     assert "gsd" not in item_of(catalog, "tiles", "01KAB_0_0").properties
     assert not addresses(item_of(catalog, "tiles", "01KAB_0_0"))  # whose address is not known
+
+
+@pytest.mark.parametrize(
+    ("parts", "bbox"),
+    [
+        ([box(17, 43, 19, 44)], [17, -18, -179, 44]),  # in the east, far from 180 degrees
+        ([box(-19, 43, -17, 44)], [179, -18, -17, 44]),
+        ([box(170, -9, 171, -8), box(-172, -9, -170, -8)], [170, -18, -170, -8]),
+        ([box(-180, -9, 0, -8), box(0, -9, 180, -8)], [-180, -18, 180, -8]),  # all around
+    ],
+)
+def test_a_bounding_box_across_180_degrees_contains_all_parts(
+    tmp_path: Path, parts: list[Polygon], bbox: list[float]
+) -> None:
+    islands = Region(mapping(MultiPolygon([*FIJI.geoms, *parts])), [])
+    apart = {f"part{number}": Region(mapping(part), []) for number, part in enumerate(parts)}
+    regions = {"fiji": REGIONS["fiji"], "islands": islands}
+    catalog = written(tmp_path / "results/stac", regions=regions)
+    assert item_of(catalog, "maps", "islands").bbox == bbox
+    catalog = written(tmp_path / "other/stac", regions={"fiji": REGIONS["fiji"], **apart})
+    maps = catalog.get_child("maps")
+    assert isinstance(maps, pystac.Collection)
+    assert maps.extent.spatial.bboxes == [bbox]
 
 
 def test_a_map_is_made_of_the_tiles_or_else_of_their_items(
