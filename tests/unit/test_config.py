@@ -233,6 +233,8 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
             "pyramid.quality is 'lossless'; allowed: a whole number, from 1 to 100 (jpeg is never",
         ),
         ("source", "type", "stac", "type is 'stac'; allowed: simulated, catalog, api"),
+        ("source", "title", "a\x0bb", r"title is 'a\x0bb'; allowed: what the imagery is"),
+        ("source", "attribution", "a\ud800", r"'a\ud800'; allowed: the credit that the licence"),
         ("source", "items", REMOVED, "items is missing"),
         ("source", "type", "api", "url is missing"),
         ("source", "url", "https://me:secret@x.org", "url is 'https://me:secret@x.org'; allowed"),
