@@ -6,6 +6,7 @@ not mix ranges of a rebuilt archive with those of the old one in its cache.
 
 import argparse
 import html
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from werkzeug.utils import redirect, send_from_directory
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of basemake
 
 from basemake.build.paths import SHOWN
+from basemake.system.interrupts import on_interrupt
 
 HOST = "127.0.0.1"
 # Where pages are: in results, where maps were published to, and in a folder of working directories.
@@ -101,6 +103,7 @@ def serve(directory: Path, host: str, listener: socket.socket, shared: bool) -> 
 
 def main() -> None:
     """Print the address of each page in a folder and serve it; exit 1 if there is none."""
+    on_interrupt(signal.default_int_handler)  # at which the server ends
     parser = argparse.ArgumentParser(description="Serve the maps of a folder.")
     parser.add_argument("directory", type=Path, help="results, or a folder of published maps")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (%(default)s)")
