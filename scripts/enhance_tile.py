@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from osgeo import gdal, gdal_array, osr
 
 from basemake.errors import TileError
+from basemake.pixels.blocks import Image as BandImage
+from basemake.pixels.blocks import numbers_of
 from basemake.pixels.codecs import BLOCK, CODECS
 from basemake.pixels.cog_writer import Level, stored, write_cog
 from basemake.pixels.dn import DnReading
@@ -327,19 +329,15 @@ def _describe(dataset: gdal.Dataset) -> str:
 
 def _pixels_fetched(band: gdal.Dataset) -> int:
     """Return how many pixels of a band were fetched: those of its BLOCKS, or all if it has none."""
-    blocks = band.GetMetadataItem("BLOCKS")
-    if blocks is None:
+    listed = band.GetMetadataItem("BLOCKS")
+    if listed is None:
         return int(band.RasterXSize * band.RasterYSize)
-    width, height = band.GetRasterBand(1).GetBlockSize()
-    across = -(-band.RasterXSize // width)
-    count = 0
-    for run in filter(None, blocks.split(",")):
-        first, last = run.split("-")[0], run.split("-")[-1]
-        for number in range(int(first), int(last) + 1):
-            down, right = divmod(number, across)
-            rows = min(height, band.RasterYSize - down * height)
-            count += rows * min(width, band.RasterXSize - right * width)
-    return count
+    image = BandImage(band.RasterXSize, band.RasterYSize, *band.GetRasterBand(1).GetBlockSize())
+    ends = [run.split("-") for run in listed.split(",") if run]  # of one block its number alone
+    numbers = numbers_of((int(run[0]), int(run[-1])) for run in ends)
+    down, right = np.divmod(np.array(numbers, int), image.across)
+    widths, heights = map(np.diff, image.edges)
+    return int((heights[down] * widths[right]).sum())
 
 
 def _whole_blocks(pixels: int) -> int:

@@ -25,6 +25,7 @@ PART = "another part of its bands is needed"
 ITEM = "item updated, added or gone"
 POLYGON = "polygon or clip changed"
 TILES = "a tile or metatile joined or left"
+NEW = "not made yet, or deleted"  # all that can be told of a single job without outputs
 
 # Phrases by cause; settings have the names that the rules give them. `explain` keeps this order.
 WORDS = {
@@ -65,6 +66,11 @@ def explain(causes: list[str]) -> str:
     if set(causes) - {*WORDS, INPUT}:
         words.append("settings changed")
     return ", ".join(dict.fromkeys(words)) or FOLLOWS
+
+
+def explain_one(causes: list[str]) -> str:
+    """Return the phrase for a single job: as `explain`, or NEW if it only has no outputs."""
+    return NEW if causes == [MISSING] else explain(causes)
 
 
 def summary(stale: Iterable[tuple[str, list[str]]]) -> str:

@@ -17,7 +17,7 @@ from basemake.build.reasons import (
     MISSING,
     NOTHING_STALE,
     UNRECORDED,
-    explain,
+    explain_one,
     summary,
 )
 from basemake.build.records import (
@@ -111,7 +111,7 @@ class _Because(Reason):
         self.causes, self.forced = causes, True
 
     def __str__(self) -> str:
-        return "not made yet, or deleted" if self.causes == [MISSING] else explain(self.causes)
+        return explain_one(self.causes)
 
 
 def _add(dag: Any, stale: Collection[Any]) -> None:

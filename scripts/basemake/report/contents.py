@@ -15,7 +15,7 @@ import shapely
 
 from basemake.build.layout import Layout, Zooms
 from basemake.build.manifest import Tile
-from basemake.build.reasons import MISSING
+from basemake.build.reasons import MISSING, explain_one
 from basemake.build.records import Record, read_record
 from basemake.build.region import uncovered
 from basemake.build.source import Source
@@ -34,7 +34,6 @@ from basemake.report.pictures import (
 
 MOST_TILES = 2000  # that a report tells one by one
 SLIVER = 0.01  # degrees: narrower gaps are between footprints that are not exact
-NEW = "not made yet, or deleted"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _in_order(jobs: list[Job], graph: Graph) -> list[Job]:
 
 def why(job: Job) -> str:
     """Return why a run would do a job, as a phrase for people."""
-    return NEW if job.causes == [MISSING] else job.reason
+    return explain_one(job.causes or [])
 
 
 # -- Maps ------------------------------------------------------------------------------------------

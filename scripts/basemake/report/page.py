@@ -12,6 +12,7 @@ from jinja2 import Environment
 
 from basemake import __version__
 from basemake.build.paths import MANIFEST
+from basemake.build.reasons import NEW
 from basemake.errors import ConfigError
 from basemake.forecast.briefing import in_bytes, in_time
 from basemake.look.figures import share_text
@@ -31,7 +32,7 @@ from basemake.system.files import writing
 
 TEMPLATE = Path(__file__).parent / "page.html"
 FEW = 12  # names, up to which they are listed
-STATES = {"fresh": "up to date", "new": "not made yet, or deleted", "stale": "not up to date"}
+STATES = {"fresh": "up to date", "new": NEW, "stale": "not up to date"}
 # Settings of a source that concern how it is asked, not what is shown.
 NOT_TOLD = {"limits", "credentials", "hosts"}
 
