@@ -20,7 +20,7 @@ from shapely.ops import unary_union
 
 from basemake.build.region import uncovered
 from basemake.pixels.archive import open_archive
-from basemake.pixels.webtiles import MAX_LATITUDE
+from basemake.pixels.webtiles import MAX_LATITUDE, together
 from basemake.preview.thumbnail import write_thumbnail
 from basemake.preview.world import world
 from basemake.readers.pages import bundled
@@ -82,6 +82,9 @@ def build_preview(
         "attribution": metadata["attribution"],
         "zooms": [header["min_zoom"], header["max_zoom"]],
     }
+    tiles = with_shares(told.footprints, told.items, known)
+    shown = areas(told)
+    bounds = shape(shown["region"]).bounds if told.clip else shape(shown["coverage"]).bounds
     ground = told.background or GROUND
     links = {
         "archive": quote(Path("..", archive.parent.name, archive.name).as_posix()),
@@ -89,7 +92,6 @@ def build_preview(
         "items": told.stac,
         "tiles": told.files,
     }
-    tiles = with_shares(told.footprints, told.items, known)
     opaque = metadata["format"] == "jpg"
     data = {
         **facts,
@@ -97,8 +99,8 @@ def build_preview(
         "ground": ground,
         "opaque": opaque,
         "holesShow": not (opaque or told.background),  # else they have the background
-        "view": opening_view(header, metadata["tile_size"]),
-        **areas(told, tiles),
+        "view": opening_view(header, metadata["tile_size"], bounds),
+        **shown,
         "tiles": tiles,
         **world(),
         "hillshade": told.hillshade,
@@ -119,7 +121,7 @@ def build_preview(
     )
     with writing(page) as part:
         part.write_text(text, encoding="utf-8")
-    write_thumbnail(archive, thumbnail, ground)
+    write_thumbnail(archive, thumbnail, ground, bounds)
     return {**facts, "bytes": archive.stat().st_size}
 
 
@@ -149,6 +151,8 @@ def with_shares(
 ) -> dict[str, Any]:
     """Return footprints with their tiles' items and what is known of them, as shares of 0 to 1.
 
+    Those across 180 degrees go on beyond it, so that no line is drawn where they were split.
+
     Each of `items` has its `share` of the pixels that show one, and the tile `holes`, its pixels
     without data; where a tile has several items, also `filled`, what those after the first one
     show, and `hidden`, what is shown although a mask hides it.
@@ -165,7 +169,8 @@ def with_shares(
             stated |= {"filled": sum(shares[1:]), "hidden": round(1 - sum(shares), 6)}
         if empty_of := told.get("holes"):
             stated["holes"] = empty_of[0] / empty_of[1] if empty_of[1] else 0
-        features.append({**feature, "properties": stated})
+        area = mapping(together(shape(feature["geometry"])))
+        features.append({**feature, "properties": stated, "geometry": area})
     return {**footprints, "features": features}
 
 
@@ -200,19 +205,21 @@ def figures(tiles: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> dict[
     }
 
 
-def areas(told: Told, tiles: dict[str, Any]) -> dict[str, Any]:
+def areas(told: Told) -> dict[str, Any]:
     """Return what a map shows: the share of its region that tiles cover, and GeoJSON geometries.
 
-    `coverage` is where it shows imagery, `outside` where it shows none.
+    `coverage` is where it shows imagery, `outside` where it shows none. Region and coverage go on
+    beyond 180 degrees, too.
     """
     region = shape(told.outline)
-    footprints = unary_union([shape(feature["geometry"]) for feature in tiles["features"]])
+    features = told.footprints["features"]
+    footprints = unary_union([shape(feature["geometry"]) for feature in features])
     covered = footprints.buffer(GAP, join_style="mitre").buffer(-GAP, join_style="mitre")
     coverage = polygons(covered.intersection(region if told.clip else WHOLE_MAP))
     return {
         "covered": round(1 - uncovered(region, [footprints]), 6),
-        "region": told.outline,
-        "coverage": mapping(coverage),
+        "region": mapping(together(region)),
+        "coverage": mapping(together(coverage)),
         "outside": mapping(WHOLE_MAP.difference(coverage)),
     }
 
@@ -229,28 +236,20 @@ def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return header, Reader(get_bytes).metadata()
 
 
-def degrees(header: dict[str, Any], *keys: str) -> list[float]:
-    """Return header fields such as `min_lon` in degrees; the header has them in 1e-7 degrees."""
-    return [header[f"{key}_e7"] / 1e7 for key in keys]
+def opening_view(
+    header: dict[str, Any], tile_size: int, bounds: tuple[float, float, float, float]
+) -> dict[str, Any]:
+    """Return the map options that show `bounds`, from an archive's least zoom to 4 above its last.
 
-
-def opening_view(header: dict[str, Any], tile_size: int) -> dict[str, Any]:
-    """Return the map options that show the whole archive, from its least zoom to 4 above its last.
-
-    With bounds from -180 to 180 (a region across the antimeridian) the map opens at the header's
-    centre and zoom instead.
+    `bounds` are west, south, east and north in degrees, those beyond 180 degrees above 180.
     """
     shift = tile_size // 256 - 2  # MapLibre counts zooms in tiles of 512 px
-    zooms = {
+    return {
         "minZoom": max(0, header["min_zoom"] + shift),
         "maxZoom": header["max_zoom"] + shift + 4,
+        "bounds": bounds,
+        "fitBoundsOptions": {"padding": 24},  # px
     }
-    west, south, east, north = degrees(header, "min_lon", "min_lat", "max_lon", "max_lat")
-    if west > -180 or east < 180:
-        padding = {"padding": 24}  # px
-        return {**zooms, "bounds": [west, south, east, north], "fitBoundsOptions": padding}
-    zoom = max(0, header["center_zoom"] + shift)
-    return {**zooms, "center": degrees(header, "center_lon", "center_lat"), "zoom": zoom}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from basemake.pixels.archive import TILE_TYPES, pack_parts
+from basemake.pixels.webtiles import together
 
 
 def pack_pyramid(
@@ -21,8 +22,8 @@ def pack_pyramid(
 ) -> None:
     """Write the PMTiles archive `output` from `parts`, archives of web tiles.
 
-    `extent` is what the map shows, in degrees: its bounds become those in the header, and the
-    middle of its largest part the centre. Raises TileError if a part is incomplete, or if there is
+    `extent` is what the map shows, in degrees: its bounds become those in the header, and its
+    middle the centre. Raises TileError if a part is incomplete, or if there is
     no web tile in any.
     """
     header = {"tile_type": TILE_TYPES[image_format], **_view(extent)}
@@ -33,18 +34,19 @@ def pack_pyramid(
 def _view(extent: BaseGeometry) -> dict[str, int]:
     """Return bounds, centre and opening zoom for a PMTiles header, in degrees times 10^7.
 
-    At the opening zoom the largest part is more than one web tile wide, and at most two.
+    At the opening zoom the map is more than one web tile wide, and at most two. Bounds across 180
+    degrees, which PMTiles cannot tell, are from -180 to 180.
     """
-    west, south, east, north = extent.bounds
-    largest = max(getattr(extent, "geoms", [extent]), key=lambda part: part.area).bounds
-    width = max(largest[2] - largest[0], 1e-6)
+    min_lon, south, max_lon, north = extent.bounds
+    west, _, east, _ = together(extent).bounds
+    middle, width = (west + east) / 2, max(east - west, 1e-6)
     return {
-        "min_lon_e7": round(west * 1e7),
+        "min_lon_e7": round(min_lon * 1e7),
         "min_lat_e7": round(south * 1e7),
-        "max_lon_e7": round(east * 1e7),
+        "max_lon_e7": round(max_lon * 1e7),
         "max_lat_e7": round(north * 1e7),
-        "center_lon_e7": round((largest[0] + largest[2]) / 2 * 1e7),
-        "center_lat_e7": round((largest[1] + largest[3]) / 2 * 1e7),
+        "center_lon_e7": round((middle - 360 if middle > 180 else middle) * 1e7),
+        "center_lat_e7": round((south + north) / 2 * 1e7),
         "center_zoom": math.floor(math.log2(360 / width)) + 1,
     }
 

@@ -28,7 +28,7 @@ from basemake.measure.seams import Step, steps_at_borders, stripes
 from basemake.pixels.archive import open_archive
 from basemake.pixels.raster import set_up_libraries
 from basemake.pixels.warp import Warper
-from basemake.pixels.webtiles import RADIUS, WebTile, geometry_to_mercator, reached
+from basemake.pixels.webtiles import WebTile, geometry_to_mercator, reached, to_degrees
 
 MOST = 3072  # pixels a side of the image that is measured
 
@@ -53,9 +53,9 @@ class Picture(NamedTuple):
         """Return the longitudes and latitudes of pixels' centres."""
         west, _, east, north = self.corner.bounds
         pixel = (east - west) / self.size
-        mercator = north - (y + 0.5) * pixel
-        lon = np.degrees((west + (x + 0.5) * pixel) / RADIUS)
-        return lon, np.degrees(np.arctan(np.sinh(mercator / RADIUS)))
+        mercator = np.column_stack([west + (x + 0.5) * pixel, north - (y + 0.5) * pixel])
+        lon, lat = to_degrees(mercator).T
+        return lon, lat
 
 
 def measure(build: Build, layout: Layout, region: str) -> list[str]:

@@ -78,10 +78,12 @@ def serve(directory: Path, host: str, listener: socket.socket, shared: bool) -> 
 
     @Request.application
     def application(request: Request) -> Response:
-        if request.path == "/":
-            answer = at_root(directory)
-        elif shared and request.method == "OPTIONS":
+        if shared and request.method == "OPTIONS":
             answer = Response(status=204)
+        elif request.method not in ("GET", "HEAD"):
+            answer = Response(status=405, headers={"Allow": "GET, HEAD"})
+        elif request.path == "/":
+            answer = at_root(directory)
         else:
             try:
                 answer = send_from_directory(directory, request.path.lstrip("/"), request.environ)

@@ -28,6 +28,7 @@ from basemake.build.records import (
     sha256_of,
     sizes_of,
 )
+from basemake.build.sealed import check_seal
 from basemake.system.machine import usable_cores
 
 UNKEPT = {"bands", "tiles"}  # folders whose files a config need not keep
@@ -54,7 +55,7 @@ def verify(root: Path) -> Verified:
         try:
             records[output] = _checked(parse_record(path.read_bytes()))
         except UNREADABLE:
-            problems.append(f"{output}: its record cannot be read")
+            problems.append(f"{output}: its record is not as it was written")
     with ThreadPoolExecutor(usable_cores()) as pool:  # hashing lets other threads run
         found = pool.map(lambda one: _difference(root, *one), records.items())
         for output, problem in zip(records, found, strict=True):
@@ -119,13 +120,18 @@ def _lineage(record: Record, records: dict[Path, Record]) -> Iterator[str]:
 def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
     """Yield how the tiles differ from those of the manifest."""
     try:
-        tiles = tiles_of(json.loads((root / MANIFEST.relative_to(RESULTS)).read_text()))
+        content = (root / MANIFEST.relative_to(RESULTS)).read_bytes()
+        tiles = tiles_of(json.loads(content))
+        check_seal(content)
+    except FileNotFoundError:
+        yield f"{MANIFEST}: it is missing"
+        return
     except UNREADABLE:
-        yield f"{MANIFEST}: it is missing, or is no manifest"
+        yield f"{MANIFEST}: it is not as it was written"
         return
     made = {path.name.split(".")[0] for path in records if path.parts[1] == "tiles"}
     for name in sorted(made ^ tiles.keys()):
-        other = "is not in the manifest" if name in made else "was not made"
+        other = "is not in the manifest; make prune lists it" if name in made else "was not made"
         yield f"{RESULTS / 'tiles' / name}.tif: the tile {other}"
     for output, record in records.items():
         tile = tiles.get(output.parent.name)

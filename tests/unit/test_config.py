@@ -173,8 +173,15 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ),
         ("config", "quarter", REMOVED, "quarter is missing"),
         ("config", "quarter", "2025Q5", "quarter is '2025Q5'; allowed: a year, Q and the quarter"),
+        ("config", "quarter", "2025Q3\n", "quarter is '2025Q3\\n'; allowed: a year, Q and the qua"),
         ("config", "quarter", 2025, "quarter is 2025; allowed: text"),
         ("config", "quarter", None, "quarter is empty; allowed: text"),
+        (
+            "config",
+            "preview.labels",
+            "https://a.org;script-src/{z}",
+            "preview.labels is 'https://a.org;script-src/{z}'; allowed: none, or an https",
+        ),
         ("config", "fill", ["2025Q5"], "fill.0 is '2025Q5'; allowed: a year, Q and the quarter"),
         (
             "config",
@@ -285,6 +292,7 @@ quarter: 2025-07
 regions:
   alps: alps.geojson
   alps_3: 5
+  no: norway.geojson
 pyramid: {min_zoom: 0,
           quality: 101}
 quater: 2025Q3
@@ -293,7 +301,13 @@ quater: 2025Q3
 
 @pytest.mark.parametrize(
     ("key", "line"),
-    [("quarter", 1), ("regions.alps_3", 4), ("pyramid.quality", 6), ("quater", 7)],
+    [
+        ("quarter", 1),
+        ("regions.alps_3", 4),
+        ("regions.False", 5),
+        ("pyramid.quality", 7),
+        ("quater", 8),
+    ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, key: str, line: int) -> None:
     path, other = tmp_path / "config.yaml", tmp_path / "other.yaml"
@@ -301,7 +315,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, key: str, line: int) -
     other.write_text("source: simulated\n")
     first, *rest = key.split(".")
     value = yaml.safe_load(LINES)[first]
-    wrong = {rest[0]: value[rest[0]]} if rest else value
+    wrong = {name: value[name] for name in value if str(name) in rest} if rest else value
     with pytest.raises(ConfigError) as refusal:
         check({**LEAST, first: wrong}, "config", "config", [path, other])
     assert one_sentence(refusal).startswith(f"{path}, line {line}: ")

@@ -124,20 +124,27 @@ def test_the_page_links_to_what_is_there(tmp_path: Path) -> None:
     assert (links["items"], links["tiles"]) == (None, None)
 
 
-def test_map_opens_on_the_bounds(tmp_path: Path) -> None:
-    view = held(build(write_archive(tmp_path / "pyramid" / "demo.pmtiles")))["view"]
-    assert view["bounds"] == [8.2, 45, 11.4, 47]
-    assert "center" not in view
-
-
-@pytest.mark.parametrize(("tile_size", "zoom"), [(256, 3), (512, 4)])
-def test_map_across_the_antimeridian_opens_on_the_centre(
-    tmp_path: Path, tile_size: int, zoom: int
+@pytest.mark.parametrize(("clip", "bounds"), [(True, [8, 45, 10, 46]), (False, [8, 45, 9, 46])])
+def test_map_opens_on_the_region_or_on_all_that_its_tiles_show(
+    tmp_path: Path, clip: bool, bounds: list[float]
 ) -> None:
-    archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles", FIJI, tile_size)
-    view = held(build(archive))["view"]
-    assert "bounds" not in view
-    assert (view["center"], view["zoom"]) == ([178.5, -17.5], zoom)
+    archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles")
+    told = replace(TOLD, outline=square(8, 45, 10, 46), clip=clip)
+    assert held(build(archive, told))["view"]["bounds"] == bounds
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_map_across_the_antimeridian_is_one_that_goes_on_beyond_180(
+    tmp_path: Path, clip: bool
+) -> None:
+    archive = write_archive(tmp_path / "pyramid" / "demo.pmtiles", FIJI)
+    fiji = shapely.box(177, -20, 180, -16).union(shapely.box(-180, -20, -178, -16))
+    area = json.loads(json.dumps(fiji.__geo_interface__))
+    told = replace(TOLD, outline=area, clip=clip, **of(footprints(tile("60KXF", area, "an item"))))
+    data = held(build(archive, told))
+    assert data["view"]["bounds"] == pytest.approx([177, -20, 182, -16])
+    for drawn in (data["region"], data["coverage"], data["tiles"]["features"][0]["geometry"]):
+        assert shape(drawn).equals(shapely.box(177, -20, 182, -16))
 
 
 def test_text_from_outside_cannot_leave_its_place(tmp_path: Path) -> None:
@@ -217,8 +224,8 @@ def test_an_item_that_does_not_show_does_not_count_as_an_update() -> None:
 def test_where_there_is_imagery_and_where_there_is_none(clip: bool) -> None:
     """Footprints leave a gap of 1 km between them, which is none."""
     tiles = footprints(tile("a", square(0, 0, 0.995, 1)), tile("b", square(1, 0, 2, 1)))
-    told = replace(TOLD, outline=square(-1, 0, 1.5, 1), clip=clip)
-    found = areas(told, tiles)
+    told = replace(TOLD, **of(tiles), outline=square(-1, 0, 1.5, 1), clip=clip)
+    found = areas(told)
     coverage, outside = shape(found["coverage"]), shape(found["outside"])
     expected = shapely.box(0, 0, 1.5 if clip else 2, 1)
     assert coverage.symmetric_difference(expected).area < 1e-4
@@ -249,8 +256,8 @@ def test_the_world_has_land_coasts_and_borders_in_place() -> None:
 GREEN, BLUE = ImageColor.getrgb("green"), ImageColor.getrgb("#12304a")
 
 
-def thumbnail(archive: Path) -> np.ndarray:
-    write_thumbnail(archive, archive.with_suffix(".thumbnail"), "#12304a")
+def thumbnail(archive: Path, *bounds: float) -> np.ndarray:
+    write_thumbnail(archive, archive.with_suffix(".thumbnail"), "#12304a", bounds)
     return np.asarray(Image.open(archive.with_suffix(".thumbnail"))).astype(int)
 
 
@@ -261,13 +268,8 @@ def looks(pixel: np.ndarray, colour: tuple[int, ...]) -> bool:
 @pytest.mark.parametrize("tile_size", [256, 512])
 def test_a_thumbnail_shows_the_whole_map_on_its_ground(tmp_path: Path, tile_size: int) -> None:
     """Web tile 1/0/0 alone, which is the north-west of the world."""
-    archive = write_archive(
-        tmp_path / "w.pmtiles",
-        degrees_e7(min_lon=-180, min_lat=-85, max_lon=179, max_lat=85, center_lon=0, center_lat=0),
-        tile_size,
-        zooms=(1,),
-    )
-    image = thumbnail(archive)
+    archive = write_archive(tmp_path / "w.pmtiles", tile_size=tile_size, zooms=(1,))
+    image = thumbnail(archive, -180, -85, 179, 85)
     assert image.shape == (SIZE[1], SIZE[0], 3)
     assert looks(image[SIZE[1] // 4, SIZE[0] // 2 - 60], GREEN)
     assert looks(image[SIZE[1] // 4, SIZE[0] // 2 + 60], BLUE)
@@ -276,18 +278,17 @@ def test_a_thumbnail_shows_the_whole_map_on_its_ground(tmp_path: Path, tile_size
 
 def test_a_thumbnail_goes_on_across_the_antimeridian(tmp_path: Path) -> None:
     """Of zoom 1 the tiles of the east, 1/1/0 and 1/1/1, are not there; those of the west are."""
-    archive = write_archive(tmp_path / "fiji.pmtiles", FIJI, zooms=(1, 2))
-    image = thumbnail(archive)
+    archive = write_archive(tmp_path / "fiji.pmtiles", zooms=(1, 2))
+    image = thumbnail(archive, 177, -20, 183, -16)
     middle = SIZE[1] // 2
-    assert looks(image[middle, SIZE[0] // 2 - 100], BLUE)  # 178.5 degrees and west of it
+    assert looks(image[middle, SIZE[0] // 2 - 100], BLUE)  # 180 degrees and west of it
     assert looks(image[middle, SIZE[0] // 2 + 100], GREEN)
 
 
 def test_a_thumbnail_of_a_map_without_low_zooms_shows_its_middle(tmp_path: Path) -> None:
     """At zoom 6 the world has 64 x 64 web tiles; few of them are read."""
-    wide = degrees_e7(min_lon=-179, min_lat=-80, max_lon=179, max_lat=80)
-    archive = write_archive(tmp_path / "w.pmtiles", wide, zooms=tuple(range(1365, 1365 + 4**6)))
-    assert looks(thumbnail(archive)[SIZE[1] // 2, SIZE[0] // 2], GREEN)
+    archive = write_archive(tmp_path / "w.pmtiles", zooms=tuple(range(1365, 1365 + 4**6)))
+    assert looks(thumbnail(archive, -179, -80, 179, 80)[SIZE[1] // 2, SIZE[0] // 2], GREEN)
 
 
 # -- The index -------------------------------------------------------------------------------------

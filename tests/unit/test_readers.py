@@ -1,6 +1,7 @@
 """What opens a map elsewhere: the addresses in it, and that text from outside stays text."""
 
 import hashlib
+import html
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -86,6 +87,9 @@ def test_a_style_has_zooms_bounds_and_ground(tmp_path: Path, tile_size: int) -> 
     assert (source["minzoom"], source["maxzoom"], source["tileSize"]) == (0, 4, tile_size)
     assert source["bounds"] == [8.2, 45, 11.4, 47]
     assert source["attribution"] == "A &lt;b&gt; &amp; co"
+    assert (
+        json.loads((folder / "tilejson.json").read_text())["attribution"] == source["attribution"]
+    )
     assert (style["name"], style["center"], style["zoom"]) == ("alps, 2025Q3", [9.8, 46], 3)
     assert [layer["id"] for layer in style["layers"]] == ["ground", "imagery"]
     assert style["layers"][0]["paint"] == {"background-color": "#12304a"}
@@ -139,7 +143,8 @@ def test_text_from_outside_stays_text(tmp_path: Path) -> None:
             assert page.count(mark) == usual.count(mark)
     layer = read_qlr(folder)
     assert (layer["layername"], layer["attribution"], layer["rights"]) == (BREAKOUT,) * 3
-    assert json.loads((folder / "tilejson.json").read_text())["attribution"] == BREAKOUT
+    said = json.loads((folder / "tilejson.json").read_text())["attribution"]
+    assert said == html.escape(BREAKOUT, quote=False)
 
 
 def test_the_same_bytes_and_no_other_file(tmp_path: Path) -> None:

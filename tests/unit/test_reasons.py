@@ -7,6 +7,7 @@ import pytest
 from basemake.build.code_digest import SCRIPTS
 from basemake.build.reasons import (
     CODEC,
+    CREDIT,
     DAMAGED,
     DELETED,
     FILL,
@@ -46,7 +47,7 @@ from basemake.build.reasons import (
         (["updated", "size"], ITEM),
         (["outline"], POLYGON),
         (["codec"], CODEC),
-        (["attribution", "codec"], f"{CODEC}, {SOURCE}"),
+        (["attribution", "codec"], f"{CODEC}, {CREDIT}"),
         (["code"], "a script changed"),
         (["title"], "settings changed"),
     ],

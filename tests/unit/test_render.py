@@ -674,23 +674,31 @@ def test_a_pyramid_holds_every_web_tile_once_and_says_what_it_is(pyramid: Path, 
     assert header["tile_compression"] == Compression.NONE
     degrees = {key[:-3]: header[key] / 1e7 for key in header if key.endswith("_e7")}
     assert [degrees[k] for k in ("min_lon", "min_lat", "max_lon", "max_lat")] == [17, 46, 19.1, 47]
-    assert (degrees["center_lon"], degrees["center_lat"]) == (17.7, 46.6)
+    assert (degrees["center_lon"], degrees["center_lat"]) == (18.05, 46.5)
     assert 5 <= header["center_zoom"] <= 10
 
 
 @pytest.mark.parametrize("width", [0.3, 1.3, 11.3, 44.9, 45.0, 200.0, 360.0])
-def test_a_map_opens_where_its_largest_part_is_one_to_two_web_tiles_wide(
-    tmp_path: Path, width: float
-) -> None:
+def test_a_map_opens_where_it_is_one_to_two_web_tiles_wide(tmp_path: Path, width: float) -> None:
     write_part(tmp_path / "part", [(WebTile(0, 0, 0), b"a"), (WebTile(15, 0, 0), b"b")], "png")
-    largest = shapely.box(-180, 10, width - 180, 20)
-    extent = shapely.MultiPolygon([shapely.box(170, -30, 170.1, -29.9), largest])
+    extent = shapely.box(-180, 10, width - 180, 20)
     output = tmp_path / "demo.pmtiles"
     pack_pyramid([tmp_path / "part"], output, extent=extent, image_format="png", metadata={})
     with output.open("rb") as file:
         header = Reader(MmapSource(file)).header()
     assert 1 < width / (360 / 2 ** header["center_zoom"]) <= 2
     assert header["center_lon_e7"] / 1e7 == pytest.approx(width / 2 - 180)
+
+
+def test_a_map_across_the_antimeridian_opens_in_its_middle(tmp_path: Path) -> None:
+    write_part(tmp_path / "part", [(WebTile(0, 0, 0), b"a"), (WebTile(15, 0, 0), b"b")], "png")
+    extent = shapely.MultiPolygon([shapely.box(179, 10, 180, 20), shapely.box(-180, 10, -176, 20)])
+    output = tmp_path / "demo.pmtiles"
+    pack_pyramid([tmp_path / "part"], output, extent=extent, image_format="png", metadata={})
+    with output.open("rb") as file:
+        header = Reader(MmapSource(file)).header()
+    assert header["center_lon_e7"] / 1e7 == pytest.approx(-178.5)
+    assert header["center_zoom"] == 7  # at which the world has 128 web tiles of 2.8 degrees
 
 
 def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ from basemake.pixels.webtiles import (
     nearest_zoom,
     overlapping,
     resolution,
+    to_degrees,
     to_mercator,
+    together,
 )
 
 
@@ -203,3 +205,31 @@ def test_a_concave_polygon_leaves_out_what_lies_in_its_bay() -> None:
     bay = on_quarters(2, 0, 0, 16, 16).difference(on_quarters(2, 4, 4, 16, 12))
     expected = [tile for tile in all_tiles(2) if tile.x == 0 or tile.y in (0, 3)]
     assert overlapping(bay, 2) == expected
+
+
+# -- Degrees ---------------------------------------------------------------------------------------
+
+
+@given(st.floats(-180, 180), st.floats(-MAX_LATITUDE, MAX_LATITUDE))
+def test_degrees_of_mercator_metres_are_those_they_were_made_of(lon: float, lat: float) -> None:
+    place = np.array([[lon, lat]])
+    assert to_degrees(to_mercator(place)) == pytest.approx(place, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("parts", "bounds"),
+    [
+        ([(8, 9)], (8, 9)),
+        ([(178, 180), (-180, -177)], (178, 183)),  # Fiji, split
+        ([(-160, -155), (177, 180), (-180, -178)], (177, 205)),  # and Hawaii
+        ([(170, 175), (-170, -165)], (170, 195)),
+        ([(-170, -100), (-60, -50)], (-170, -50)),
+        ([(-180, -20), (-10, 10), (25, 180)], (25, 370)),  # all around
+        ([(-180, 180)], (-180, 180)),
+    ],
+)
+def test_a_geometry_is_together_in_the_least_width(parts: list, bounds: tuple) -> None:
+    geometry = shapely.union_all([shapely.box(west, 0, east, 1) for west, east in parts])
+    found = together(geometry)
+    assert found.bounds == pytest.approx((bounds[0], 0, bounds[1], 1))
+    assert found.area == pytest.approx(geometry.area)

@@ -27,7 +27,10 @@ HOSTILE = '</script><script>console.error(1)</script><img src="//example.org/x">
 
 def square(reach: float, lon: float = 0, lat: float = 0) -> dict[str, Any]:
     """A polygon that reaches so many degrees from a point."""
-    west, east, south, north = lon - reach, lon + reach, lat - reach, lat + reach
+    return box(lon - reach, lat - reach, lon + reach, lat + reach)
+
+
+def box(west: float, south: float, east: float, north: float) -> dict[str, Any]:
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}
 
@@ -68,7 +71,6 @@ def write_results(
     folder: Path,
     tile_size: int = 256,
     reach: float = 90,
-    centre: tuple[float, float] = (0, 0),
     tile: dict[str, Any] = TILE,
     **told: Any,
 ) -> Path:
@@ -77,12 +79,13 @@ def write_results(
     archive, page = folder / "pyramid" / "world.pmtiles", folder / "preview" / "world.html"
     archive.parent.mkdir()
     page.parent.mkdir()
-    write_archive(archive, tile_size, **extent, center_lon=centre[0], center_lat=centre[1])
+    write_archive(archive, tile_size, **extent, center_lon=0, center_lat=0)
     tiles = {"type": "FeatureCollection", "features": [tile]}
     stated = {"title": HOSTILE, "quarter": "2025Q3", "source": HOSTILE, "recipe": "natural"}
-    stated |= {"stac": "https://example.org/items/", "files": "../tiles/", "clip": False, **told}
+    stated |= {"stac": "https://example.org/items/", "files": "../tiles/"}
+    stated |= {"outline": square(12), "clip": False, **told}
     items = {"31NAA_0_0": ITEMS}
-    given = Told(footprints=tiles, items=items, outline=square(12), **stated)
+    given = Told(footprints=tiles, items=items, **stated)
     build_preview(archive, page, page.with_suffix(".webp"), given, KNOWN)
     return page
 
@@ -151,8 +154,8 @@ def test_web_tiles_are_where_they_belong(
         eventually(lambda: tab.colours(*quadrants), expected)
 
 
-def test_the_page_opens_on_the_whole_archive_and_says_nothing(tab: Tab, tmp_path: Path) -> None:
-    with served(write_results(tmp_path)) as address:
+def test_the_page_opens_on_the_whole_map_and_says_nothing(tab: Tab, tmp_path: Path) -> None:
+    with served(write_results(tmp_path, outline=box(-90, -60, 90, 60), clip=True)) as address:
         tab.open(address)
         without_marks(tab)
         expected = [GROUND_RGB, colour(2, 1, 1), colour(2, 2, 2), GROUND_RGB]
@@ -160,11 +163,22 @@ def test_the_page_opens_on_the_whole_archive_and_says_nothing(tab: Tab, tmp_path
         assert tab.happened("Runtime.consoleAPICalled") == []
 
 
-def test_an_archive_across_the_antimeridian_opens_whole(tab: Tab, tmp_path: Path) -> None:
-    with served(write_results(tmp_path, reach=180, centre=(178.5, -17.5))) as address:
+def test_a_map_across_the_antimeridian_opens_whole_and_without_a_line(
+    tab: Tab, tmp_path: Path
+) -> None:
+    sides = [square(4, 176, -10)["coordinates"], square(4, -176, -10)["coordinates"]]
+    fiji = {"type": "MultiPolygon", "coordinates": sides}
+    tile = {**TILE, "geometry": fiji}
+    page = write_results(tmp_path, reach=180, tile=tile, outline=fiji, clip=True)
+    with served(page) as address:
         tab.open(address)
-        expected = [colour(4, 15, 8), colour(4, 0, 8)]
-        eventually(lambda: tab.colours((-60, 0), (60, 0)), expected)
+        west, east = colour(4, 15, 8), colour(4, 0, 8)
+        eventually(lambda: tab.colours((-60, 0), (60, 0)), [west, east])
+        without_marks(tab)
+        tab.evaluate("document.querySelector('#show-region').click()")
+        eventually(lambda: tab.evaluate("document.querySelector('#show-region').checked"), True)
+        row = [(x, 0) for x in range(-60, 61)]
+        eventually(lambda: set(tab.colours(*row)), {west, east})
 
 
 def test_no_imagery_holes_and_ground_look_different(tab: Tab, tmp_path: Path) -> None:
@@ -294,6 +308,11 @@ def test_two_maps_are_compared_by_mouse_and_by_keyboard(tab: Tab, tmp_path: Path
         ("nowhere.pmtiles", "nowhere.pmtiles is not there"),
         ("world.html", "world.html is not a PMTiles archive"),
         ("https://example.org/a.pmtiles", "on the same site as this page"),
+        ("blob:http://127.0.0.1/1", "on the same site as this page: blob:http://127.0.0.1/1"),
+        ("http://[", "on the same site as this page: http://[ is not"),
+        ("a%2525.pmtiles", "a%.pmtiles is not there"),
+        ("a%25.pmtiles", "a%.pmtiles is not there"),
+        ("../pyramid/", "/pyramid/ is not there"),
     ],
 )
 def test_a_map_that_cannot_be_compared_is_named(
@@ -305,7 +324,7 @@ def test_a_map_that_cannot_be_compared_is_named(
         eventually(lambda: said in text(tab, "#notes"), True)
         assert text(tab, "#notes").startswith("The map to compare with cannot be shown.")
         eventually(lambda: tab.colours((100, 100)), [colour(4, 8, 8)])
-        if compared == "nowhere.pmtiles":
+        if "not there" in said:
             only_not_found(tab)
 
 

@@ -43,9 +43,19 @@ def _is_integer(_: Any, value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _fits(_: Any, pattern: str, value: Any, __: Any) -> Iterator[ValidationError]:
+    """Yield an error if a text does not fit a pattern of ECMA-262, which JSON Schema uses.
+
+    There `$` is the end of the text, in Python also a line break before it.
+    """
+    if isinstance(value, str) and not re.search(re.sub(r"\$(?=\)|$)", r"\\Z", pattern), value):
+        yield ValidationError(f"text that fits {pattern}")
+
+
 # JSON Schema counts 13.0 as an integer and YAML's .nan as a number; these checks do not.
 Validator = validators.extend(
     Draft202012Validator,
+    {"pattern": _fits},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"number": _is_number, "integer": _is_integer}
     ),
@@ -90,7 +100,11 @@ def _place(error: ValidationError, files: Sequence[Path]) -> str:
 def _entries(node: Any) -> dict[str, tuple[int, Any]]:
     """Return the line and the node of each entry of a YAML mapping or list, by key or number."""
     if isinstance(node, yaml.MappingNode):
-        return {name.value: (name.start_mark.line + 1, entry) for name, entry in node.value}
+        # A key's text as Python has its value: `no` is False.
+        return {
+            str(yaml.safe_load(yaml.serialize(name))): (name.start_mark.line + 1, entry)
+            for name, entry in node.value
+        }
     if isinstance(node, yaml.SequenceNode):
         return {str(n): (one.start_mark.line + 1, one) for n, one in enumerate(node.value)}
     return {}

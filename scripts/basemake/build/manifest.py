@@ -16,6 +16,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from basemake.build.quarter import Quarter
+from basemake.build.sealed import sealed
 from basemake.build.source import Source
 from basemake.errors import MALFORMED, ManifestError
 from basemake.pixels.dn import DnReading
@@ -154,8 +155,9 @@ def write_manifest(path: Path, request: dict, features: list[dict]) -> bool:
     text = (
         '{"type": "FeatureCollection",\n'
         f'"request": {json.dumps(request)},\n'
-        f'"features": [\n{lines}\n]}}\n'
+        f'"features": [\n{lines}\n]}}'
     )
+    text = sealed(text) + "\n"
     try:
         if path.exists() and path.read_bytes() == text.encode():
             return False

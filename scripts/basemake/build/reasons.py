@@ -20,6 +20,7 @@ RECIPE = "recipe changed"
 CODEC = "tile codec changed"
 WEB_TILES = "web tile settings changed"
 SOURCE = "source settings changed"
+CREDIT = "title or credit changed"
 FILL = "what fills holes changed"
 PART = "another part of its bands is needed"
 ITEM = "item updated, added or gone"
@@ -39,7 +40,8 @@ WORDS = {
     "recipe": RECIPE,
     "codec": CODEC,
     "fill": FILL,
-    **dict.fromkeys(("bands", "dn", "mask", "attribution", "description"), SOURCE),
+    **dict.fromkeys(("bands", "dn", "mask"), SOURCE),
+    **dict.fromkeys(("attribution", "description"), CREDIT),
     **dict.fromkeys(("href", "size", "checksum", "digest", "validator", "updated"), ITEM),
     **dict.fromkeys(("item", "items", "epsg", "quarter"), ITEM),
     "part": PART,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from basemake.build.paths import RECORDS, RESULTS
+from basemake.build.sealed import check_seal, sealed
 from basemake.errors import MALFORMED, RecordError
 from basemake.system.files import writing
 
@@ -120,8 +121,10 @@ def read_record(output: str | Path, directory: Path = Path()) -> Record | None:
 
 
 def parse_record(content: bytes) -> Record:
-    """Return the record in a file's content; raises one of MALFORMED if there is none."""
+    """Return the record in a file's content; raises one of MALFORMED if it is none, or damaged."""
+    check_seal(content)
     document = json.loads(content)
+    document.pop("sealed", None)
     return Record(MadeOf(**document.pop("made_of")), **document)
 
 
@@ -140,7 +143,7 @@ def write_record(
         made_of, len(sizes), sum(sizes.values()), sha256_of(output), log, names, known or {}
     )
     with writing(path) as part:
-        part.write_text(json.dumps(asdict(record)))
+        part.write_text(sealed(json.dumps(asdict(record))))
 
 
 def forget_records(outputs: Iterable[str | Path]) -> None:

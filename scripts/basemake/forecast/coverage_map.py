@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from basemake.pixels.webtiles import to_mercator
+from basemake.pixels.webtiles import to_mercator, widest_gap
 
 COLOURS = {"download": "#4a90d9", "new": "#b5d3f2", "stale": "#f0a030", "fresh": "#7cbf8e"}
 WORDS = {
@@ -84,7 +84,7 @@ def projection_of(parts: list[Any]) -> Callable[[Any], NDArray[np.float64]]:
     The map is cut in the widest gap of longitudes between `parts`, single geometries in degrees, so
     that those on both sides of 180 degrees are side by side.
     """
-    begin = _end_of_widest_gap(sorted(part.bounds[0::2] for part in parts))
+    begin = widest_gap(parts)
 
     def mercator(lonlat: Any) -> NDArray[np.float64]:
         lonlat = np.array(lonlat, float).reshape(-1, 2)
@@ -92,19 +92,6 @@ def projection_of(parts: list[Any]) -> Callable[[Any], NDArray[np.float64]]:
         return to_mercator(lonlat) * [1, -1]
 
     return mercator
-
-
-def _end_of_widest_gap(spans: list[tuple[float, float]]) -> float:
-    """Return a longitude in the widest gap between spans (west, east), or -180 if there is no gap.
-
-    Spans are sorted, in degrees.
-    """
-    reached, widest, begin = spans[0][1], 0.0, -180.0
-    for west, east in [*spans[1:], (spans[0][0] + 360, math.inf)]:
-        if west - reached > widest:
-            widest, begin = west - reached, (west + reached) / 2
-        reached = max(reached, east)
-    return begin if begin <= 180 else begin - 360
 
 
 def _corners(view: View, ring: Any) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from basemake.errors import LookError
 from basemake.pixels.dn import DnReading
-from basemake.pixels.webtiles import RADIUS, geometry_to_mercator
+from basemake.pixels.webtiles import geometry_to_mercator, to_degrees, together
 
 MAP_SIDE = 1200  # pixels of the longer side of a map, at most
 
@@ -48,9 +48,9 @@ class Frame:
 
     def lonlat(self, column: float, row: float) -> tuple[float, float]:
         """Return longitude and latitude of a point of the map, in pixels from its corner."""
-        lon = self.middle + math.degrees((self.left + column * self.pixel) / RADIUS)
-        lat = math.degrees(math.atan(math.sinh((self.top - row * self.pixel) / RADIUS)))
-        return (lon + 180) % 360 - 180, lat
+        metres = [self.left + column * self.pixel, self.top - row * self.pixel]
+        [[lon, lat]] = to_degrees(np.array([metres])).tolist()
+        return (self.middle + lon + 180) % 360 - 180, lat
 
     def located(self, geometry: BaseGeometry) -> BaseGeometry:
         """Return a geometry in degrees in pixels of the map."""
@@ -98,10 +98,7 @@ def frame_of(shown: BaseGeometry, finest: float) -> tuple[Frame, tuple[int, int]
 
     `finest` is the size in metres below which its pixels need not be.
     """
-    parts = shapely.get_parts(shown)
-    if np.ptp(shown.bounds[::2]) > 180:  # across 180 degrees: the west's parts come after the east
-        parts = [translate(part, 360) if part.centroid.x < 0 else part for part in parts]
-    west, south, east, north = map(float, shapely.total_bounds(parts))
+    west, south, east, north = together(shown).bounds
     middle = (west + east) / 2
     corners = shapely.box(west - middle, max(south, -85), east - middle, min(north, 85))
     left, low, right, top = geometry_to_mercator(corners).bounds

@@ -1,5 +1,6 @@
 """TileJSON: what programs that show web tiles must know of a pyramid."""
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ SUFFIXES = {"webp": "webp", "png": "png", "jpeg": "jpg"}  # of web tiles that ar
 def tilejson(archive: Path, tiles: str) -> dict[str, Any]:
     """Return what TileJSON 3.0.0 wants to be said of a PMTiles archive.
 
-    `tiles` is the address of its web tiles, with {z}, {x} and {y}. The specification is at
+    `tiles` is the address of its web tiles, with {z}, {x} and {y}. The attribution, which is plain
+    text in the archive, is HTML there. The specification is at
     https://github.com/mapbox/tilejson-spec. Raises TileError if the archive is incomplete.
     """
     with open_archive(archive) as (get_bytes, header):
@@ -27,7 +29,7 @@ def tilejson(archive: Path, tiles: str) -> dict[str, Any]:
         "tiles": [tiles],
         "name": metadata["name"],
         "description": metadata["description"],
-        "attribution": metadata["attribution"],
+        "attribution": html.escape(metadata["attribution"], quote=False),
         "minzoom": header["min_zoom"],
         "maxzoom": header["max_zoom"],
         "bounds": [west, south, east, north],

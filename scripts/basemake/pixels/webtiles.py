@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     # Shapely is imported where it is used: jobs that render need no more than the numbers here.
     from shapely.geometry.base import BaseGeometry
 
@@ -65,6 +67,41 @@ def to_mercator(lonlat: NDArray) -> NDArray:
     """Return degrees (n, 2) as Mercator metres (n, 2); latitudes are clipped to the quad."""
     lat = np.radians(np.clip(lonlat[:, 1], -MAX_LATITUDE, MAX_LATITUDE))
     return np.column_stack([np.radians(lonlat[:, 0]), np.arctanh(np.sin(lat))]) * RADIUS
+
+
+def to_degrees(mercator: NDArray) -> NDArray:
+    """Return Mercator metres (n, 2) as longitudes and latitudes in degrees (n, 2)."""
+    lon, lat = mercator[:, 0] / RADIUS, np.arctan(np.sinh(mercator[:, 1] / RADIUS))
+    return np.degrees(np.column_stack([lon, lat]))
+
+
+def widest_gap(parts: "Sequence[BaseGeometry]") -> float:
+    """Return a longitude, -180 to 180, in the widest gap between single geometries in degrees.
+
+    It is -180 where the widest gap has 180 degrees in it, and where there is none.
+    """
+    spans = sorted(part.bounds[0::2] for part in parts)
+    reached, widest, begin = spans[0][1], 0.0, -180.0
+    for west, east in spans[1:]:
+        if west - reached > widest:
+            widest, begin = west - reached, (west + reached) / 2
+        reached = max(reached, east)
+    return begin if widest > spans[0][0] + 360 - reached else -180.0
+
+
+def together(geometry: "BaseGeometry") -> "BaseGeometry":
+    """Return polygons in degrees with those on both sides of 180 degrees side by side.
+
+    What is west of the widest gap between them gets longitudes above 180 degrees, and what was
+    split at 180 degrees is one again.
+    """
+    import shapely
+    from shapely.affinity import translate
+
+    parts = shapely.get_parts(geometry)
+    begin = widest_gap(parts)
+    moved = [translate(part, 360) if part.bounds[0] < begin else part for part in parts]
+    return shapely.union_all(moved) if begin > -180 else geometry
 
 
 def geometry_to_mercator(geometry: "BaseGeometry") -> "BaseGeometry":

@@ -18,17 +18,20 @@ MARGIN = 1.06  # of the picture to the map
 MOST = 4  # pixels of web tiles to one of the picture, along a side, at most
 
 
-def write_thumbnail(archive: Path, output: Path, ground: str) -> None:
+def write_thumbnail(
+    archive: Path, output: Path, ground: str, bounds: tuple[float, float, float, float]
+) -> None:
     """Write a picture of the map in a PMTiles archive to `output`, as WebP of SIZE.
 
-    Where the archive shows nothing it is `ground`, a colour such as #12304a. Of a map that is wide
-    at its least zoom it shows the middle. Equal arguments give equal bytes. Raises TileError if the
-    archive is incomplete.
+    `bounds` are west, south, east and north of the map in degrees, those beyond 180 degrees above
+    180. Where the archive shows nothing the picture is `ground`, a colour such as #12304a. Of a map
+    that is wide at its least zoom it shows the middle. Equal arguments give equal bytes. Raises
+    TileError if the archive is incomplete.
     """
     with open_archive(archive) as (get_bytes, header):
         reader = Reader(get_bytes)
         tile_size = reader.metadata()["tile_size"]
-        x, y, width = _window(header)
+        x, y, width = _window(bounds)
         # The zoom whose pixels are as fine as the picture's, if the archive has it.
         zoom = math.ceil(math.log2(2 * HALF_WORLD / tile_size / (width / SIZE[0])))
         zoom = min(max(zoom, header["min_zoom"]), header["max_zoom"])
@@ -50,17 +53,8 @@ def write_thumbnail(archive: Path, output: Path, ground: str) -> None:
         picture.resize(SIZE, way).save(part, "WEBP", quality=QUALITY)
 
 
-def _window(header: dict[str, int]) -> tuple[float, float, float]:
+def _window(bounds: tuple[float, float, float, float]) -> tuple[float, float, float]:
     """Return the middle of a map, x and y, and the width of its picture, in Mercator metres."""
-
-    def mercator(*names: str) -> list[float]:
-        lon, lat = (header[f"{name}_e7"] / 1e7 for name in names)
-        return [float(value) for value in to_mercator(np.array([[lon, lat]]))[0]]
-
-    west, south = mercator("min_lon", "min_lat")
-    east, north = mercator("max_lon", "max_lat")
-    if header["max_lon_e7"] - header["min_lon_e7"] >= 360e7:  # as of parts beside the antimeridian
-        x, y = mercator("center_lon", "center_lat")
-        return x, y, 4 * HALF_WORLD / 2 ** header["center_zoom"]
+    (west, south), (east, north) = to_mercator(np.reshape(bounds, (2, 2))).tolist()
     width = max(east - west, (north - south) * SIZE[0] / SIZE[1])
     return (west + east) / 2, (south + north) / 2, width * MARGIN

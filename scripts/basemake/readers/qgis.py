@@ -1,5 +1,6 @@
 """A QGIS layer definition (.qlr): a file that QGIS opens as a layer, with its name and credit."""
 
+import html
 from collections.abc import Collection
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
@@ -41,7 +42,7 @@ def layer_definition(shown: Shown, address: str) -> str:
     SubElement(group, "layer-tree-layer", names, checked="Qt::Checked", expanded="1")
     layer = SubElement(SubElement(root, "maplayers"), "maplayer", type="raster")
     provider, source = _source(shown, address)
-    credit = shown.told["attribution"]
+    credit = html.unescape(shown.credit)
     texts = {"id": "imagery", "datasource": source, "layername": shown.title, "provider": provider}
     for name, text in {**texts, "attribution": credit}.items():
         SubElement(layer, name).text = text

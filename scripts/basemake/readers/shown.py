@@ -1,6 +1,5 @@
 """A map as its readers are told of it: where its web tiles are, its zooms, bounds and credit."""
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ class Shown:
     @property
     def credit(self) -> str:
         """The attribution as HTML, which is how readers show it."""
-        return html.escape(self.told["attribution"])
+        return str(self.told["attribution"])
 
     @property
     def archive(self) -> str | None:

@@ -19,11 +19,11 @@ from basemake.pixels.archive import open_archive
 from basemake.pixels.raster import geotiff, open_geotiff
 from basemake.pixels.webtiles import (
     HALF_WORLD,
-    RADIUS,
     WebTile,
     geometry_to_mercator,
     most_overlapping,
     overlapping,
+    to_degrees,
 )
 from basemake.report.frame import UNITS, Frame
 
@@ -65,8 +65,8 @@ def map_of(archive: Path, frame: Frame, tile_size: int, side: int, most: int) ->
 def _box(webtile: WebTile, frame: Frame, scale: float) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom, in pixels, of a web tile in a frame's picture."""
     west, south, east, north = webtile.bounds
-    corner = [math.degrees(west / RADIUS), math.degrees(math.atan(math.sinh(north / RADIUS)))]
-    [[left, top]] = (frame.place(np.array([corner])) * scale).tolist()
+    corner = to_degrees(np.array([[west, north]]))
+    [[left, top]] = (frame.place(corner) * scale).tolist()
     width, height = ((east - west) * scale / frame.metres, (north - south) * scale / frame.metres)
     return round(left), round(top), round(left + width), round(top + height)
 

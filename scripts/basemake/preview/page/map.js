@@ -32,8 +32,17 @@ function tell(text) {
 
 // -- Archives -------------------------------------------------------------------------------------
 
+function nameOfFile(address) {
+  const name = address.split("/").pop();
+  try {
+    return decodeURIComponent(name) || address;
+  } catch {                        // no code of a character after a percent sign
+    return name;
+  }
+}
+
 async function bytes(address, start, length, missing = "") {
-  const name = decodeURIComponent(address.split("/").pop());
+  const name = nameOfFile(address);
   const range = { Range: `bytes=${start}-${start + length - 1}` };
   const answer = await fetch(address, { headers: range }).catch(() => {
     throw new Told(`${name} cannot be fetched: the server does not answer. Is it running?`);
@@ -286,8 +295,8 @@ function listen() {
 const nameOf = ({ metadata }) => [metadata.description ?? metadata.name, metadata.recipe].filter(Boolean).join(", ");
 
 async function compare(address, mine) {
-  const url = new URL(address, location);
-  if (url.origin !== location.origin)
+  const url = URL.canParse(address, location) && new URL(address, location);
+  if (url.origin !== location.origin || url.protocol !== location.protocol)
     throw new Told(`It must be on the same site as this page: ${address} is not.`);
   const theirs = await read(url.href);
   const other = new map.constructor({
