@@ -134,7 +134,9 @@ WRITERS: dict[str, Callable[[Inputs, Path], object]] = {
     "build_preview": lambda i, output: build_preview(
         i.pyramid, output, output.with_suffix(".thumbnail"), TOLD, {}
     ),
-    "write_thumbnail": lambda i, output: write_thumbnail(i.pyramid, output, "#12304a"),
+    "write_thumbnail": lambda i, output: write_thumbnail(
+        i.pyramid, output, "#12304a", (15, 45, 16, 46)
+    ),
     "build_index": lambda i, output: build_index(MAPS, output),
 }
 

@@ -81,6 +81,8 @@ def widest_gap(parts: "Sequence[BaseGeometry]") -> float:
     It is -180 where the widest gap has 180 degrees in it, and where there is none.
     """
     spans = sorted(part.bounds[0::2] for part in parts)
+    if not spans:
+        return -180.0
     reached, widest, begin = spans[0][1], 0.0, -180.0
     for west, east in spans[1:]:
         if west - reached > widest:
