@@ -13,6 +13,11 @@ import pytest
 from runs import CHECKOUT, NORTH, Build, Scene, small_scene
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests on Slurm: they wait for it, while others use the machine."""
+    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+
+
 @pytest.fixture(scope="session")
 def new_build(tmp_path_factory: pytest.TempPathFactory):
     """A function that makes a Build with a config, in a new directory."""

@@ -153,18 +153,6 @@ def test_downloads_of_an_updated_item_fail_once(after):
     heals()
 
 
-def test_metatiles_job_is_killed(after):
-    scene, heals = after("item updated")
-    assert Fault("render_metatile", "middle", "kill").strikes(scene, "--cores", "4")
-    heals()
-
-
-def test_overviews_job_fails_once(after):
-    scene, heals = after("min_zoom")
-    assert Fault("render_overview", "before", "exception").strikes(scene, "--cores", "4")
-    heals()
-
-
 def test_bands_are_deleted_before_their_tile_is_made(after):
     scene, heals = after("item updated")
     scene.run("--cores", "4", "--until", "fetch_bands")
