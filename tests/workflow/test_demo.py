@@ -44,6 +44,12 @@ def top(archive):
     return rgba, *pixel_centres(corner, rgba.shape, TOP)
 
 
+@pytest.fixture(scope="module")
+def world(top):
+    """The reflectance of the world at every pixel's centre."""
+    return reflectance(*top[1:], SEED)
+
+
 def published(rho: np.ndarray) -> np.ndarray:
     """The L2A-optimized colours of reflectance (3, ...), 0..255, in float64 as published."""
     middle, gamma, offset, factor = 0.13 / 3.0, 1.8, 0.01, 1.2
@@ -55,18 +61,17 @@ def published(rho: np.ndarray) -> np.ndarray:
     return 255 * np.where(c <= 0.0031308, 12.92 * c, 1.055 * c**0.41666666666 - 0.055)
 
 
-def error(rgba: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+def error(rgba: np.ndarray, rho: np.ndarray) -> np.ndarray:
     """The largest difference of a pixel's three colours from the world's, where both show."""
-    rho = reflectance(lon, lat, SEED)
     shown = (rgba[..., 3] == 255) & np.isfinite(rho).all(axis=0)
     expected = np.moveaxis(published(rho), 0, -1)
     return np.abs(rgba[..., :3] - expected).max(axis=-1)[shown]
 
 
-def test_every_pixel_of_the_top_zoom_is_the_worlds_colour(top):
+def test_every_pixel_of_the_top_zoom_is_the_worlds_colour(top, world):
     # Pixels of 90 m, interpolated to 110 m: most are off by rounding alone, and one in a thousand
     # lies on an edge sharper than a pixel.
-    difference = error(*top)
+    difference = error(top[0], world)
     assert difference.size > 500_000
     assert (np.percentile(difference, [50, 95, 99.9]) <= [1, 2.5, 8]).all()
 
@@ -74,22 +79,22 @@ def test_every_pixel_of_the_top_zoom_is_the_worlds_colour(top):
 @pytest.mark.parametrize("zone", [33, 34])
 def test_both_zones_are_in_place_to_a_fraction_of_a_pixel(top, zone):
     """The error is least where pixels are: half a pixel to any side it is plainly larger."""
-    rgba, lon, lat = top
+    lon = top[1][0]
     inside = (lon < ZONE_BORDER) if zone == 33 else (lon > ZONE_BORDER)
     near = inside & (abs(lon - ZONE_BORDER) < 0.3)
-    rgba, step = np.where(near[..., np.newaxis], rgba, 0), 360 / 2**TOP / 256
-    here = error(rgba, lon, lat).mean()
+    rgba, lon, lat = (one[:, near] for one in top)
+    step = 360 / 2**TOP / 256
+    here = error(rgba, reflectance(lon, lat, SEED)).mean()
     for east, north in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5)):
-        shifted = error(rgba, lon + east * step, lat + north * step * np.cos(np.radians(lat)))
-        assert shifted.mean() > 1.3 * here
+        moved = lon + east * step, lat + north * step * np.cos(np.radians(lat))
+        assert error(rgba, reflectance(*moved, SEED)).mean() > 1.3 * here
 
 
-def test_no_line_at_tile_and_zone_borders(top):
+def test_no_line_at_tile_and_zone_borders(top, world):
     """No step between neighbours that the world does not have: a seam is a whole line of them."""
-    rgba, lon, lat = top
-    rho = reflectance(lon, lat, SEED)
-    wanted = np.moveaxis(published(rho), 0, -1)
-    shown = (rgba[..., 3] == 255) & np.isfinite(rho).all(axis=0)
+    rgba = top[0]
+    wanted = np.moveaxis(published(world), 0, -1)
+    shown = (rgba[..., 3] == 255) & np.isfinite(world).all(axis=0)
     difference = np.where(shown, (rgba[..., :3] - wanted).mean(axis=-1), np.nan)
     rows = np.isfinite(difference).sum(axis=1) > 200
     columns = np.isfinite(difference).sum(axis=0) > 200
@@ -97,11 +102,11 @@ def test_no_line_at_tile_and_zone_borders(top):
     assert np.abs(np.nanmean(difference[:, columns], axis=0)).max() < 1.5
 
 
-def test_alpha_is_where_the_world_was_observed_inside_the_region(demo, top):
+def test_alpha_is_where_the_world_was_observed_inside_the_region(demo, top, world):
     rgba, lon, lat = top
     document = json.loads(Path(demo.config["regions"]["demo"]).read_text())
     region = shape(document["features"][0]["geometry"])
-    seen = np.isfinite(reflectance(lon, lat, SEED)).all(axis=0)
+    seen = np.isfinite(world).all(axis=0)
     step = 360 / 2**TOP / 256  # a pixel
     inner = shapely.contains_xy(region.buffer(-step), lon, lat)
     outer = shapely.contains_xy(region.buffer(step), lon, lat)
