@@ -95,6 +95,18 @@ def test_a_damaged_record_reads_as_none(text):
     assert read_record(BAND) is None
 
 
+def test_a_record_with_a_flipped_bit_reads_as_none_and_one_without_a_seal_as_before():
+    path = record_of(BAND)
+    record, content = read_record(BAND), path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert read_record(BAND) is None, place
+    document = json.loads(content)
+    del document["sealed"]
+    path.write_text(json.dumps(document))
+    assert read_record(BAND) == record
+
+
 def test_a_container_does_not_change_the_content():
     params = {"settings": {"recipe": 1}}
     plain, other = (made_of({**params, "container": {"codec": c}}, []) for c in ("webp", "zstd"))
