@@ -13,13 +13,12 @@ from urllib.parse import quote, urlsplit
 
 import shapely
 from jinja2 import Environment
-from pmtiles.reader import Reader
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
 from basemake.build.region import uncovered
-from basemake.pixels.archive import open_archive
+from basemake.pixels.archive import read_about
 from basemake.pixels.webtiles import MAX_LATITUDE, together
 from basemake.preview.thumbnail import write_thumbnail
 from basemake.preview.world import world
@@ -73,7 +72,7 @@ def build_preview(
     `attribution`, shown as plain text, `format`, and `tile_size`, 256 or 512 px (else KeyError).
     Raises TileError if the archive is incomplete. Equal arguments give equal bytes.
     """
-    header, metadata = read_archive(archive)
+    header, metadata = read_about(archive)
     facts = {
         "title": told.title,
         "quarter": told.quarter,
@@ -228,12 +227,6 @@ def polygons(geometry: BaseGeometry) -> BaseGeometry:
     """Return the polygons of an intersection, with six decimals; points and lines go."""
     parts = [part for part in getattr(geometry, "geoms", [geometry]) if part.area > 0]
     return shapely.set_precision(unary_union(parts), 1e-6)
-
-
-def read_archive(archive: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the header (zooms, bounds in 1e-7 degrees) and metadata of a PMTiles archive."""
-    with open_archive(archive) as (get_bytes, header):
-        return header, Reader(get_bytes).metadata()
 
 
 def opening_view(

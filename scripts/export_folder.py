@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pmtiles.reader import Reader, all_tiles
+from pmtiles.reader import all_tiles
 
-from basemake.pixels.archive import open_archive
+from basemake.pixels.archive import open_archive, read_about
 from basemake.pixels.tilejson import SUFFIXES, tilejson
 from basemake.system.files import writing
 
@@ -19,10 +19,11 @@ def export_folder(archive: Path, output: Path, image_format: str) -> None:
     Raises TileError if the archive is incomplete or the disk is full.
     """
     suffix = SUFFIXES[image_format]
-    shown = tilejson(archive, f"{{z}}/{{x}}/{{y}}.{suffix}")
+    header, metadata = read_about(archive)
+    shown = tilejson(header, metadata, f"{{z}}/{{x}}/{{y}}.{suffix}")
     with open_archive(archive) as (get_bytes, _), writing(output) as part:
         part.mkdir()
-        (part / "metadata.json").write_text(json.dumps(Reader(get_bytes).metadata() | shown))
+        (part / "metadata.json").write_text(json.dumps(metadata | shown))
         for (z, x, y), data in all_tiles(get_bytes):
             path = part / f"{z}/{x}/{y}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)

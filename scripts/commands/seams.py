@@ -53,8 +53,8 @@ class Picture(NamedTuple):
         """Return the longitudes and latitudes of pixels' centres."""
         west, _, east, north = self.corner.bounds
         pixel = (east - west) / self.size
-        mercator = np.column_stack([west + (x + 0.5) * pixel, north - (y + 0.5) * pixel])
-        lon, lat = to_degrees(mercator).T
+        mercator = np.stack([west + (x + 0.5) * pixel, north - (y + 0.5) * pixel], axis=-1)
+        lon, lat = np.moveaxis(to_degrees(mercator), -1, 0)
         return lon, lat
 
 

@@ -25,7 +25,11 @@ from render_metatile import Rendering, render_metatile
 from render_overview import render_overview
 
 # The package pmtiles leaves its database open when it fails, of which Python tells from 3.13 on.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    # What GDAL could not write it tries once more when Python deletes its dataset.
+    pytest.mark.filterwarnings("ignore:.*delete_Dataset:pytest.PytestUnraisableExceptionWarning"),
+]
 SIDE = 1100  # pixels of 100 m: an enhanced tile with two reduced images
 METATILE = WebTile(8, 138, 92)
 DRAWING = {"image_format": "webp", "quality": "lossless"}

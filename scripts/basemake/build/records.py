@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,22 @@ def write_record(
     record = Record(
         made_of, len(sizes), sum(sizes.values()), sha256_of(output), log, names, known or {}
     )
+    _write(path, record)
+
+
+def replace_known(output: Path, known: dict[str, Any]) -> None:
+    """Replace what a record keeps besides, and leave all else, its time included.
+
+    Raises OSError or one of MALFORMED if there is no readable record, and TileError if the disk is
+    full.
+    """
+    path = record_of(output)
+    record, moment = parse_record(path.read_bytes()), path.stat()
+    _write(path, replace(record, known=known))
+    os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
+
+
+def _write(path: Path, record: Record) -> None:
     with writing(path) as part:
         part.write_text(sealed(json.dumps(asdict(record))))
 

@@ -49,7 +49,7 @@ class Frame:
     def lonlat(self, column: float, row: float) -> tuple[float, float]:
         """Return longitude and latitude of a point of the map, in pixels from its corner."""
         metres = [self.left + column * self.pixel, self.top - row * self.pixel]
-        [[lon, lat]] = to_degrees(np.array([metres])).tolist()
+        lon, lat = to_degrees(np.array(metres)).tolist()
         return (self.middle + lon + 180) % 360 - 180, lat
 
     def located(self, geometry: BaseGeometry) -> BaseGeometry:

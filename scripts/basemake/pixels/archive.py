@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -139,6 +139,15 @@ def open_archive(path: Path) -> Iterator[tuple[GetBytes, dict]]:
                 f"{path} is not a whole archive; delete it and run again to make it anew."
             )
         yield get_bytes, header
+
+
+def read_about(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the header (zooms, bounds in 1e-7 degrees) and metadata of an archive.
+
+    Raises TileError if the archive is incomplete.
+    """
+    with open_archive(path) as (get_bytes, header):
+        return header, Reader(get_bytes).metadata()
 
 
 def entries_of(get_bytes: GetBytes, header: dict) -> Iterator[Entry]:

@@ -70,9 +70,9 @@ def to_mercator(lonlat: NDArray) -> NDArray:
 
 
 def to_degrees(mercator: NDArray) -> NDArray:
-    """Return Mercator metres (n, 2) as longitudes and latitudes in degrees (n, 2)."""
-    lon, lat = mercator[:, 0] / RADIUS, np.arctan(np.sinh(mercator[:, 1] / RADIUS))
-    return np.degrees(np.column_stack([lon, lat]))
+    """Return Mercator metres (..., 2) as longitudes and latitudes in degrees (..., 2)."""
+    lon, lat = mercator[..., 0] / RADIUS, np.arctan(np.sinh(mercator[..., 1] / RADIUS))
+    return np.degrees(np.stack([lon, lat], axis=-1))
 
 
 def widest_gap(parts: "Sequence[BaseGeometry]") -> float:

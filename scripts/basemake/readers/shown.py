@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pmtiles.reader import Reader
-
-from basemake.pixels.archive import open_archive
+from basemake.pixels.archive import read_about
 from basemake.pixels.tilejson import tilejson
 
 PMTILES = "pmtiles://"
@@ -34,9 +32,9 @@ class Shown:
         That is an address with {z}, {x} and {y}, which `in_archive` makes for those inside an
         archive. Raises TileError if the archive is incomplete.
         """
-        with open_archive(archive) as (get_bytes, _):
-            tile_size = Reader(get_bytes).metadata()["tile_size"]
-        return cls(tilejson(archive, tiles), tile_size, title, ground or GROUND)
+        header, metadata = read_about(archive)
+        told = tilejson(header, metadata, tiles)
+        return cls(told, metadata["tile_size"], title, ground or GROUND)
 
     @property
     def credit(self) -> str:

@@ -65,8 +65,7 @@ def map_of(archive: Path, frame: Frame, tile_size: int, side: int, most: int) ->
 def _box(webtile: WebTile, frame: Frame, scale: float) -> tuple[int, int, int, int]:
     """Return left, top, right and bottom, in pixels, of a web tile in a frame's picture."""
     west, south, east, north = webtile.bounds
-    corner = to_degrees(np.array([[west, north]]))
-    [[left, top]] = (frame.place(corner) * scale).tolist()
+    [[left, top]] = (frame.place(to_degrees(np.array([[west, north]]))) * scale).tolist()
     width, height = ((east - west) * scale / frame.metres, (north - south) * scale / frame.metres)
     return round(left), round(top), round(left + width), round(top + height)
 

@@ -1,18 +1,15 @@
 """Whether bands are the same although their items are newer, so that nothing need be made again."""
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from basemake.build.bands import Known, band_path, known_here
 from basemake.build.manifest import Tile
-from basemake.build.records import record_of
+from basemake.build.records import replace_known
 from basemake.build.source import Source
 from basemake.errors import BasemakeError
-from basemake.system.files import writing
 from basemake.web.addresses import is_remote
 from basemake.web.credentials import access_to
 from basemake.web.session import Interrupted, Session
@@ -40,7 +37,7 @@ def keep_unchanged(tiles: Iterable[Tile], source: Source) -> int:
         for path, href, known in asked:
             try:
                 if _is_unchanged(href, known, session):
-                    _write(path, known)
+                    replace_known(path, asdict(known))
                     kept += 1
                 silent = 0
             except (BasemakeError, Interrupted, OSError) as error:
@@ -83,12 +80,3 @@ def _is_unchanged(href: str, known: Known, session: Session, again: bool = True)
             return _is_unchanged(href, known, session, again=False)
         named = answer.headers.get("ETag"), answer.headers.get("Last-Modified")
         return answer.status_code == 304 and (validator in named or not any(named))
-
-
-def _write(band: Path, known: Known) -> None:
-    """Write what is known of a band to its record, and leave all else there, its time included."""
-    path = record_of(band)
-    document, moment = json.loads(path.read_bytes()), path.stat()
-    with writing(path) as part:
-        part.write_text(json.dumps({**document, "known": asdict(known)}))
-    os.utime(path, ns=(moment.st_atime_ns, moment.st_mtime_ns))
