@@ -17,6 +17,7 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
+from basemake.build.records import hidden_share
 from basemake.build.region import uncovered
 from basemake.pixels.archive import read_about
 from basemake.pixels.webtiles import MAX_LATITUDE, together
@@ -165,7 +166,7 @@ def with_shares(
         if told.get("items") == [item["id"] for item in stated["items"]]:
             pairs = zip(stated["items"], shares, strict=True)
             stated["items"] = [{**item, "share": share} for item, share in pairs]
-            stated |= {"filled": sum(shares[1:]), "hidden": round(1 - sum(shares), 6)}
+            stated |= {"filled": sum(shares[1:]), "hidden": hidden_share(told)}
         if empty_of := told.get("holes"):
             stated["holes"] = empty_of[0] / empty_of[1] if empty_of[1] else 0
         area = mapping(together(shape(feature["geometry"])))

@@ -21,7 +21,7 @@ from shapely.geometry import GeometryCollection, shape
 
 from basemake.build.paths import RESULTS
 from basemake.build.quarter import Quarter
-from basemake.build.records import Record
+from basemake.build.records import Record, hidden_share
 from basemake.system.files import writing
 
 # pystac has no class for it.
@@ -182,9 +182,9 @@ def _tile(name: str, tile: Footprint, about: About, files: Mapping[Path, Record]
         _add(item, "provenance", path, files[path], pystac.MediaType.COG, ["metadata"])
         item.assets["provenance"].title = "Which item each pixel shows: its rank, 0 for none"
         _describe_bands(item.assets["provenance"], ["rank"], tile.gsd, nodata=0)
-    shares = record.known.get("shares", [1.0])
-    hidden = sum(shares) < 1  # some pixels show what all masks hide, which counts in no share
-    for (source, address), share in zip(tile.items, shares, strict=False):
+    known = {"shares": [1.0], **record.known}
+    hidden = hidden_share(known)  # which counts in no item's share
+    for (source, address), share in zip(tile.items, known["shares"], strict=False):
         if address and (share or hidden):
             item.add_link(_DerivedFrom(source, address))
     return item

@@ -220,6 +220,18 @@ def test_an_item_that_does_not_show_does_not_count_as_an_update() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("holes", "shares"), [([0, 100], [0.832579, 0.16742]), ([100, 100], [0.0, 0.0])]
+)
+def test_what_shares_miss_by_rounding_and_what_shows_nothing_is_no_cloud(
+    holes: list[int], shares: list[float]
+) -> None:
+    known = {"a": {"holes": holes, "items": ["a3", "a2"], "shares": shares}}
+    tiles = with_shares(*of(TWO).values(), known)
+    assert tiles["features"][0]["properties"]["hidden"] == 0
+    assert not figures(tiles, known)["hidden"]
+
+
 @pytest.mark.parametrize("clip", [True, False])
 def test_where_there_is_imagery_and_where_there_is_none(clip: bool) -> None:
     """Footprints leave a gap of 1 km between them, which is none."""

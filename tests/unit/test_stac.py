@@ -131,6 +131,23 @@ def test_a_tile_has_its_place_bands_recipe_and_the_items_that_it_shows(
 
 
 @pytest.mark.parametrize(
+    ("holes", "shares", "names"),
+    [
+        ([0, 9], [0.999999, 0.0], ["a"]),  # which is 1, but for its last decimal
+        ([0, 9], [0.75, 0.0], ["a", "b"]),  # what masks hide may be of each
+        ([9, 9], [0.0, 0.0], []),
+    ],
+)
+def test_a_tile_is_derived_from_the_items_that_it_shows(
+    tmp_path: Path, holes: list[int], shares: list[float], names: list[str]
+) -> None:
+    shown = {"holes": holes, "items": ["a", "b"], "shares": shares}
+    files = FILES | {RESULTS / "tiles/60KXF_0_0.tif": record(1, **GRID, **shown)}
+    item = item_of(written(tmp_path / "results/stac", files=files), "tiles", "60KXF_0_0")
+    assert addresses(item) == [ADDRESS.format(name) for name in names]
+
+
+@pytest.mark.parametrize(
     ("parts", "bbox"),
     [
         ([box(17, 43, 19, 44)], [17, -18, -179, 44]),  # in the east, far from 180 degrees
