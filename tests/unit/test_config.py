@@ -230,6 +230,8 @@ def test_values_at_the_edge_of_what_is_allowed_are_accepted(key: str, value: Any
         ("config", "pyramid.background", "#123", "is '#123'; allowed: none, or a colour of"),
         ("config", "pyramid.url", "maps.example.org", "'maps.example.org'; allowed: none, or an"),
         ("config", "pyramid.url", "https://a.org/{z}", "is 'https://a.org/{z}'; allowed: none, or"),
+        ("config", "preview.labels", "https://a.org/{z}.png", "allowed: none, or an https address"),
+        ("config", "preview.credit", "\ud83d", r"credit is '\ud83d'; allowed: the credit that"),
         ("config", "pyramid.fade_km", 101, "pyramid.fade_km is 101; allowed: at most 100"),
         ("config", "pyramid.outputs", [], "pyramid.outputs is []; allowed: at least 1 entry"),
         ("config", "pyramid.outputs", ["cog"] * 2, "is ['cog', 'cog']; each entry may stand once"),
