@@ -9,6 +9,7 @@ from jinja2 import Environment
 
 from basemake.preview.thumbnail import SIZE
 from basemake.system.files import writing
+from basemake.system.screen import in_megabytes
 
 TEMPLATE = Path(__file__).parent / "basemake" / "preview" / "page" / "index.html"
 
@@ -23,7 +24,7 @@ def build_index(pages: Mapping[Path, dict[str, Any]], output: Path) -> None:
             **told,
             "page": quote(page.name),
             "thumbnail": quote(page.with_suffix(".webp").name),
-            "size": f"{told['bytes'] / 1e6:,.1f} MB",
+            "size": in_megabytes(told["bytes"]),
         }
         for page, told in pages.items()
     ]

@@ -316,11 +316,12 @@ def test_the_index_lists_maps_and_text_stays_text(tmp_path: Path) -> None:
         "zooms": [0, 13],
         "bytes": 1_234_567_890,
     }
-    pages = {Path("a 1.html"): told, Path("b.html"): {**told, "title": "b"}}
+    pages = {Path("a 1.html"): told, Path("b.html"): {**told, "title": "b", "bytes": 14_300}}
     build_index(pages, tmp_path / "index.html")
     text = (tmp_path / "index.html").read_text()
     assert re.findall(r'<a href="(.*?)">', text) == ["a%201.html", "b.html"]
     assert re.findall(r'<img src="(.*?)"', text) == ["a%201.webp", "b.webp"]
-    for words in ("&lt;b&gt;alps", "A world &amp; more, natural", "Zooms 0 to 13, 1,234.6 MB"):
+    places = "Zooms 0 to 13, 1.2 GB", "Zooms 0 to 13, 14.3 kB"
+    for words in ("&lt;b&gt;alps", "A world &amp; more, natural", *places):
         assert words in text
     assert "<script" not in text
