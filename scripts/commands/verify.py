@@ -32,6 +32,7 @@ from basemake.build.sealed import check_seal
 from basemake.system.machine import usable_cores
 
 UNKEPT = {"bands", "tiles"}  # folders whose files a config need not keep
+MEMBERS = {"type", "request", "features", "sealed"}  # of a manifest
 # Files and folders without a record
 NAMES = ("plan.png", "report.html", "codecs", "seams", "looks")
 OWN = {MANIFEST, *(RESULTS / name for name in NAMES)}
@@ -121,8 +122,11 @@ def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
     """Yield how the tiles differ from those of the manifest."""
     try:
         content = (root / MANIFEST.relative_to(RESULTS)).read_bytes()
-        tiles = tiles_of(json.loads(content))
+        document = json.loads(content)
+        tiles = tiles_of(document)
         check_seal(content)
+        if document.keys() - MEMBERS:
+            raise ValueError("it has other members")
     except FileNotFoundError:
         yield f"{MANIFEST}: it is missing"
         return

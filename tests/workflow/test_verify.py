@@ -94,6 +94,8 @@ def test_tiles_of_another_manifest_are_named(received: Path) -> None:
     manifest["features"].remove(gone)
     for band in other["properties"]["bands"].values():
         band["size"] += 1
+    path.write_text(json.dumps({**manifest, "sealee": "0"}))  # a flipped bit hides the seal
+    assert named(received) == {"manifest.geojson"}
     path.write_text(json.dumps(manifest))
     bands = {f"bands/{other['id']}/{key}.tif" for key in other["properties"]["bands"]}
     assert named(received) == bands | {f"tiles/{gone['id']}.tif"}
