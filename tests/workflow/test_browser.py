@@ -250,7 +250,7 @@ def test_the_card_tells_of_the_map_and_all_texts_are_plain(tab: Tab, tmp_path: P
 
 
 def test_on_a_phone_everything_fits(tab: Tab, tmp_path: Path) -> None:
-    """At 390 x 844; also the names of two maps, and a popup."""
+    """At 390 x 844; also the names of two maps, a popup, and a long credit."""
     page = write_results(tmp_path)
     with served(page) as address:
         tab.resize(390, 844)
@@ -267,6 +267,8 @@ def test_on_a_phone_everything_fits(tab: Tab, tmp_path: Path) -> None:
         assert tab.evaluate(
             "document.querySelector('.maplibregl-ctrl-attrib-inner').checkVisibility()"
         )
+        edge = "document.querySelector('.maplibregl-ctrl-{}').getBoundingClientRect().{}"
+        assert tab.evaluate(f"{edge.format('scale', 'bottom')} <= {edge.format('attrib', 'top')}")
         tab.resize(*SIZE)
 
 
