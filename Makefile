@@ -59,7 +59,7 @@ demo: env
 	$(BIN)/snakemake $(ARGS)
 
 new: env
-	@$(BIN)/python scripts/commands/new.py "$(NAME)" "$(POLYGON)" "$(QUARTER)" $(ARGS)
+	@$(BIN)/python scripts/commands/new.py $(ARGS) -- "$(NAME)" "$(POLYGON)" "$(QUARTER)"
 
 plan draft looks tune seams refresh publish prune: env
 	@$(BIN)/python scripts/commands/$@.py $(ARGS)

@@ -20,8 +20,7 @@ from basemake.engine.open_build import as_command
 from basemake.errors import ConfigError
 
 EXAMPLE = "make new NAME=alps POLYGON=alps.geojson QUARTER=2025Q3"
-END = "...\n"  # of a YAML document that is a scalar
-NUMBER = r"\s*-?[0-9.]+\s*"
+NUMBER = r"\s*-?([0-9]+\.?[0-9]*|\.[0-9]+)\s*"
 
 
 def new(directory: Path, name: str, area: str, quarter: str, source: str) -> list[str]:
@@ -72,8 +71,10 @@ def config_of(name: str, region: Any, quarter: str, source: str) -> str:
 
 
 def _line(key: str, value: Any) -> str:
-    written = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
-    return f"{key}: {written.removesuffix(END)}"
+    """Return a line of YAML with a key, in quotes where it reads as no text, such as `no`."""
+    pair = {key: value}
+    written = yaml.safe_dump(pair, default_flow_style=True, width=10_000, allow_unicode=True)
+    return written.strip()[1:-1] + "\n"  # without the braces
 
 
 def main() -> None:

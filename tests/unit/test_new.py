@@ -1,6 +1,8 @@
 """`make new`: a working directory of one's own from the shipped config."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,20 @@ def test_a_new_directory_is_ready(
     assert read_regions(config["regions"])["alps"].bounds == (8, 46, 9, 47)
 
 
+@pytest.mark.parametrize("name", ["no", "1e3", "2025"])
+def test_a_name_that_yaml_has_another_meaning_for_stays_a_name(elsewhere: Path, name: str) -> None:
+    new(Path("maps"), name, "8,46,9,47", "2025Q3", "cdse")
+    assert [*yaml.safe_load(Path("maps/config/config.yaml").read_text())["regions"]] == [name]
+
+
+def test_make_takes_a_bounding_box_of_the_west(tmp_path: Path) -> None:
+    given = ("NAME=west", "POLYGON=-95,40,-90,42", "QUARTER=2025Q3", f"ARGS=--directory {tmp_path}")
+    command = ["make", "-o", ".venv/.done", f"BIN={Path(sys.executable).parent}", "new", *given]
+    subprocess.run(command, cwd=CONFIG_FOLDER.parent, check=True, stdout=subprocess.DEVNULL)
+    config = yaml.safe_load((tmp_path / "config/config.yaml").read_text())
+    assert config["regions"] == {"west": [-95, 40, -90, 42]}
+
+
 def test_a_polygon_that_lies_there_already_stays(elsewhere: Path) -> None:
     new(Path("drawn"), "alps", "drawn/alps.geojson", "2025Q3", "cdse")
     assert json.loads(Path("drawn/alps.geojson").read_text()) == SQUARE
@@ -72,6 +88,7 @@ def test_a_source_of_ones_own_keeps_its_place(elsewhere: Path) -> None:
     [
         ({"name": "a b"}, "regions has the name 'a b'"),
         ({"area": "gone.geojson"}, "region 'alps' (gone.geojson): there is no such file"),
+        ({"area": "8,46,9,4.7.0"}, "region 'alps' (8,46,9,4.7.0): there is no such file"),
         ({"area": "8,46,9,40"}, "allowed is [west, south, east, north]"),
         ({"quarter": "2025-07"}, "quarter is '2025-07'"),
         ({"source": "cdes"}, "source is 'cdes', which is not one of: cdse"),
