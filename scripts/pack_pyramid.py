@@ -37,8 +37,8 @@ def _view(extent: BaseGeometry) -> dict[str, int]:
     At the opening zoom the map is more than one web tile wide, and at most two. Bounds across 180
     degrees, which PMTiles cannot tell, are from -180 to 180.
     """
-    min_lon, south, max_lon, north = extent.bounds
-    west, _, east, _ = together(extent).bounds
+    west, south, east, north = together(extent).bounds
+    min_lon, max_lon = (-180, 180) if east > 180 else (west, east)
     middle, width = (west + east) / 2, max(east - west, 1e-6)
     return {
         "min_lon_e7": round(min_lon * 1e7),

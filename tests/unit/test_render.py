@@ -690,15 +690,26 @@ def test_a_map_opens_where_it_is_one_to_two_web_tiles_wide(tmp_path: Path, width
     assert header["center_lon_e7"] / 1e7 == pytest.approx(width / 2 - 180)
 
 
-def test_a_map_across_the_antimeridian_opens_in_its_middle(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("parts", "middle", "zoom"),
+    [
+        ([(179, 180), (-180, -176)], -178.5, 7),  # the world has 128 web tiles of 2.8 degrees
+        ([(138, 142), (-162, -154)], 172, 3),  # nothing at 180 degrees itself
+    ],
+)
+def test_a_map_across_the_antimeridian_opens_in_its_middle(
+    tmp_path: Path, parts: list[tuple[int, int]], middle: float, zoom: int
+) -> None:
     write_part(tmp_path / "part", [(WebTile(0, 0, 0), b"a"), (WebTile(15, 0, 0), b"b")], "png")
-    extent = shapely.MultiPolygon([shapely.box(179, 10, 180, 20), shapely.box(-180, 10, -176, 20)])
+    extent = shapely.MultiPolygon([shapely.box(west, 10, east, 20) for west, east in parts])
     output = tmp_path / "demo.pmtiles"
     pack_pyramid([tmp_path / "part"], output, extent=extent, image_format="png", metadata={})
     with output.open("rb") as file:
         header = Reader(MmapSource(file)).header()
-    assert header["center_lon_e7"] / 1e7 == pytest.approx(-178.5)
-    assert header["center_zoom"] == 7  # at which the world has 128 web tiles of 2.8 degrees
+    assert header["center_lon_e7"] / 1e7 == pytest.approx(middle)
+    assert header["center_zoom"] == zoom
+    # Readers know by them that the map goes across, and the middle lies within.
+    assert (header["min_lon_e7"], header["max_lon_e7"]) == (-180 * 10**7, 180 * 10**7)
 
 
 def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
