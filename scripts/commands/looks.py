@@ -6,7 +6,6 @@ by their colours; others are added by --at LON,LAT. Other options are snakemake'
 
 import argparse
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -41,8 +40,7 @@ def looks(build: Build, at: list[LonLat]) -> None:
         sheet = _sheet(imagery, region, recipes, own)
         draw_sheet(FOLDER / f"{region}.png", sheet)
         write_page(FOLDER / f"{region}.html", sheet)
-        shown = Path(os.path.relpath(FOLDER, build.command.called_in)) / region
-        print(f"{region} in {len(recipes)} recipes: {shown}.png, {shown}.html")
+        print(f"{region} in {len(recipes)} recipes: {FOLDER.absolute() / region}.png, and .html")
 
 
 def _regions_at(build: Build, place: LonLat) -> list[str]:

@@ -123,7 +123,10 @@ def main() -> None:
         )
     pages = pages_in(directory)
     if not pages:
-        sys.exit(f"No preview in {directory}: run `make demo` or `snakemake --cores 4` first.")
+        sys.exit(
+            f"No map in {directory}: name the results folder of one (RESULTS= of make), or run"
+            " `make demo` or `snakemake --cores 4` first."
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, arguments.port), family=family)

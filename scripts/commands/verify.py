@@ -50,12 +50,14 @@ def verify(root: Path) -> Verified:
     """Verify the results folder `root`, whatever its name is; nothing in it is changed."""
     records: dict[Path, Record] = {}  # by the path that the output had where it was made
     problems = []
+    damaged = set()  # outputs of which a record is there, but not as it was written
     paths = sorted((root / RECORDS.relative_to(RESULTS)).rglob("*.json"))
     for path in paths:
         output = output_of(RESULTS / path.relative_to(root))
         try:
             records[output] = _checked(parse_record(path.read_bytes()))
         except UNREADABLE:
+            damaged.add(output)
             problems.append(f"{output}: its record is not as it was written")
     with ThreadPoolExecutor(usable_cores()) as pool:  # hashing lets other threads run
         found = pool.map(lambda one: _difference(root, *one), records.items())
@@ -64,13 +66,13 @@ def verify(root: Path) -> Verified:
     problems += [
         f"{output}: {problem}"
         for output, record in records.items()
-        for problem in _lineage(record, records)
+        for problem in _lineage(record, records, damaged)
     ]
-    problems += _unlike_manifest(root, records)
+    problems += _unlike_manifest(root, records, damaged)
     there = [output for output in records if (root / output.relative_to(RESULTS)).exists()]
     named = {problem.split(":")[0] for problem in problems}
     intact = Counter(path.parts[1] for path in there if str(path) not in named)
-    problems += [f"{path}: {_unknown(path)}" for path in _others(root, records)]
+    problems += [f"{path}: {_unknown(path)}" for path in _others(root, {*records, *damaged})]
     return Verified(intact, sorted(problems))
 
 
@@ -106,19 +108,19 @@ def _difference(root: Path, output: Path, record: Record) -> str | None:
     return None
 
 
-def _lineage(record: Record, records: dict[Path, Record]) -> Iterator[str]:
+def _lineage(record: Record, records: dict[Path, Record], damaged: set[Path]) -> Iterator[str]:
     """Yield which inputs of an output are not those that are recorded now."""
     for name, known in record.made_of.inputs:
         content, _, checksum = known.partition(":")
         source = records.get(Path(name))
         if source is None:
-            if content and not is_record(name):
+            if content and not is_record(name) and Path(name) not in damaged:
                 yield f"it was made of {name}, which has no record"
         elif source.made_of.content != content or (checksum and source.sha256 != checksum):
             yield f"it was made of another {name} than the one recorded"
 
 
-def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
+def _unlike_manifest(root: Path, records: dict[Path, Record], damaged: set[Path]) -> Iterator[str]:
     """Yield how the tiles differ from those of the manifest."""
     try:
         content = (root / MANIFEST.relative_to(RESULTS)).read_bytes()
@@ -133,7 +135,7 @@ def _unlike_manifest(root: Path, records: dict[Path, Record]) -> Iterator[str]:
     except UNREADABLE:
         yield f"{MANIFEST}: it is not as it was written"
         return
-    made = {path.name.split(".")[0] for path in records if path.parts[1] == "tiles"}
+    made = {path.name.split(".")[0] for path in {*records, *damaged} if path.parts[1] == "tiles"}
     for name in sorted(made ^ tiles.keys()):
         other = "is not in the manifest; make prune lists it" if name in made else "was not made"
         yield f"{RESULTS / 'tiles' / name}.tif: the tile {other}"
@@ -164,14 +166,14 @@ def _unknown(path: Path) -> str:
     return "it has no record" + by_gdal * "; GDAL and QGIS keep statistics in such: delete it"
 
 
-def _others(root: Path, records: dict[Path, Record]) -> Iterator[Path]:
-    """Yield the files of a results folder that no record describes."""
+def _others(root: Path, outputs: set[Path]) -> Iterator[Path]:
+    """Yield the files of a results folder that are no output with a record."""
     for folder, _, names in os.walk(root):
         for name in names:
             path = RESULTS / Path(folder, name).relative_to(root)
             places = {path, *path.parents}
             described = is_record(path) or name == FLAG or not OWN.isdisjoint(places)
-            if not described and records.keys().isdisjoint(places):
+            if not described and outputs.isdisjoint(places):
                 yield path
 
 
@@ -191,7 +193,11 @@ def main() -> None:
         print(problem)
     counted = ", ".join(f"{number:,} {folder}" for folder, number in sorted(found.intact.items()))
     print(f"intact: {counted or 'nothing'}; problems: {len(found.problems):,}")
-    sys.exit(1 if found.problems else 0)
+    if found.problems:
+        sys.exit(
+            "verify: delete what is damaged or of another origin, and run snakemake, which makes it"
+            " again; of a map that you were given, ask for it anew."
+        )
 
 
 if __name__ == "__main__":

@@ -198,9 +198,9 @@ def test_features_are_chosen_by_a_property(choose: Callable[[str], Any]) -> None
 @pytest.mark.parametrize(
     ("selector", "said"),
     [
-        ("name=Tessin", "no feature whose 'name' is 'Tessin'; it has such as Ticino."),
-        ("nam=Uri", "no feature with a property 'nam'; it has such as name."),
-        ("name=", "no feature whose 'name' is ''; it has such as Ticino, Uri."),
+        ("name=Tessin", "no feature whose 'name' is 'Tessin'; it has others, such as Ticino."),
+        ("nam=Uri", "no feature with a property 'nam'; it has others, such as name."),
+        ("name=", "no feature whose 'name' is ''; it has others, such as Ticino, Uri."),
         ("Uri", "has 'Uri' behind the #; allowed is property=value"),
     ],
 )

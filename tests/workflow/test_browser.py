@@ -163,6 +163,18 @@ def test_the_page_opens_on_the_whole_map_and_says_nothing(tab: Tab, tmp_path: Pa
         assert tab.happened("Runtime.consoleAPICalled") == []
 
 
+def test_the_open_card_of_a_wide_screen_covers_nothing_of_the_map(tab: Tab, tmp_path: Path) -> None:
+    with served(write_results(tmp_path, outline=box(-90, -60, 90, 60), clip=True)) as address:
+        tab.resize(1000, SIZE[1])
+        tab.open(address)
+        without_marks(tab)
+        # Between card and map, in its western half, and in its eastern one.
+        points = [(300, 180), (600, 180), (800, 180)]
+        expected = [GROUND_RGB, colour(2, 1, 1), colour(2, 2, 1)]
+        eventually(lambda: [tab.screen().getpixel(point) for point in points], expected)
+        tab.resize(*SIZE)
+
+
 def test_a_map_across_the_antimeridian_opens_whole_and_without_a_line(
     tab: Tab, tmp_path: Path
 ) -> None:

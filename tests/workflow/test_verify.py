@@ -81,7 +81,7 @@ def test_records_of_something_else_are_named(received: Path) -> None:
     for damage in ("{", "[]", "{}", json.dumps({**document, "sha256": 1}), "\0"):
         record.write_text(damage)
         damaged = f"results/tiles/{tile}.tif: its record is not as it was written"
-        assert damaged in verify(received).problems
+        assert verify(received).problems == [damaged]
     record.unlink()
     assert f"results/tiles/{tile}.tif: it has no record" in verify(received).problems
 

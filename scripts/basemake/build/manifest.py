@@ -180,7 +180,8 @@ def read_manifest(path: Path, request: dict) -> dict[str, Tile]:
     another request.
     """
     if not path.exists():
-        raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first to make it.")
+        place = "" if Path("Snakefile").exists() else f", with --directory {Path.cwd()}"
+        raise ManifestError(f"there is no {path} yet: run `snakemake manifest` first{place}.")
     try:
         document = json.loads(path.read_text())
         answered, tiles = document["request"], tiles_of(document)

@@ -129,7 +129,9 @@ def _chosen(document: Any, key: str, value: str, where: str) -> dict:
         names = sorted(values or {name for properties in every for name in properties})
         near = difflib.get_close_matches(value if values else key, names, 5, 0.5) or names[:5]
         what = f"whose {key!r} is {value!r}" if values else f"with a property {key!r}"
-        raise RegionError(f"{where} has no feature {what}; it has such as {', '.join(near)}.")
+        raise RegionError(
+            f"{where} has no feature {what}; it has others, such as {', '.join(near)}."
+        )
     kept = [
         feature
         for feature in features

@@ -284,6 +284,7 @@ async function load(number) {
 
 const addPlace = trying(async asked => {
   const number = addPicture(await ask("place", asked));
+  if (get("#said").classList.contains("bad")) say("");  // what was wrong with another place
   current = number;
   await load(number);
 });

@@ -380,6 +380,9 @@ async function start() {
     : await read(new URL(links.archive, location).href,
       "\nKeep the page and its archive in their places, or make them again: run snakemake.")
       .catch(failed("The map"));
+  const fit = data.view.fitBoundsOptions, gap = fit.padding, card = get("#card");
+  if (card.open && !asked)         // beside the card, so that it covers nothing of the map
+    fit.padding = { top: gap, right: gap, bottom: gap, left: card.getBoundingClientRect().right + gap };
   map = await opened().catch(() => null);
   if (!map) return tell("This browser cannot draw the map: it has no WebGL.");
   map.on("error", report);
