@@ -16,7 +16,7 @@ rule fetch_bands:
         "logs/bands/{tile}.log",
     benchmark:
         "benchmarks/bands/{tile}.tsv"
-    priority: lambda wildcards: -places()[wildcards.tile]
+    priority: lambda wildcards: -places()[tile(wildcards.tile).name]
     conda:
         "../envs/conda.yaml"
     threads: 0 if HERE else 1  # as clusters have no jobs without a core
