@@ -270,15 +270,16 @@ def test_places_are_added_on_the_map_and_by_degrees(page: Page) -> None:
     page.click("#fit")
     page.touch("dblclick", 0.4, 0.5)
     eventually(lambda: page.do(pictures), before + 1)
+    page.do("document.querySelector('#strip input').value = '8'")
+    page.click("#strip form button")
+    eventually(lambda: "longitude and latitude" in page.text("#said"), True)
     lon, lat = place_of(1)
     page.do(f"document.querySelector('#strip input').value = '{lon}, {lat}'")
     page.click("#strip form button")
     eventually(lambda: page.do(pictures), before + 2)
     last = "document.querySelector('#strip li:last-child button')"
     eventually(lambda: page.do(f"{last}.getAttribute('aria-current')"), "true")
-    page.do("document.querySelector('#strip input').value = '8'")
-    page.click("#strip form button")
-    eventually(lambda: "longitude and latitude" in page.text("#said"), True)
+    assert page.text("#said") == ""  # of the place before
 
 
 def test_what_is_clicked_as_grey_becomes_grey(page: Page) -> None:
