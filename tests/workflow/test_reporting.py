@@ -79,7 +79,7 @@ def test_a_report_shows_maps_tiles_and_jobs_in_a_browser(scene: Scene, tab: Tab)
     assert sorted(texts(tab, ".flow g text:first-of-type")) == sorted(rules)
     assert texts(tab, "#use + p + div tbody tr")[0].startswith("fetch_bands 3 of 3")
     assert "metatile_zoom: 9" in texts(tab, "#config + p + pre")[0]
-    assert "highlight_compression" in page
+    assert "- {step: highlight_compression, maximum: 3.0" in page
     assert {"basemake", "GDAL", "snakemake"} < {*texts(tab, "#software + p + div tbody th")}
 
     for width in (390, 1280):  # of a phone, and of a desktop

@@ -84,7 +84,7 @@ def _told(subject: Subject) -> dict[str, Any]:
         "node_size": NODE,
         "manifest": _manifest(subject),
         "config": _as_yaml(subject.config),
-        "recipe": _as_yaml(subject.steps),
+        "recipe": _as_yaml([{"step": step["step"], **step} for step in subject.steps]),
         "source": _as_yaml({key: value for key, value in source.items() if key not in NOT_TOLD}),
         "software": software(),
     }
