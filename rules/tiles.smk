@@ -28,7 +28,7 @@ rule enhance_tile:
     threads: THREADS["enhance"]
     resources:
         mem_mb=lambda wildcards, threads, attempt: memory(
-            104 + 64 * threads + config["gdal_cache_mb"] + 10 * FILL, attempt
+            120 + 64 * threads + config["gdal_cache_mb"] + 10 * FILL, attempt
         ),
         disk_mb=500,  # its blocks twice, or once with the light of its reduced images
         runtime=20,

@@ -234,7 +234,7 @@ def test_threads_are_a_share_of_the_cores_but_not_of_a_login_nodes(demo, argumen
     for job in jobs:
         assert (f"threads: {threads}\n" in job) == (threads > 1)
         snakemake = 350 if "--jobs" in arguments else 0  # which takes memory on another machine
-        assert job.endswith(f"mem_mb={104 + 64 * threads + 64 + snakemake}")
+        assert job.endswith(f"mem_mb={120 + 64 * threads + 64 + snakemake}")
 
 
 @pytest.mark.parametrize(

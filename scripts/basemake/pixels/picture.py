@@ -95,8 +95,8 @@ def _mask(metatile: WebTile, pixels: int, outline: str) -> NDArray[np.uint8]:
     target = gdal_array.OpenArray(mask)
     target.SetGeoTransform((west, (east - west) / pixels, 0, north, 0, (south - north) / pixels))
     target.SetSpatialRef(crs(3857))
-    # From GDAL 3.11 on, MEM is the vector driver, too, and Memory is gone.
-    driver = ogr.GetDriverByName("Memory") or ogr.GetDriverByName("MEM")
+    # From GDAL 3.11 on, MEM is for vectors, too, and Memory warns that it will go.
+    driver = ogr.GetDriverByName("MEM") or ogr.GetDriverByName("Memory")
     source = driver.CreateDataSource("")
     layer = source.CreateLayer("outline", crs(3857), ogr.wkbUnknown)
     feature = ogr.Feature(layer.GetLayerDefn())
