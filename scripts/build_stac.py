@@ -24,6 +24,8 @@ from basemake.build.quarter import Quarter
 from basemake.build.records import Record, hidden_share
 from basemake.system.files import writing
 
+# Where pystac has the catalog: it takes paths for addresses, in which # ? and ; end the path.
+ROOT = "/stac"
 # pystac has no class for it.
 PROCESSING = "https://stac-extensions.github.io/processing/v1.1.0/schema.json"
 SHA256 = "1220"  # begins a multihash of one: its code, and its length of 32 bytes
@@ -91,16 +93,26 @@ def build_stac(
     catalog.add_child(_collection("maps", "Web maps, one item a region", about, maps))
     with writing(output) as part:
         layout = CustomLayoutStrategy(item_func=lambda item, folder: f"{folder}/{item.id}.json")
-        # pystac takes a folder whose name has a dot for a file, and then the folder that holds it.
-        catalog.normalize_hrefs(str(part / "catalog.json"), strategy=layout)
-        catalog.save(pystac.CatalogType.SELF_CONTAINED, stac_io=_Io())
+        catalog.normalize_hrefs(f"{ROOT}/catalog.json", strategy=layout)
+        catalog.save(pystac.CatalogType.SELF_CONTAINED, stac_io=_Io(part))
 
 
 class _Io(DefaultStacIO):
-    """Output of pystac whose bytes do not depend on which JSON library is installed.
+    """Output of pystac to a folder, whose bytes do not depend on which JSON library is installed.
 
     Without line breaks: Python's own library takes twice as long for them as pystac for the rest.
     """
+
+    def __init__(self, folder: Path) -> None:
+        """Write what pystac has below ROOT to `folder`."""
+        super().__init__()
+        self._folder = folder
+
+    def write_text_to_href(self, href: str, txt: str) -> None:
+        """Write a file."""
+        path = self._folder / Path(href).relative_to(ROOT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(txt, encoding="utf-8")
 
     def json_dumps(self, json_dict: dict[str, Any], *args: Any, **kwargs: Any) -> str:
         """Return an object as JSON."""

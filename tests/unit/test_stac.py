@@ -92,6 +92,19 @@ def test_each_file_follows_the_specification_and_names_no_path_of_this_machine(
     ]
 
 
+@pytest.mark.parametrize("name", ["alps#2", "what?", "a;b", "a%41"])
+def test_a_catalog_goes_into_its_folder_whatever_characters_its_path_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of a path as an address, what is behind # ? and ; would not be part."""
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    build_stac(RESULTS / "stac", ABOUT, TILES, REGIONS, FILES)
+    folders = {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("*.json")}
+    stac = Path(name, "results/stac")
+    assert folders == {stac, stac / "maps", stac / "tiles"}
+
+
 def test_files_are_found_with_their_checksums(catalog: pystac.Catalog, tmp_path: Path) -> None:
     found = {}
     for item in catalog.get_items(recursive=True):
