@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
@@ -66,7 +66,7 @@ def at_root(directory: Path) -> Response:
     pages = pages_in(directory)
     if len(pages) == 1:
         return redirect(pages[0])
-    links = "".join(f'<p><a href="{html.escape(page)}">{html.escape(page)}</a>' for page in pages)
+    links = "".join(f'<p><a href="{page}">{html.escape(unquote(page))}</a>' for page in pages)
     return Response(f"{HEAD}<h1>Maps</h1>{links}", mimetype="text/html")
 
 

@@ -173,6 +173,7 @@ def test_several_maps_without_an_index_are_listed(tmp_path: Path) -> None:
         text = requests.get(host, timeout=60).text
         links = [part.split('"')[0] for part in text.split('<a href="')[1:]]
         assert links == ["alps/results/preview/a%26b.html", "jura/results/preview/jura.html"]
+        assert ">alps/results/preview/a&amp;b.html</a>" in text  # as people read it
         for link in links:
             assert requests.get(f"{host}/{link}", timeout=60).ok
 
