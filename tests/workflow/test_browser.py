@@ -394,3 +394,19 @@ def test_other_services_are_asked_only_if_the_config_names_them(tab: Tab, tmp_pa
             eventually(
                 lambda: "Names: somebody" in text(tab, ".maplibregl-ctrl-attrib-inner"), True
             )
+
+
+def test_labels_that_do_not_come_are_told_once(tab: Tab, tmp_path: Path) -> None:
+    """Not once for each web tile; here the other server allows no pages of other sites."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "a.html").write_text("")
+    with served(elsewhere / "preview" / "a.html") as other:
+        labels = other.replace("a.html", "{z}/{x}/{y}.png")
+        (tmp_path / "results").mkdir()
+        with served(write_results(tmp_path / "results", labels=labels)) as address:
+            tab.open(f"{address}#3/0/0")
+            eventually(lambda: tab.evaluate("1") and len(tab.complaints()) >= 4, True)
+            eventually(lambda: text(tab, "#notes").startswith("Labels cannot be shown"), True)
+            assert tab.evaluate("document.querySelectorAll('#notes p').length") == 1
+    tab.events.clear()

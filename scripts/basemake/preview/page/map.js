@@ -350,7 +350,13 @@ function divide() {
 
 const QUIET = { dragRotate: false, pitchWithRotate: false, touchPitch: false };
 const escaped = text => element("p", { textContent: text }).innerHTML;
-const report = ({ error }) => error?.name !== "AbortError" && tell(`A part of the map cannot be shown: ${error.message}`);
+const besides = { hillshade: "The hillshade", labels: "Labels" };   // what is not the map's own
+function report({ error, sourceId }) {
+  if (error?.name === "AbortError") return;
+  const name = besides[sourceId] ?? "A part of the map";
+  if (name) tell(`${name} cannot be shown: ${error.message}`);
+  if (sourceId in besides) besides[sourceId] = "";   // told once, not for each web tile
+}
 
 // The package gives no map, but calls its methods with what it is given once the map has loaded.
 const opened = () => new Promise(resolve => pymaplibregl({
