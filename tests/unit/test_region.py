@@ -212,6 +212,15 @@ def test_a_feature_that_is_not_there_is_told_what_is(
     assert said in str(refusal.value)
 
 
+@pytest.mark.parametrize("folder", [".", "drawn #1=2"])
+def test_a_value_may_have_a_hash_sign(tmp_path: Path, folder: str) -> None:
+    parks = {**CANTONS, "features": [{**feature(SQUARE), "properties": {"name": "Park #3"}}]}
+    path = tmp_path / folder / "parks.geojson"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(parks))
+    assert read_region("alps", f"{path}#name=Park #3").area == 2
+
+
 def test_a_name_of_a_file_may_have_a_hash_sign(tmp_path: Path) -> None:
     path = tmp_path / "tour #1=2.geojson"
     path.write_text(json.dumps(SQUARE))

@@ -106,12 +106,14 @@ def uncovered(region: BaseGeometry, footprints: Iterable[BaseGeometry]) -> float
 def path_and_feature(place: str | Path) -> tuple[Path, list[str]]:
     """Return the path of `place`, and property and value behind a #; a list without if none is.
 
-    A # that is part of an existing file's name stays in it.
+    A # that is part of an existing file's name stays in it, and one in a value in that.
     """
-    before, mark, feature = str(place).rpartition("#")
-    if not mark or Path(place).expanduser().exists():
+    text = str(place)
+    signs = [index for index, sign in enumerate(text) if sign == "#"]
+    if not signs or Path(text).expanduser().exists():
         return Path(place), []
-    return Path(before), feature.split("=", 1)
+    cut = next((index for index in signs if Path(text[:index]).expanduser().is_file()), signs[-1])
+    return Path(text[:cut]), text[cut + 1 :].split("=", 1)
 
 
 def _chosen(document: Any, key: str, value: str, where: str) -> dict:
