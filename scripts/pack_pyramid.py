@@ -9,7 +9,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from basemake.pixels.archive import TILE_TYPES, pack_parts
-from basemake.pixels.webtiles import together
+from basemake.pixels.webtiles import MAX_LATITUDE, together
 
 
 def pack_pyramid(
@@ -38,6 +38,7 @@ def _view(extent: BaseGeometry) -> dict[str, int]:
     degrees, which PMTiles cannot tell, are from -180 to 180.
     """
     west, south, east, north = together(extent).bounds
+    south, north = (min(max(edge, -MAX_LATITUDE), MAX_LATITUDE) for edge in (south, north))
     min_lon, max_lon = (-180, 180) if east > 180 else (west, east)
     middle, width = (west + east) / 2, max(east - west, 1e-6)
     return {

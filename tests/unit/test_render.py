@@ -712,6 +712,18 @@ def test_a_map_across_the_antimeridian_opens_in_its_middle(
     assert (header["min_lon_e7"], header["max_lon_e7"]) == (-180 * 10**7, 180 * 10**7)
 
 
+def test_a_map_up_to_the_pole_ends_where_web_tiles_do(tmp_path: Path) -> None:
+    """In Mercator metres the pole is infinitely far away: no page could show it."""
+    write_part(tmp_path / "part", [(WebTile(0, 0, 0), b"a")], "png")
+    output = tmp_path / "demo.pmtiles"
+    extent = shapely.box(10, 81, 20, 90)
+    pack_pyramid([tmp_path / "part"], output, extent=extent, image_format="png", metadata={})
+    with output.open("rb") as file:
+        header = Reader(MmapSource(file)).header()
+    latitudes = [header[f"{name}_lat_e7"] / 1e7 for name in ("min", "center", "max")]
+    assert latitudes == pytest.approx([81, 83.02556, 85.05113], abs=1e-5)
+
+
 def test_exports_hold_the_same_bytes(pyramid: Path, tmp_path: Path) -> None:
     tiles = encoded(pyramid)
     export_folder(pyramid, tmp_path / "demo", "webp")
