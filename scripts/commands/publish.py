@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the folder of ba
 
 from basemake.build.bucket import brought
 from basemake.build.paths import RESULTS
-from basemake.build.records import is_intact, read_record
+from basemake.build.records import read_record, sha256_of
 from basemake.build.run_lock import alone
 from basemake.engine.open_build import BUSY, as_command, open_build
 from basemake.errors import BusyError, PublishError
@@ -41,8 +41,10 @@ def publish(region: str, where: Place, options: argparse.Namespace) -> Published
     archive, page, made_style = files_of(region)
     for made in (archive, page, made_style):
         record = read_record(made)
-        if record is None or not made.exists() or not is_intact(made, record):
-            raise PublishError(f"{made} is not there, or not whole: run snakemake first.")
+        if record is None or not made.exists():
+            raise PublishError(f"{made} is not there yet: run snakemake first.")
+        if sha256_of(made) != record.sha256:
+            raise PublishError(f"{made} is damaged: delete it, and run snakemake to make it again.")
     url = f"{options.url.rstrip('/')}/" if options.url else ""
     said = json.loads(made_style.read_text())
     ground = said["layers"][0]["paint"]["background-color"]

@@ -1,6 +1,7 @@
 """The command that publishes the maps of a working directory."""
 
 import json
+import os
 import subprocess
 
 import boto3
@@ -30,13 +31,16 @@ def test_a_build_into_a_bucket(scene: Scene, monkeypatch) -> None:
         assert name in read("first.html").decode()
         assert scene.says("publish", *options) == ""
 
-        (scene.results / "pyramid/first.pmtiles").unlink()
-        done = scene.call("publish", *options)
-        assert done.returncode == 1
-        assert done.stderr == (
-            "basemake publish: results/pyramid/first.pmtiles is not there, or not whole: run"
-            " snakemake first.\n"
-        )
+        path = scene.results / "pyramid/first.pmtiles"
+        moment = path.stat().st_mtime_ns
+        path.write_bytes(bytes([archive[0] ^ 1]) + archive[1:])
+        os.utime(path, ns=(moment, moment))  # as when a disk loses a bit
+        for why in ("is damaged: delete it, and run", "is not there yet: run snakemake first."):
+            done = scene.call("publish", *options)
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"basemake publish: results/pyramid/first.pmtiles {why}")
+            assert done.stderr.count("\n") == 1
+            path.unlink(missing_ok=True)
         assert read(name) == archive
 
 
