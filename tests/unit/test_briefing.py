@@ -1,8 +1,8 @@
-"""Bytes and seconds as text."""
+"""Bytes, seconds and shares of items as text."""
 
 import pytest
 
-from basemake.forecast.briefing import in_bytes, in_time
+from basemake.forecast.briefing import in_bytes, in_time, shown_items
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,15 @@ def test_bytes(size, text):
 )
 def test_seconds(seconds, text):
     assert in_time(seconds) == text
+
+
+def test_tiles_without_a_pixel_do_not_count_as_hidden():
+    tiles = {
+        "a": {"items": {"first": 0.7, "second": 0.2}},
+        "empty": {"items": {"first": 0.0, "second": 0.0}},
+        "new": {},
+    }
+    (line,) = shown_items(tiles)
+    text = "20.0% of what 1 finished tiles show is of items that fill holes; 10.0% is hidden by"
+    assert text in " ".join(line.split())
+    assert not [*shown_items({"empty": tiles["empty"]})]

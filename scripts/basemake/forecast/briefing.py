@@ -32,7 +32,7 @@ def brief(plan: dict[str, Any]) -> str:
     if plan["files"]:
         lines += [*_stages(plan["stages"]), "", *_totals(plan), ""]
     else:
-        lines += ["Nothing to do: all is there and fresh.", *_items(plan["tiles"]), ""]
+        lines += ["Nothing to do: all is there and fresh.", *shown_items(plan["tiles"]), ""]
     for warning in plan["warnings"]:
         lines += [f"WARNING: {warning}", ""]
     arguments = "".join(f" {shlex.quote(argument)}" for argument in plan["arguments"])
@@ -97,7 +97,7 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
                 " assumed until the first items are here"
             )
         yield _line("Download" if download["over_the_network"] else "Copy", text)
-    yield from _items(plan["tiles"])
+    yield from shown_items(plan["tiles"])
     peak, free = f"{in_bytes(disk['peak_bytes'])} at the peak", in_bytes(disk["free_bytes"])
     kept = f"{in_bytes(disk['after_bytes'])} after, {in_bytes(disk['now_bytes'])} now"
     if disk["in_bucket"]:
@@ -113,9 +113,10 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
     yield from _time(plan)
 
 
-def _items(tiles: dict[str, dict]) -> Iterator[str]:
+def shown_items(tiles: dict[str, dict]) -> Iterator[str]:
     """Yield what finished tiles show of which item, if they may show several."""
-    made = [[*tile["items"].values()] for tile in tiles.values() if tile.get("items")]
+    shown = [[*tile.get("items", {}).values()] for tile in tiles.values()]
+    made = [shares for shares in shown if any(shares)]  # not of tiles without a pixel
     if made:
         filled = sum(sum(shares[1:]) for shares in made) / len(made)
         beneath = sum(1 - sum(shares) for shares in made) / len(made)
