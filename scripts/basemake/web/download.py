@@ -19,7 +19,7 @@ from basemake.web.progress import Progress
 from basemake.web.session import BROKEN_BODY, Interrupted, Patience, Session
 
 CHUNK = 1 << 20
-BUFFER = 8 << 10  # bytes of a part that a kill may lose; from Python 3.14 on it would be 128 KiB
+BUFFER = 4 << 10  # bytes of a part that a kill may lose; from Python 3.14 on it would be 128 KiB
 # Multihash prefixes (code and length) that occur in the file:checksum of STAC items.
 DIGESTS = {"1114": "sha1", "1220": "sha256", "1340": "sha512", "d50110": "md5"}
 UNNAMED = "the service names no version of it, so that its parts could differ"
