@@ -1,6 +1,7 @@
 """`make new`: a working directory of one's own from the shipped config."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,8 +65,10 @@ def test_a_name_that_yaml_has_another_meaning_for_stays_a_name(elsewhere: Path, 
 
 def test_make_takes_a_bounding_box_of_the_west(tmp_path: Path) -> None:
     given = ("NAME=west", "POLYGON=-95,40,-90,42", "QUARTER=2025Q3", f"ARGS=--directory {tmp_path}")
-    command = ["make", "-o", ".venv/.done", f"BIN={Path(sys.executable).parent}", "new", *given]
-    subprocess.run(command, cwd=CONFIG_FOLDER.parent, check=True, stdout=subprocess.DEVNULL)
+    checkout = CONFIG_FOLDER.parent
+    programs = os.path.relpath(Path(sys.executable).parent, checkout)  # no path with a space
+    command = ["make", "-o", ".venv/.done", f"BIN={programs}", "new", *given]
+    subprocess.run(command, cwd=checkout, check=True, stdout=subprocess.DEVNULL)
     config = yaml.safe_load((tmp_path / "config/config.yaml").read_text())
     assert config["regions"] == {"west": [-95, 40, -90, 42]}
 
