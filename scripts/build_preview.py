@@ -17,8 +17,8 @@ from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from basemake.build.records import hidden_share
 from basemake.build.region import uncovered
+from basemake.build.shares import hidden_share
 from basemake.pixels.archive import read_about
 from basemake.pixels.webtiles import MAX_LATITUDE, together
 from basemake.preview.thumbnail import write_thumbnail
@@ -151,8 +151,7 @@ def with_shares(
 ) -> dict[str, Any]:
     """Return footprints with their tiles' items and what is known of them, as shares of 0 to 1.
 
-    Those across 180 degrees go on beyond it, so that no line is drawn where they were split.
-
+    Footprints across 180 degrees go on beyond it, so that no line is drawn where they were split.
     Each of `items` has its `share` of the pixels that show one, and the tile `holes`, its pixels
     without data; where a tile has several items, also `filled`, what those after the first one
     show, and `hidden`, what is shown although a mask hides it.

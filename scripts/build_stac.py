@@ -21,7 +21,9 @@ from shapely.geometry import GeometryCollection, shape
 
 from basemake.build.paths import RESULTS
 from basemake.build.quarter import Quarter
-from basemake.build.records import Record, hidden_share
+from basemake.build.records import Record
+from basemake.build.shares import hidden_share
+from basemake.pixels.webtiles import widest_gap
 from basemake.system.files import writing
 
 # Where pystac has the catalog: it takes paths for addresses, in which # ? and ; end the path.
@@ -147,12 +149,10 @@ def _bbox(geometries: Iterable[dict[str, Any] | None]) -> list[float]:
     """
     everything = GeometryCollection([shape(geometry) for geometry in geometries])
     west, south, east, north = everything.bounds
-    if (west, east) == (-180, 180):
-        widest, reached = 0.0, west
-        for start, _, end, _ in sorted(part.bounds for part in get_parts(get_parts(everything))):
-            if start - reached > widest:
-                widest, west, east = start - reached, start, reached
-            reached = max(reached, end)
+    parts = get_parts(get_parts(everything))
+    if (west, east) == (-180, 180) and (gap := widest_gap(parts)) > -180:
+        west = min(part.bounds[0] for part in parts if part.bounds[0] > gap)
+        east = max(part.bounds[2] for part in parts if part.bounds[0] < gap)
     return [west, south, east, north]
 
 

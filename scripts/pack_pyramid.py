@@ -23,8 +23,7 @@ def pack_pyramid(
     """Write the PMTiles archive `output` from `parts`, archives of web tiles.
 
     `extent` is what the map shows, in degrees: its bounds become those in the header, and its
-    middle the centre. Raises TileError if a part is incomplete, or if there is
-    no web tile in any.
+    middle the centre. Raises TileError if a part is incomplete, or if there is no web tile in any.
     """
     header = {"tile_type": TILE_TYPES[image_format], **_view(extent)}
     count = pack_parts(parts, output, header, metadata)

@@ -26,6 +26,7 @@ from basemake.engine.graph import Graph
 from basemake.engine.open_build import BUSY, Build, as_command, open_build
 from basemake.errors import BusyError, ConfigError
 from basemake.forecast.briefing import in_bytes
+from basemake.system.screen import counted
 from basemake.system.shared_state import begin_run
 from prune import FEW, delete, find_orphans, surplus
 
@@ -92,7 +93,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
         if tiles:
             print(f"{kind}: {', '.join(tiles[:FEW])}{' ...' * (len(tiles) > FEW)}", flush=True)
     new, updated, gone = map(len, changes)
-    tiles = f"{_count(updated, 'tile')} updated, {new} new, {gone} gone"
+    tiles = f"{counted(updated, 'tile')} updated, {new} new, {gone} gone"
 
     graph = _graph(build)
     jobs = graph.stale
@@ -104,7 +105,7 @@ def refresh(build: Build, lock: int, prune: bool) -> int:
     if jobs or any(changes) or (prune and orphans.files):
         minutes, seconds = divmod(round(time.monotonic() - start), 60)
         took = f"{minutes} min" if minutes else f"{seconds} s"
-        said = f"{title} {tiles}; built {_count(len(jobs), 'job')} in {took}"
+        said = f"{title} {tiles}; built {counted(len(jobs), 'job')} in {took}"
         if orphans.files:
             size = in_bytes(orphans.size)
             said += f"; deleted {size} of orphans" if prune else f"; {size} of orphans (make prune)"
@@ -153,10 +154,6 @@ def _failed(said: str) -> int:
     errors = [line for line in lines if line.startswith("basemake: ")] or lines[-LINES:]
     print(*dict.fromkeys(errors), f"{said}; see {LOG.absolute()}", sep="\n", file=sys.stderr)
     return 1
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

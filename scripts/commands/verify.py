@@ -63,16 +63,17 @@ def verify(root: Path) -> Verified:
         found = pool.map(lambda one: _difference(root, *one), records.items())
         for output, problem in zip(records, found, strict=True):
             problems += [f"{output}: {problem}"] if problem else []
+    outputs = {*records, *damaged}
     problems += [
         f"{output}: {problem}"
         for output, record in records.items()
-        for problem in _lineage(record, records, damaged)
+        for problem in _lineage(record, records, outputs)
     ]
-    problems += _unlike_manifest(root, records, damaged)
+    problems += _unlike_manifest(root, records, outputs)
     there = [output for output in records if (root / output.relative_to(RESULTS)).exists()]
     named = {problem.split(":")[0] for problem in problems}
     intact = Counter(path.parts[1] for path in there if str(path) not in named)
-    problems += [f"{path}: {_unknown(path)}" for path in _others(root, {*records, *damaged})]
+    problems += [f"{path}: {_unknown(path)}" for path in _others(root, outputs)]
     return Verified(intact, sorted(problems))
 
 
@@ -108,19 +109,22 @@ def _difference(root: Path, output: Path, record: Record) -> str | None:
     return None
 
 
-def _lineage(record: Record, records: dict[Path, Record], damaged: set[Path]) -> Iterator[str]:
-    """Yield which inputs of an output are not those that are recorded now."""
+def _lineage(record: Record, records: dict[Path, Record], outputs: set[Path]) -> Iterator[str]:
+    """Yield which inputs of an output are not those that are recorded now.
+
+    `outputs` are those that have a record, also a damaged one, of which nothing is known.
+    """
     for name, known in record.made_of.inputs:
         content, _, checksum = known.partition(":")
         source = records.get(Path(name))
         if source is None:
-            if content and not is_record(name) and Path(name) not in damaged:
+            if content and not is_record(name) and Path(name) not in outputs:
                 yield f"it was made of {name}, which has no record"
         elif source.made_of.content != content or (checksum and source.sha256 != checksum):
             yield f"it was made of another {name} than the one recorded"
 
 
-def _unlike_manifest(root: Path, records: dict[Path, Record], damaged: set[Path]) -> Iterator[str]:
+def _unlike_manifest(root: Path, records: dict[Path, Record], outputs: set[Path]) -> Iterator[str]:
     """Yield how the tiles differ from those of the manifest."""
     try:
         content = (root / MANIFEST.relative_to(RESULTS)).read_bytes()
@@ -135,7 +139,7 @@ def _unlike_manifest(root: Path, records: dict[Path, Record], damaged: set[Path]
     except UNREADABLE:
         yield f"{MANIFEST}: it is not as it was written"
         return
-    made = {path.name.split(".")[0] for path in {*records, *damaged} if path.parts[1] == "tiles"}
+    made = {path.name.split(".")[0] for path in outputs if path.parts[1] == "tiles"}
     for name in sorted(made ^ tiles.keys()):
         other = "is not in the manifest; make prune lists it" if name in made else "was not made"
         yield f"{RESULTS / 'tiles' / name}.tif: the tile {other}"

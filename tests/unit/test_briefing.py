@@ -41,11 +41,17 @@ def test_seconds(seconds, text):
 
 def test_tiles_without_a_pixel_do_not_count_as_hidden():
     tiles = {
-        "a": {"items": {"first": 0.7, "second": 0.2}},
-        "empty": {"items": {"first": 0.0, "second": 0.0}},
+        "a": {"items": {"first": 0.7, "second": 0.2}, "hidden": 0.1},
+        "empty": {"items": {"first": 0.0, "second": 0.0}, "hidden": 0.0},
         "new": {},
     }
     (line,) = shown_items(tiles)
     text = "20.0% of what 1 finished tiles show is of items that fill holes; 10.0% is hidden by"
     assert text in " ".join(line.split())
     assert not [*shown_items({"empty": tiles["empty"]})]
+
+
+def test_a_tile_beneath_clouds_alone_is_hidden():
+    tiles = {"clouds": {"items": {"first": 0.0, "second": 0.0}, "hidden": 1.0}}
+    (line,) = shown_items(tiles)
+    assert "100.0% is hidden by the masks of all" in " ".join(line.split())

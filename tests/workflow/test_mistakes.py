@@ -30,8 +30,8 @@ def test_without_a_manifest_the_run_says_which_command_makes_it(build):
 
 
 def test_a_target_of_no_tile_is_told_which_there_are(scene):
-    line = one_line(scene.run("--dry-run", "results/tiles/33XXX_0_0.tif", check=False))
-    assert "33XXX_0_0 is not a tile of results/manifest.geojson; it has: " in line
+    line = one_line(scene.run("--dry-run", "results/tiles/33TZZ_0_0.tif", check=False))
+    assert "33TZZ_0_0 is not a tile of results/manifest.geojson; it has: " in line
 
 
 def test_a_directory_without_a_config_is_named(build):

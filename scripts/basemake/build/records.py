@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -126,16 +126,6 @@ def parse_record(content: bytes) -> Record:
     document = json.loads(content)
     document.pop("sealed", None)
     return Record(MadeOf(**document.pop("made_of")), **document)
-
-
-def hidden_share(known: Mapping[str, Any]) -> float:
-    """Return the share (0 to 1) of what a tile shows that masks of all its items hide.
-
-    `known` is what the tile's record keeps. Shares of items have six decimals, so that their sum
-    may miss 1 by some millionths; they are all 0 where a tile shows nothing.
-    """
-    empty, fetched = known.get("holes", (0, 1))
-    return round(1 - sum(known["shares"]), 5) if empty < fetched else 0.0
 
 
 def write_record(

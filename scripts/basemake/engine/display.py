@@ -16,7 +16,7 @@ from snakemake.scheduling.job_scheduler import _ERROR_MSG_FINAL
 
 from basemake.system.forked import can_fork
 from basemake.system.interrupts import on_interrupt
-from basemake.system.screen import Screen, number_of_jobs, screen_on
+from basemake.system.screen import Screen, counted, screen_on
 
 WORTH_TELLING = "worth_telling"  # the attribute of log records that are shown though only INFO
 # What Snakemake says before it executes, and is of no use here.
@@ -126,7 +126,7 @@ class _Teller(logging.Handler):
     def _begin(self, counts: dict[str, int]) -> None:
         if self._dryrun:
             rules = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-            self.listed = f"{number_of_jobs(sum(counts.values()))}: {rules}"
+            self.listed = f"{counted(sum(counts.values()), 'job')}: {rules}"
             return
         totals: Counter[str] = Counter()
         for name, count in counts.items():

@@ -115,11 +115,11 @@ def _totals(plan: dict[str, Any]) -> Iterator[str]:
 
 def shown_items(tiles: dict[str, dict]) -> Iterator[str]:
     """Yield what finished tiles show of which item, if they may show several."""
-    shown = [[*tile.get("items", {}).values()] for tile in tiles.values()]
-    made = [shares for shares in shown if any(shares)]  # not of tiles without a pixel
+    made = [tile for tile in tiles.values() if "items" in tile]
+    made = [tile for tile in made if any(tile["items"].values()) or tile["hidden"]]  # not of empty
     if made:
-        filled = sum(sum(shares[1:]) for shares in made) / len(made)
-        beneath = sum(1 - sum(shares) for shares in made) / len(made)
+        filled = sum(sum([*tile["items"].values()][1:]) for tile in made) / len(made)
+        beneath = sum(tile["hidden"] for tile in made) / len(made)
         text = f"{filled:.1%} of what {len(made):,} finished tiles show is of items that fill holes"
         hidden = f"; {beneath:.1%} is hidden by the masks of all" if beneath > 0.0005 else ""
         yield _line("Holes", text + hidden)

@@ -13,6 +13,7 @@ from basemake.build.bands import connections_of_a_tile
 from basemake.build.layout import Layout
 from basemake.build.reasons import MISSING
 from basemake.build.records import read_record
+from basemake.build.shares import hidden_share
 from basemake.engine.graph import Graph, Job, read_benchmark
 from basemake.engine.open_build import Build
 from basemake.forecast.briefing import in_bytes
@@ -249,7 +250,8 @@ def region_of(name: str, plan: Planned) -> dict[str, Any]:
 def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
     """Return each tile's state (a key of coverage_map.COLOURS), why it is stale, and its bytes.
 
-    `items` are the shares of the items that a tile showed when it was made, where several could.
+    `items` are the shares of the items that a tile showed when it was made, where several could,
+    and `hidden` is the share that masks of all of them hide.
     """
     tiles: dict[str, dict[str, Any]] = {
         name: {"state": "fresh", "why": None, "download_bytes": 0, "regions": tile.regions}
@@ -267,6 +269,7 @@ def tiles_of(plan: Planned) -> dict[str, dict[str, Any]]:
         record = plan.layout.tiles[name].fill and read_record(f"results/tiles/{name}.tif")
         if record and "items" in record.known:  # not in that of a tile made before `fill` was set
             tile["items"] = dict(zip(record.known["items"], record.known["shares"], strict=True))
+            tile["hidden"] = hidden_share(record.known)
     return tiles
 
 

@@ -82,16 +82,16 @@ class Screen:
         """One sentence about the run when it has ended."""
         done, total, took = self.done.total(), self.totals.total(), duration(self._begun)
         if self.stopped:
-            so_far = f"{done} of {number_of_jobs(total)} done; the next run goes on from there."
+            so_far = f"{done} of {counted(total, 'job')} done; the next run goes on from there."
             return f"Stopped after {took}: {so_far}" if total else f"Stopped after {took}."
         if self.failed:
             return (
-                f"{number_of_jobs(len(self.failed))} failed, {done} of {total} done, in {took}; the"
+                f"{counted(len(self.failed), 'job')} failed, {done} of {total} done, in {took}; the"
                 " next run goes on from there."
             )
         if not total:
             return "Nothing to be done: all is up to date."
-        return f"{number_of_jobs(done)} done in {took}."
+        return f"{counted(done, 'job')} done in {took}."
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -140,7 +140,7 @@ class Screen:
                 return
             self.failed |= {number: job.name for number, job in jobs.items()}
             first, *others = jobs.values()
-            also = f" and {number_of_jobs(len(others))} with it" if others else ""
+            also = f" and {counted(len(others), 'job')} with it" if others else ""
             logs = [log for log in logs if Path(log).exists()]
             named = f"; its log: {', '.join(logs)}" if logs else ""
             self._tell_of_failure(f"{first.name}{also} failed after {duration(first.since)}{named}")
@@ -265,9 +265,9 @@ def screen_on(stream: TextIO, color: bool = True, apart: bool = True) -> Screen:
     return LiveScreen(stream, color) if live else Screen(stream)
 
 
-def number_of_jobs(number: int) -> str:
-    """Return a number of jobs with its noun, such as "1 job"."""
-    return f"{number} job{'' if number == 1 else 's'}"
+def counted(number: int, thing: str) -> str:
+    """Return a number of things with their noun, such as "1 job"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def in_megabytes(size: int) -> str:
